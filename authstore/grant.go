@@ -1,0 +1,44 @@
+package authstore
+
+import (
+	"net/netip"
+	"time"
+)
+
+// AccountID numbers an account; it is never used again. Zero is no account.
+type AccountID int64
+
+// PasswordID numbers an app password; it is never used again. Zero is none.
+type PasswordID int64
+
+// Attempt is one try to log in, as a front door read it.
+type Attempt struct {
+	Protocol  string     // "imap", "dav": for usage, logs and metrics
+	Mechanism string     // the SASL mechanism, "LOGIN" for the IMAP command, "Basic" for HTTP
+	Login     string     // the authcid as typed
+	Secret    []byte     // as typed; the caller owns it and clears it
+	Client    netip.Addr // the client's own address, behind PROXY protocol and trusted proxies too
+	Need      Scopes     // the app password must hold one of these; zero: the front door applies the scopes itself
+}
+
+// Grant is what a verified attempt got. It says who, never with which secret.
+type Grant struct {
+	Account     AccountID
+	PublicID    string // the account's ten random letters, for URLs
+	Address     string // the canonical login address that was used
+	Password    PasswordID
+	Scopes      Scopes
+	Version     uint64     // the account's version when the grant was given
+	BackendName string     // the account's name towards backends; empty: the backend's template decides
+	Expires     time.Time  // when the app password ends; zero: never
+	Client      netip.Addr // the address it was given to
+
+	sequence uint64 // the feed's counter up to which nothing ended this grant
+	rekey    *rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
+}
+
+// Use says how an accepted grant was used; see Store.Used.
+type Use struct {
+	Protocol string
+	App      string // the client's name from IMAP ID or User-Agent; may be empty
+}

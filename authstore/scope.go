@@ -1,0 +1,78 @@
+package authstore
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Scopes is a set of atomic scopes: what an app password opens. The zero value opens nothing.
+// Its numbers stand in the database; new ones are appended.
+type Scopes uint16
+
+// The atomic scopes.
+const (
+	ScopeMail Scopes = 1 << iota
+	ScopeMailRead
+	ScopeSubmit
+	ScopePOP
+	ScopeSieve
+	ScopeCalendar
+	ScopeCalendarRead
+	ScopeContacts
+	ScopeContactsRead
+)
+
+// scopeNames holds the name of bit i at place i.
+var scopeNames = [...]string{
+	"mail", "mail:read", "submit", "pop", "sieve",
+	"calendar", "calendar:read", "contacts", "contacts:read",
+}
+
+// Any reports whether s and t have a scope in common.
+func (s Scopes) Any(t Scopes) bool { return s&t != 0 }
+
+// Names lists the scopes in their fixed order.
+func (s Scopes) Names() []string {
+	var names []string
+	for i, name := range scopeNames {
+		if s&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (s Scopes) String() string { return strings.Join(s.Names(), " ") }
+
+// ParseScopes reads names as Names gives them.
+func ParseScopes(names ...string) (Scopes, error) {
+	var s Scopes
+next:
+	for _, name := range names {
+		for i, known := range scopeNames {
+			if name == known {
+				s |= 1 << i
+				continue next
+			}
+		}
+		return 0, fmt.Errorf("unknown scope %q; the scopes are %s", name, strings.Join(scopeNames[:], ", "))
+	}
+	return s, nil
+}
+
+// Preset is a named choice of scopes. It is expanded when an app password is made, so a preset that grows later widens nothing.
+type Preset struct {
+	Name   string // for the command line
+	Title  string // for people
+	Scopes Scopes
+}
+
+// Presets lists what people choose from.
+var Presets = []Preset{
+	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeCalendar | ScopeContacts},
+	{"mail", "Mail", ScopeMail},
+	{"dav", "Calendars and contacts", ScopeCalendar | ScopeContacts},
+	{"calendar", "Calendars", ScopeCalendar},
+	{"contacts", "Contacts", ScopeContacts},
+	{"calendar-read", "Calendars, read only", ScopeCalendarRead},
+}

@@ -1,0 +1,213 @@
+package authstore
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// Errors of Truth and Accounts that callers branch on.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrNameTaken = errors.New("the name belongs to an account already")
+	ErrTooMany   = errors.New("there are 25 active app passwords already; revoke one first")
+)
+
+// Truth is the durable store: a SQL database. All its methods may be called from several goroutines. A method that
+// changes something does so in one transaction that also takes the next sequence and appends the Change, and returns
+// after the commit is durable; on an error nothing was changed, save ErrUncertain which says that it can't be known.
+type Truth interface {
+	Reader
+	Feed
+	Writer
+	Close() error
+}
+
+// Reader is what verification reads. Addresses are canonical.
+type Reader interface {
+	// Load reads the snapshot of a login name. A name that nobody has is no error.
+	Load(ctx context.Context, address string) (*Snapshot, error)
+	// LoadAccount reads the snapshot of an account. An account that is gone has Account zero.
+	LoadAccount(ctx context.Context, id AccountID) (*Snapshot, error)
+}
+
+// Change is one row of the change feed.
+type Change struct {
+	Sequence uint64
+	Mark     string // random; tells this row from another that history put in its place
+	Account  AccountID
+	Version  uint64       // of the account after the change
+	Ended    []PasswordID // app passwords that this change ended
+	AllEnded bool         // the account is suspended or gone: every grant of it has ended
+	Names    bool         // login names came or went: forget unknown names
+}
+
+// Tail is what one look at the feed found, all read in one transaction.
+type Tail struct {
+	Epoch   string
+	Counter uint64   // the last sequence given
+	Node    bool     // the node's own row is there
+	Changes []Change // from the asked sequence inclusive, in order, at most TailBatch
+}
+
+// TailBatch bounds the changes of one Tail; a tail that got as many has not reached the end.
+const TailBatch = 1000
+
+// Node is a serving process as it registered.
+type Node struct {
+	ID           string
+	Acknowledged uint64    // caches clean and connections closed up to here
+	Keys         []uint32  // root keys that it has
+	LastSeen     time.Time // by the database's clock or the node's; coarse
+	Fresh        bool      // seen within NodeTimeout, by the clock of the reader
+}
+
+// NodeTimeout is how long after its last sign of life a node's row is kept before another node removes it.
+const NodeTimeout = 10 * time.Minute
+
+// Feed is the change feed and the nodes that follow it.
+type Feed interface {
+	// Recent returns the changes since a time, oldest first, for a node that starts, with counter and epoch.
+	Recent(ctx context.Context, since time.Time) (Tail, error)
+	// Tail reads the changes from a sequence on, inclusive. It takes no write lock.
+	Tail(ctx context.Context, node string, from uint64) (Tail, error)
+	Register(ctx context.Context, node string, keys []uint32) error
+	// Acknowledge notes that the node is clean up to a sequence, and that it is alive; ErrNotFound: its row is gone.
+	Acknowledge(ctx context.Context, node string, sequence uint64, keys []uint32) error
+	Unregister(ctx context.Context, node string) error
+	Nodes(ctx context.Context) ([]Node, error)
+	// Prune forgets changes and nodes that nobody needs any more.
+	Prune(ctx context.Context, before time.Time) error
+}
+
+// Account is one person's identity as the store keeps it.
+type Account struct {
+	ID          AccountID
+	PublicID    string
+	Status      Status
+	Version     uint64
+	BackendName string
+	Names       []string // canonical addresses; the first is the one the account was made with
+	Created     time.Time
+	Passwords   int // active app passwords
+}
+
+// AppPassword is what people and administrators see of an app password; never its secret, nor its digest.
+type AppPassword struct {
+	ID       PasswordID
+	Account  AccountID
+	Label    string
+	Scopes   Scopes
+	Created  time.Time
+	Expires  time.Time // zero: never
+	Networks []netip.Prefix
+	Revoked  time.Time // zero: not revoked
+	Why      string    // why it was revoked
+	Last     *LastUse  // nil: never used
+}
+
+// LastUse tells when and how an app password was last used.
+type LastUse struct {
+	At       time.Time
+	Protocol string
+	App      string
+	Network  netip.Prefix // the client's /24 or /48
+	Count    int64
+}
+
+// NewPassword is an app password to be written.
+type NewPassword struct {
+	Account  AccountID
+	Label    string
+	Key      uint32
+	Digest   func(AccountID) Digest // called inside the transaction, so that the digest binds the account
+	Scopes   Scopes
+	Expires  time.Time
+	Networks []netip.Prefix
+}
+
+// Usage is one batch row of "last used".
+type Usage struct {
+	Password PasswordID
+	Account  AccountID
+	Protocol string
+	App      string
+	Network  netip.Prefix
+	First    time.Time
+	Last     time.Time
+	Count    int64
+	Rekey    *Rekey // nil: the digest stays
+}
+
+// Rekey moves an app password's digest to a newer root key, if it is still as it was and not revoked.
+type Rekey struct {
+	From, To uint32
+	Digest   Digest
+}
+
+// Event is one line of history for people and auditors.
+type Event struct {
+	ID       int64
+	At       time.Time
+	Account  AccountID
+	Password PasswordID
+	Kind     string // "password.created", "account.suspended", ...
+	Actor    string // who did it: "cli:root", "portal"
+	Detail   string // never a secret
+}
+
+// Writer is what administrators, the portal and the batches change. Each change appends an Event in its transaction.
+type Writer interface {
+	AddAccount(ctx context.Context, actor, address, publicID string) (Account, Change, error)
+	Accounts(ctx context.Context) ([]Account, error)
+	Account(ctx context.Context, address string) (Account, error)
+	SetStatus(ctx context.Context, actor string, id AccountID, s Status) (Change, error)
+	RemoveAccount(ctx context.Context, actor string, id AccountID) (Change, error)
+	AddName(ctx context.Context, actor string, id AccountID, address string) (Change, error)
+	RemoveName(ctx context.Context, actor string, id AccountID, address string) (Change, error)
+	SetBackendName(ctx context.Context, actor string, id AccountID, name string) (Change, error)
+
+	CreatePassword(ctx context.Context, actor string, p NewPassword) (AppPassword, Change, error)
+	Passwords(ctx context.Context, id AccountID, ended bool) ([]AppPassword, error)
+	Password(ctx context.Context, id PasswordID) (AppPassword, error)
+	// Revoke ends one app password; revoking one that is revoked already is no error and tells its change again.
+	Revoke(ctx context.Context, actor string, id PasswordID, why string) (Change, error)
+	RevokeAll(ctx context.Context, actor string, id AccountID, why string) (Change, error)
+	// Used writes a batch of usage, and the rekeys in it, which are changes like any other.
+	Used(ctx context.Context, batch []Usage) error
+	Events(ctx context.Context, id AccountID, limit int) ([]Event, error)
+
+	// Sealed holds secrets that the caller sealed, bound to table, row and account; ErrNotFound.
+	SetSealed(ctx context.Context, actor string, id AccountID, backend string, key uint32, sealed []byte) error
+	Sealed(ctx context.Context, id AccountID, backend string) ([]byte, error)
+
+	// Meta reads a value of the table meta; SetMeta writes it if it is not there, and returns what stands there then.
+	Meta(ctx context.Context, name string) ([]byte, error)
+	SetMeta(ctx context.Context, name string, value []byte) ([]byte, error)
+	// KeyUse counts the rows that need each root key.
+	KeyUse(ctx context.Context) (map[uint32]int, error)
+}
+
+// ErrUncertain says that a commit was asked for and its answer never came: the change may have happened.
+var ErrUncertain = errors.New("it is not known whether the change was written")
+
+// Cache is the shared layer between nodes: Redis. Nothing in it is trusted; all of it may be lost. Keys and values are opaque.
+type Cache interface {
+	// Get returns nil without an error where there is nothing.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put stores a value only over a lower sequence.
+	Put(ctx context.Context, key string, sequence uint64, value []byte, life time.Duration) error
+	// Publish tells other nodes to tail now; Watch calls told for each such message until ctx ends.
+	Publish(ctx context.Context) error
+	Watch(ctx context.Context, told func()) error
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+// Sessions are this node's open connections; gateway/live implements it. The feed ends those whose grant has ended.
+type Sessions interface {
+	// Review ends every session of the account (zero: of all accounts) whose grant the function gives a cause for, and
+	// returns a channel that is closed when all of these have left. It does not wait itself.
+	Review(id AccountID, ended func(Grant) error) <-chan struct{}
+}

@@ -1,0 +1,53 @@
+package protocols
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+)
+
+// ErrNoRoute says that no backend is configured for an account and protocol.
+var ErrNoRoute = errors.New("no backend is configured for this domain and protocol")
+
+// Security says how a connection to a backend is protected.
+type Security int
+
+// The kinds of protection.
+const (
+	PlainText Security = iota
+	ImplicitTLS
+	StartTLS
+)
+
+// Route is one backend as seen by one account.
+type Route struct {
+	Backend  string // its name in configuration, logs and metrics
+	Network  string // "tcp" or "unix"
+	Address  string // host:port or the socket's path
+	Security Security
+	TLS      *tls.Config // verifies the backend; nil with PlainText
+	Path     string      // DAV: the principal's path at the backend from the template, such as "/alice@example.test/"
+	Login    string      // the account's name at the backend, from the template
+	Open     OpenFunc    // opens the credential; called in the dialling step only
+	Header   string      // DAV: the trusted header that takes Login; then Open is nil
+	Quirks   Quirks
+}
+
+// OpenFunc gives the credential that a backend takes for the route's account. The caller clears it.
+type OpenFunc func(ctx context.Context) (Credential, error)
+
+// Credential is what the gateway proves towards a backend: SASL PLAIN's three parts, or HTTP Basic's two.
+type Credential struct {
+	Authzid  string // empty where the backend is to use Authcid
+	Authcid  string
+	Password []byte
+}
+
+// Clear overwrites the password.
+func (c *Credential) Clear() { clear(c.Password) }
+
+// Quirks are switches for backends that need them.
+type Quirks struct {
+	NoPipelining bool // IMAP: wait for each answer before the next command
+	NoClientID   bool // IMAP: don't send ID with the client's address
+}
