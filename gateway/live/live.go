@@ -6,6 +6,8 @@ package live
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -111,14 +113,12 @@ func (r *Registry) Review(id authstore.AccountID, ended func(authstore.Grant) er
 func (r *Registry) sessions(id authstore.AccountID) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var list []*session
-	for account, of := range r.accounts {
-		if id != 0 && account != id {
-			continue
-		}
-		for s := range of {
-			list = append(list, s)
-		}
+	if id != 0 {
+		return slices.Collect(maps.Keys(r.accounts[id]))
+	}
+	list := make([]*session, 0, r.count)
+	for _, of := range r.accounts {
+		list = slices.AppendSeq(list, maps.Keys(of))
 	}
 	return list
 }

@@ -1,0 +1,104 @@
+// Package ops is what operators see of a running gateway: metrics, health and profiles on a listener of their own. It decides
+// nothing and never sees a secret.
+package ops
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"postern/authstore"
+	"postern/protocols"
+)
+
+// Metrics are the gateway's Prometheus metrics. No label is taken from what a client sent.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	logins   *prometheus.CounterVec
+	sessions *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	verify   *prometheus.HistogramVec
+	backend  *prometheus.HistogramVec
+	panics   *prometheus.CounterVec
+}
+
+var _ protocols.Observer = (*Metrics)(nil)
+
+// Gauges are read when metrics are asked for.
+type Gauges struct {
+	Sessions func() int           // open sessions
+	FeedLag  func() time.Duration // since the change feed was last read to its end
+}
+
+// latencies reach from a cache hit (a microsecond) to a hanging server, in seconds.
+var latencies = []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10}
+
+// NewMetrics registers all metrics in a registry of their own.
+func NewMetrics(g Gauges) *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_logins_total", Help: "Decided logins by protocol and outcome."}, []string{"protocol", "outcome"}),
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_sessions_ended_total", Help: "Ended sessions by protocol."}, []string{"protocol"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_relayed_bytes_total", Help: "Bytes of ended sessions, up (towards the backend) and down."}, []string{"protocol", "direction"}),
+		verify: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "postern_verify_seconds", Help: "Time to find a login's snapshot, by the layer that had it.", Buckets: latencies}, []string{"layer"}),
+		backend: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "postern_backend_seconds", Help: "Time of one step towards a backend.", Buckets: latencies}, []string{"backend", "step", "outcome"}),
+		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_panics_total", Help: "Connections that ended in a defect of ours; please report it."}, []string{"protocol"}),
+	}
+	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "postern_sessions", Help: "Open sessions."}, func() float64 { return float64(g.Sessions()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "postern_feed_lag_seconds", Help: "Time since the change feed was last read to its end."},
+			func() float64 { return g.FeedLag().Seconds() }))
+	return m
+}
+
+// Login counts one decided login.
+func (m *Metrics) Login(e protocols.LoginEvent) {
+	m.logins.WithLabelValues(e.Protocol, Outcome(e.Err)).Inc()
+}
+
+// Ended counts one ended session.
+func (m *Metrics) Ended(e protocols.EndEvent) {
+	m.sessions.WithLabelValues(e.Protocol).Inc()
+	m.bytes.WithLabelValues(e.Protocol, "up").Add(float64(e.Up))
+	m.bytes.WithLabelValues(e.Protocol, "down").Add(float64(e.Down))
+}
+
+// Backend notes one step towards a backend.
+func (m *Metrics) Backend(backend, step string, d time.Duration, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "error"
+	}
+	m.backend.WithLabelValues(backend, step, outcome).Observe(d.Seconds())
+}
+
+// Verify notes how long a layer of the store took to give a snapshot.
+func (m *Metrics) Verify(layer string, d time.Duration) {
+	m.verify.WithLabelValues(layer).Observe(d.Seconds())
+}
+
+// Panic counts a connection that ended in a defect of ours.
+func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).Inc() }
+
+// Outcome names a login's result for logs and metrics: "ok", a refusal's code, or "backend" where our own way to the backend failed.
+func Outcome(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	if r, ok := errors.AsType[*authstore.Refusal](err); ok {
+		return r.Code.String()
+	}
+	return "backend"
+}

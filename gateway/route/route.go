@@ -1,0 +1,140 @@
+// Package route leads a grant to the backend that holds its data: which server, under which name there, and the credential
+// the gateway proves. A Table is immutable; a reload builds another one.
+package route
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"postern/authstore"
+	"postern/protocols"
+)
+
+// Kind says how the gateway proves itself to a backend.
+type Kind int
+
+// The kinds of credential.
+const (
+	Master Kind = iota + 1 // our own user acts for the account: SASL PLAIN with authzid
+	Stored                 // the account's own password at the backend, sealed in the store
+	Basic                  // one user name template with our own password
+	Header                 // a trusted header names the account; the network keeps others out
+)
+
+// Backend is one server of the configuration.
+type Backend struct {
+	Name      string
+	Network   string // "tcp" or "unix"
+	Address   string
+	Security  protocols.Security
+	TLS       *tls.Config // nil with protocols.PlainText
+	Login     string      // template of the account's name: {address}, {local}, {domain}
+	Principal string      // DAV: template of the principal's path; knows {login} besides
+	Kind      Kind
+	User      string // Master
+	Password  []byte // Master and Basic
+	Header    string // Header
+	Quirks    protocols.Quirks
+}
+
+// Rule leads the accounts of a domain to a backend. Domain "*" is for those that no other rule names.
+type Rule struct {
+	Domain   string
+	Protocol string // "imap", "calendar", "contacts"
+	Backend  string
+}
+
+// Vault opens the passwords that are stored for single accounts. In production it is an authstore.Accounts.
+type Vault interface {
+	// BackendPassword returns authstore.ErrNotFound where none is stored. The caller clears what it gets.
+	BackendPassword(ctx context.Context, id authstore.AccountID, backend string) ([]byte, error)
+}
+
+// Table answers for all accounts. Goroutines may share it.
+type Table struct {
+	rules map[ruleKey]*Backend
+	vault Vault
+}
+
+type ruleKey struct{ domain, protocol string }
+
+var _ protocols.Router = (*Table)(nil)
+
+// New builds a table. A rule that names no backend is an error.
+func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
+	t := &Table{rules: make(map[ruleKey]*Backend), vault: vault}
+	for _, r := range rules {
+		i := slices.IndexFunc(backends, func(b Backend) bool { return b.Name == r.Backend })
+		if i < 0 {
+			return nil, fmt.Errorf("route %s of %s: there is no backend %q", r.Protocol, r.Domain, r.Backend)
+		}
+		t.rules[ruleKey{r.Domain, r.Protocol}] = &backends[i]
+	}
+	return t, nil
+}
+
+// Route returns where a grant's data of one protocol lives; protocols.ErrNoRoute where nothing is configured.
+func (t *Table) Route(ctx context.Context, protocol string, g authstore.Grant) (*protocols.Route, error) {
+	at := strings.LastIndexByte(g.Address, '@')
+	local, domain := g.Address[:max(at, 0)], g.Address[at+1:]
+	b := t.rules[ruleKey{domain, protocol}]
+	if b == nil {
+		b = t.rules[ruleKey{"*", protocol}]
+	}
+	if b == nil {
+		return nil, protocols.ErrNoRoute
+	}
+	login := g.BackendName
+	if login == "" {
+		login = expand(b.Login, g.Address, local, domain, "")
+	}
+	r := &protocols.Route{
+		Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS,
+		Login: login, Header: b.Header, Quirks: b.Quirks,
+	}
+	if b.Principal != "" {
+		for _, part := range []string{g.Address, login} {
+			if strings.ContainsAny(part, "/\\") || part == "." || part == ".." {
+				return nil, fmt.Errorf("the name of account %d can't stand in a path", g.Account)
+			}
+		}
+		r.Path = expand(b.Principal, g.Address, local, domain, login)
+	}
+	r.Open = t.opener(b, g.Account, login)
+	return r, nil
+}
+
+func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protocols.OpenFunc {
+	switch b.Kind {
+	case Master:
+		return func(context.Context) (protocols.Credential, error) {
+			return protocols.Credential{Authzid: login, Authcid: b.User, Password: slices.Clone(b.Password)}, nil
+		}
+	case Basic:
+		return func(context.Context) (protocols.Credential, error) {
+			return protocols.Credential{Authcid: login, Password: slices.Clone(b.Password)}, nil
+		}
+	case Stored:
+		return func(ctx context.Context) (protocols.Credential, error) {
+			password, err := t.vault.BackendPassword(ctx, id, b.Name)
+			if errors.Is(err, authstore.ErrNotFound) {
+				return protocols.Credential{}, fmt.Errorf(
+					"no password is stored for account %d at backend %q; store one with \"postern account credential\"", id, b.Name)
+			}
+			return protocols.Credential{Authcid: login, Password: password}, err
+		}
+	}
+	return nil // Header: the network is the credential
+}
+
+// expand fills in a template. Names that were put in are not looked at again.
+func expand(template, address, local, domain, login string) string {
+	if template == "{address}" {
+		return address
+	}
+	return strings.NewReplacer("{address}", address, "{local}", local, "{domain}", domain, "{login}", login).Replace(template)
+}
