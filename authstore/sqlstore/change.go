@@ -1,0 +1,288 @@
+package sqlstore
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"postern/authstore"
+)
+
+// change is one transaction that changes an account: what is done fills it in, and it ends with a row of the feed and one of the history.
+type change struct {
+	*sql.Tx
+	authstore.Change
+	event authstore.Event
+}
+
+// urgent says that a change takes something away, so that a full disk must not stop it.
+type urgent bool
+
+// inChange runs do in a transaction with the write lock held from its start. Commit order is sequence order, for the counter
+// is taken inside.
+func (s *Store) inChange(ctx context.Context, u urgent, actor, kind string, do func(*change) error) (authstore.Change, error) {
+	c, err := s.tryChange(ctx, actor, kind, do)
+	if isFull(err) && bool(u) && s.ballast.free() {
+		s.log.Error("the database's disk is full; the ballast was given up for a revocation. Make room.")
+		c, err = s.tryChange(ctx, actor, kind, do)
+	}
+	return c, plain(err)
+}
+
+func (s *Store) tryChange(ctx context.Context, actor, kind string, do func(*change) error) (authstore.Change, error) {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return authstore.Change{}, err
+	}
+	defer tx.Rollback()
+	c := &change{Tx: tx, event: authstore.Event{Kind: kind, Actor: actor}}
+	if err := do(c); err != nil {
+		if errors.Is(err, errNothingToDo) {
+			return c.Change, nil
+		}
+		return authstore.Change{}, err
+	}
+	if err := s.record(ctx, c); err != nil {
+		return authstore.Change{}, err
+	}
+	if err := tx.Commit(); err != nil {
+		if isUncertain(err) {
+			return authstore.Change{}, fmt.Errorf("%w; look again with \"postern password list\": %v", authstore.ErrUncertain, err)
+		}
+		return authstore.Change{}, err
+	}
+	return c.Change, nil
+}
+
+// errNothingToDo ends a change that is there already; the change then tells the sequence that made it so.
+var errNothingToDo = errors.New("nothing to do")
+
+func (s *Store) record(ctx context.Context, c *change) error {
+	now := s.now().Unix()
+	err := c.QueryRowContext(ctx, "UPDATE account SET version = version + 1 WHERE id = $1 RETURNING version", int64(c.Account)).Scan(&c.Version)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) { // no row: the account was removed
+		return err
+	}
+	if err := c.QueryRowContext(ctx, "UPDATE feed SET counter = counter + 1 RETURNING counter").Scan(&c.Sequence); err != nil {
+		return err
+	}
+	c.Mark = rand.Text()
+	if _, err := c.ExecContext(ctx, "INSERT INTO change ("+changeColumns+", at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		c.Sequence, c.Mark, int64(c.Account), c.Version, joinIDs(c.Ended), c.AllEnded, c.Names, now); err != nil {
+		return err
+	}
+	if len(c.Ended) > 0 {
+		if _, err := c.ExecContext(ctx, "UPDATE app_password SET ended_by = $1 WHERE account = $2 AND revoked IS NOT NULL AND ended_by IS NULL",
+			c.Sequence, int64(c.Account)); err != nil {
+			return err
+		}
+	}
+	_, err = c.ExecContext(ctx, "INSERT INTO event (at, account, app_password, kind, actor, detail) VALUES ($1, $2, $3, $4, $5, $6)",
+		now, int64(c.Account), int64(c.event.Password), c.event.Kind, c.event.Actor, c.event.Detail)
+	return err
+}
+
+// affected turns "no row was hit" into ErrNotFound.
+func affected(r sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return authstore.ErrNotFound
+	}
+	return nil
+}
+
+// AddAccount adds an account with its first login name.
+func (s *Store) AddAccount(ctx context.Context, actor, address, publicID string) (authstore.Account, authstore.Change, error) {
+	c, err := s.inChange(ctx, false, actor, "account.added", func(c *change) error {
+		c.Names = true
+		if err := c.QueryRowContext(ctx, "INSERT INTO account (public_id, status, version, backend_name, created) VALUES ($1, $2, 0, '', $3) RETURNING id",
+			publicID, int(authstore.Active), s.now().Unix()).Scan(&c.Account); err != nil {
+			return err
+		}
+		c.event.Detail = address
+		return addName(ctx, c, address)
+	})
+	if err != nil {
+		return authstore.Account{}, c, err
+	}
+	a, err := s.Account(ctx, address)
+	return a, c, err
+}
+
+func addName(ctx context.Context, c *change, address string) error {
+	_, err := c.ExecContext(ctx, `INSERT INTO login_name (address, account, ordinal)
+SELECT $1, $2, COALESCE(max(ordinal) + 1, 0) FROM login_name WHERE account = $2`, address, int64(c.Account))
+	if isUnique(err) {
+		return authstore.ErrNameTaken
+	}
+	return err
+}
+
+// SetStatus suspends or resumes an account.
+func (s *Store) SetStatus(ctx context.Context, actor string, id authstore.AccountID, status authstore.Status) (authstore.Change, error) {
+	kind := "account.resumed"
+	if status != authstore.Active {
+		kind = "account.suspended"
+	}
+	return s.inChange(ctx, urgent(status != authstore.Active), actor, kind, func(c *change) error {
+		c.Account, c.AllEnded = id, status != authstore.Active
+		return affected(c.ExecContext(ctx, "UPDATE account SET status = $2 WHERE id = $1", int64(id), int(status)))
+	})
+}
+
+// RemoveAccount removes an account with all that belongs to it.
+func (s *Store) RemoveAccount(ctx context.Context, actor string, id authstore.AccountID) (authstore.Change, error) {
+	return s.inChange(ctx, true, actor, "account.removed", func(c *change) error {
+		c.Account, c.AllEnded, c.Names = id, true, true
+		return affected(c.ExecContext(ctx, "DELETE FROM account WHERE id = $1", int64(id)))
+	})
+}
+
+// AddName adds a login name to an account.
+func (s *Store) AddName(ctx context.Context, actor string, id authstore.AccountID, address string) (authstore.Change, error) {
+	return s.inChange(ctx, false, actor, "alias.added", func(c *change) error {
+		c.Account, c.Names, c.event.Detail = id, true, address
+		return addName(ctx, c, address)
+	})
+}
+
+// RemoveName removes an alias. The name that the account was made with stays.
+func (s *Store) RemoveName(ctx context.Context, actor string, id authstore.AccountID, address string) (authstore.Change, error) {
+	return s.inChange(ctx, true, actor, "alias.removed", func(c *change) error {
+		c.Account, c.Names, c.event.Detail = id, true, address
+		return affected(c.ExecContext(ctx, "DELETE FROM login_name WHERE account = $1 AND address = $2 AND ordinal > 0", int64(id), address))
+	})
+}
+
+// SetBackendName sets an account's name towards backends; empty: the backend's template decides.
+func (s *Store) SetBackendName(ctx context.Context, actor string, id authstore.AccountID, name string) (authstore.Change, error) {
+	return s.inChange(ctx, false, actor, "account.backend_name", func(c *change) error {
+		c.Account, c.event.Detail = id, name
+		return affected(c.ExecContext(ctx, "UPDATE account SET backend_name = $2 WHERE id = $1", int64(id), name))
+	})
+}
+
+// CreatePassword writes an app password, if fewer than 25 are active.
+func (s *Store) CreatePassword(ctx context.Context, actor string, p authstore.NewPassword) (authstore.AppPassword, authstore.Change, error) {
+	var id authstore.PasswordID
+	c, err := s.inChange(ctx, false, actor, "password.created", func(c *change) error {
+		c.Account = p.Account
+		var active int
+		if err := c.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM app_password WHERE account = a.id AND revoked IS NULL AND (expires IS NULL OR expires > $2))
+FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active); err != nil {
+			return notFound(err)
+		}
+		if active >= authstore.MaxActive {
+			return authstore.ErrTooMany
+		}
+		digest := p.Digest(p.Account)
+		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, networks, created, expires)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(p.Scopes),
+			joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires)).Scan(&id); err != nil {
+			return err
+		}
+		c.event.Password, c.event.Detail = id, p.Label
+		return nil
+	})
+	if err != nil {
+		return authstore.AppPassword{}, c, err
+	}
+	made, err := s.Password(ctx, id)
+	return made, c, err
+}
+
+// Revoke ends one app password. One that has ended already tells the change that ended it.
+func (s *Store) Revoke(ctx context.Context, actor string, id authstore.PasswordID, why string) (authstore.Change, error) {
+	return s.inChange(ctx, true, actor, "password.revoked", func(c *change) error {
+		var endedBy sql.NullInt64
+		if err := c.QueryRowContext(ctx, "SELECT account, ended_by FROM app_password WHERE id = $1", int64(id)).Scan(&c.Account, &endedBy); err != nil {
+			return notFound(err)
+		}
+		if endedBy.Valid {
+			c.Sequence = uint64(endedBy.Int64)
+			return errNothingToDo
+		}
+		c.Ended, c.event.Password, c.event.Detail = []authstore.PasswordID{id}, id, why
+		_, err := c.ExecContext(ctx, "UPDATE app_password SET revoked = $2, why = $3 WHERE id = $1", int64(id), s.now().Unix(), why)
+		return err
+	})
+}
+
+// RevokeAll ends all app passwords of an account, expired ones too.
+func (s *Store) RevokeAll(ctx context.Context, actor string, id authstore.AccountID, why string) (authstore.Change, error) {
+	return s.inChange(ctx, true, actor, "password.revoked_all", func(c *change) error {
+		c.Account, c.event.Detail = id, why
+		rows, err := c.QueryContext(ctx, "UPDATE app_password SET revoked = $2, why = $3 WHERE account = $1 AND revoked IS NULL RETURNING id",
+			int64(id), s.now().Unix(), why)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var ended authstore.PasswordID
+			if err := rows.Scan(&ended); err != nil {
+				return err
+			}
+			c.Ended = append(c.Ended, ended)
+		}
+		return rows.Err()
+	})
+}
+
+// SetSealed stores an account's sealed password at a backend, over one that is there.
+func (s *Store) SetSealed(ctx context.Context, actor string, id authstore.AccountID, backend string, key uint32, sealed []byte) error {
+	_, err := s.inChange(ctx, false, actor, "credential.stored", func(c *change) error {
+		c.Account, c.event.Detail = id, backend
+		_, err := c.ExecContext(ctx, `INSERT INTO sealed (account, backend, key, value) VALUES ($1, $2, $3, $4)
+ON CONFLICT (account, backend) DO UPDATE SET key = excluded.key, value = excluded.value`, int64(id), backend, key, sealed)
+		return err
+	})
+	return err
+}
+
+// Used writes a batch of usage. Rekeys in it are changes of their own, for caches hold the digest.
+func (s *Store) Used(ctx context.Context, batch []authstore.Usage) error {
+	if err := s.writeUsage(ctx, batch); err != nil {
+		return plain(err)
+	}
+	for _, u := range batch {
+		if u.Rekey == nil {
+			continue
+		}
+		if _, err := s.inChange(ctx, false, "gateway", "password.rekeyed", func(c *change) error {
+			c.Account, c.event.Password = u.Account, u.Password
+			err := affected(c.ExecContext(ctx, "UPDATE app_password SET key = $3, digest = $4 WHERE id = $1 AND key = $2 AND revoked IS NULL",
+				int64(u.Password), u.Rekey.From, u.Rekey.To, u.Rekey.Digest[:]))
+			if errors.Is(err, authstore.ErrNotFound) { // moved already, or revoked meanwhile
+				return errNothingToDo
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) writeUsage(ctx context.Context, batch []authstore.Usage) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	for _, u := range batch {
+		// SELECT ... WHERE: the app password may be gone with its account
+		if _, err := tx.ExecContext(ctx, `INSERT INTO usage (app_password, protocol, app, network, first, last, count)
+SELECT $1, $2, $3, $4, $5, $6, $7 WHERE EXISTS (SELECT 1 FROM app_password WHERE id = $1)
+ON CONFLICT (app_password, protocol, app, network) DO UPDATE SET
+  last = CASE WHEN excluded.last > usage.last THEN excluded.last ELSE usage.last END, count = usage.count + excluded.count`,
+			int64(u.Password), u.Protocol, u.App, u.Network.String(), u.First.Unix(), u.Last.Unix(), u.Count); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,291 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"postern/authstore"
+)
+
+// remembered is how long an app password that ended is told from one that never was.
+const remembered = 90 * 24 * time.Hour
+
+// loadQuery reads a whole snapshot in one statement, so that the counter belongs to what stands beside it. Active app
+// passwords come first, then those that ended last.
+const loadQuery = `
+SELECT f.counter, m.value, a.id, a.public_id, a.status, a.version, a.backend_name,
+       p.id, p.key, p.digest, p.scopes, p.networks, p.expires, p.revoked
+FROM feed f
+JOIN meta m ON m.name = 'epoch'
+LEFT JOIN login_name n ON %s
+LEFT JOIN account a ON a.id = n.account
+LEFT JOIN app_password p ON p.account = a.id
+     AND (p.revoked IS NULL OR p.revoked > $2) AND (p.expires IS NULL OR p.expires > $2)
+ORDER BY CASE WHEN p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $3) THEN 0 ELSE 1 END,
+         COALESCE(p.revoked, p.expires) DESC
+LIMIT $4`
+
+// Load reads the snapshot of a login name.
+func (s *Store) Load(ctx context.Context, address string) (*authstore.Snapshot, error) {
+	return s.snapshot(ctx, s.load, address)
+}
+
+// LoadAccount reads the snapshot of an account.
+func (s *Store) LoadAccount(ctx context.Context, id authstore.AccountID) (*authstore.Snapshot, error) {
+	return s.snapshot(ctx, s.loadByID, int64(id))
+}
+
+func (s *Store) snapshot(ctx context.Context, query *sql.Stmt, key any) (*authstore.Snapshot, error) {
+	now := s.now()
+	rows, err := query.QueryContext(ctx, key, now.Add(-remembered).Unix(), now.Unix(), authstore.MaxActive+authstore.MaxEnded)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	snap := &authstore.Snapshot{}
+	for rows.Next() {
+		v, err := scanVerifiable(rows, snap)
+		switch {
+		case err != nil:
+			return nil, err
+		case v == nil: // no account, or no app password
+		case v.Revoked || !v.Expires.IsZero() && !v.Expires.After(now):
+			snap.Ended = append(snap.Ended, *v)
+		default:
+			snap.Active = append(snap.Active, *v)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if snap.Epoch == "" {
+		return nil, fmt.Errorf("the database has no epoch or no feed counter: it is not whole")
+	}
+	if len(snap.Ended) > authstore.MaxEnded {
+		snap.Ended = snap.Ended[:authstore.MaxEnded]
+	}
+	return snap, nil
+}
+
+func scanVerifiable(rows *sql.Rows, snap *authstore.Snapshot) (*authstore.Verifiable, error) {
+	var (
+		epoch                                              []byte
+		account, status, version, id, key, scopes, expires sql.NullInt64
+		revoked                                            sql.NullInt64
+		publicID, backendName, networks                    sql.NullString
+		digest                                             []byte
+	)
+	if err := rows.Scan(&snap.Sequence, &epoch, &account, &publicID, &status, &version, &backendName,
+		&id, &key, &digest, &scopes, &networks, &expires, &revoked); err != nil {
+		return nil, err
+	}
+	snap.Epoch = string(epoch)
+	snap.Account, snap.PublicID, snap.BackendName = authstore.AccountID(account.Int64), publicID.String, backendName.String
+	snap.Status, snap.Version = authstore.Status(status.Int64), uint64(version.Int64)
+	if !id.Valid {
+		return nil, nil
+	}
+	v := &authstore.Verifiable{ID: authstore.PasswordID(id.Int64), Key: uint32(key.Int64), Scopes: authstore.Scopes(scopes.Int64),
+		Expires: fromSeconds(expires), Revoked: revoked.Valid}
+	if copy(v.Digest[:], digest) != len(v.Digest) {
+		return nil, fmt.Errorf("the digest of app password %d has %d bytes", v.ID, len(digest))
+	}
+	var err error
+	v.Networks, err = splitNetworks(networks.String)
+	return v, err
+}
+
+func joinNetworks(networks []netip.Prefix) string {
+	texts := make([]string, len(networks))
+	for i, n := range networks {
+		texts[i] = n.String()
+	}
+	return strings.Join(texts, " ")
+}
+
+func splitNetworks(text string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, field := range strings.Fields(text) {
+		n, err := netip.ParsePrefix(field)
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, n)
+	}
+	return networks, nil
+}
+
+const accountQuery = `
+SELECT a.id, a.public_id, a.status, a.version, a.backend_name, a.created, n.address,
+       (SELECT count(*) FROM app_password p WHERE p.account = a.id AND p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $1))
+FROM account a JOIN login_name n ON n.account = a.id
+WHERE %s
+ORDER BY a.id, n.ordinal`
+
+// Accounts lists all accounts in the order they were made.
+func (s *Store) Accounts(ctx context.Context) ([]authstore.Account, error) {
+	return s.accounts(ctx, s.read, "$2 = $2", 0)
+}
+
+// Account finds an account by one of its names.
+func (s *Store) Account(ctx context.Context, address string) (authstore.Account, error) {
+	return one(s.accounts(ctx, s.read, "a.id = (SELECT account FROM login_name WHERE address = $2)", address))
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func (s *Store) accounts(ctx context.Context, q querier, where string, arg any) ([]authstore.Account, error) {
+	rows, err := q.QueryContext(ctx, fmt.Sprintf(accountQuery, where), s.now().Unix(), arg)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []authstore.Account
+	for rows.Next() {
+		var a authstore.Account
+		var name string
+		var created sql.NullInt64
+		if err := rows.Scan(&a.ID, &a.PublicID, &a.Status, &a.Version, &a.BackendName, &created, &name, &a.Passwords); err != nil {
+			return nil, err
+		}
+		if n := len(list); n > 0 && list[n-1].ID == a.ID {
+			list[n-1].Names = append(list[n-1].Names, name)
+			continue
+		}
+		a.Created, a.Names = fromSeconds(created), []string{name}
+		list = append(list, a)
+	}
+	return list, rows.Err()
+}
+
+func one[T any](list []T, err error) (T, error) {
+	var zero T
+	if err != nil {
+		return zero, err
+	}
+	if len(list) == 0 {
+		return zero, authstore.ErrNotFound
+	}
+	return list[0], nil
+}
+
+const passwordQuery = `
+SELECT p.id, p.account, p.label, p.scopes, p.networks, p.created, p.expires, p.revoked, p.why,
+       u.last, u.protocol, u.app, u.network, (SELECT sum(count) FROM usage WHERE app_password = p.id)
+FROM app_password p
+LEFT JOIN usage u ON u.app_password = p.id AND NOT EXISTS (
+     SELECT 1 FROM usage o WHERE o.app_password = p.id
+     AND (o.last > u.last OR o.last = u.last AND (o.protocol, o.app, o.network) > (u.protocol, u.app, u.network)))
+WHERE %s
+ORDER BY p.id`
+
+// Passwords lists an account's app passwords, with those that ended if asked for.
+func (s *Store) Passwords(ctx context.Context, id authstore.AccountID, ended bool) ([]authstore.AppPassword, error) {
+	if ended {
+		return s.passwords(ctx, "p.account = $1", int64(id))
+	}
+	return s.passwords(ctx, "p.account = $1 AND p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $2)", int64(id), s.now().Unix())
+}
+
+// Password reads one app password.
+func (s *Store) Password(ctx context.Context, id authstore.PasswordID) (authstore.AppPassword, error) {
+	return one(s.passwords(ctx, "p.id = $1", int64(id)))
+}
+
+func (s *Store) passwords(ctx context.Context, where string, args ...any) ([]authstore.AppPassword, error) {
+	rows, err := s.read.QueryContext(ctx, fmt.Sprintf(passwordQuery, where), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []authstore.AppPassword
+	for rows.Next() {
+		p, err := scanPassword(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, rows.Err()
+}
+
+func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
+	var (
+		p                                       authstore.AppPassword
+		networks                                string
+		created, expires, revoked, last, number sql.NullInt64
+		protocol, app, network                  sql.NullString
+	)
+	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &networks, &created, &expires, &revoked, &p.Why,
+		&last, &protocol, &app, &network, &number); err != nil {
+		return p, err
+	}
+	p.Created, p.Expires, p.Revoked = fromSeconds(created), fromSeconds(expires), fromSeconds(revoked)
+	var err error
+	if p.Networks, err = splitNetworks(networks); err != nil {
+		return p, err
+	}
+	if last.Valid {
+		p.Last = &authstore.LastUse{At: fromSeconds(last), Protocol: protocol.String, App: app.String, Count: number.Int64}
+		p.Last.Network, err = netip.ParsePrefix(network.String)
+	}
+	return p, err
+}
+
+// Events lists an account's history, newest first.
+func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) ([]authstore.Event, error) {
+	rows, err := s.read.QueryContext(ctx,
+		"SELECT id, at, account, app_password, kind, actor, detail FROM event WHERE account = $1 ORDER BY id DESC LIMIT $2", int64(id), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []authstore.Event
+	for rows.Next() {
+		var e authstore.Event
+		var at sql.NullInt64
+		if err := rows.Scan(&e.ID, &at, &e.Account, &e.Password, &e.Kind, &e.Actor, &e.Detail); err != nil {
+			return nil, err
+		}
+		e.At = fromSeconds(at)
+		list = append(list, e)
+	}
+	return list, rows.Err()
+}
+
+// Sealed reads an account's sealed password at a backend.
+func (s *Store) Sealed(ctx context.Context, id authstore.AccountID, backend string) ([]byte, error) {
+	var value []byte
+	err := s.read.QueryRowContext(ctx, "SELECT value FROM sealed WHERE account = $1 AND backend = $2", int64(id), backend).Scan(&value)
+	return value, notFound(err)
+}
+
+// KeyUse counts the rows that need each root key: digests that are still remembered, and sealed passwords.
+func (s *Store) KeyUse(ctx context.Context) (map[uint32]int, error) {
+	rows, err := s.read.QueryContext(ctx, `
+SELECT key, count(*) FROM (
+  SELECT key FROM app_password WHERE (revoked IS NULL OR revoked > $1) AND (expires IS NULL OR expires > $1)
+  UNION ALL SELECT key FROM sealed) AS needed
+GROUP BY key`, s.now().Add(-remembered).Unix())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	use := make(map[uint32]int)
+	for rows.Next() {
+		var key uint32
+		var n int
+		if err := rows.Scan(&key, &n); err != nil {
+			return nil, err
+		}
+		use[key] = n
+	}
+	return use, rows.Err()
+}

@@ -1,0 +1,157 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/sqlstore"
+	"postern/authstore/storetest"
+)
+
+func open(t testing.TB, o sqlstore.Options) *sqlstore.Store {
+	t.Helper()
+	if o.Path == "" {
+		o.Path = filepath.Join(t.TempDir(), "postern.db")
+	}
+	s, err := sqlstore.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestSQLite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, now func() time.Time) authstore.Truth { return open(t, sqlstore.Options{Now: now}) })
+}
+
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "p.db")
+	s := open(t, sqlstore.Options{Path: path})
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
+	}
+	again := open(t, sqlstore.Options{Path: path})
+	a, _ := s.Meta(t.Context(), "epoch")
+	b, _ := again.Meta(t.Context(), "epoch")
+	if len(a) == 0 || string(a) != string(b) {
+		t.Errorf("epochs %q and %q of one database", a, b)
+	}
+
+	db, _ := sql.Open("sqlite", path)
+	if _, err := db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	for name, tt := range map[string]struct{ path, want string }{
+		"a newer version's": {path, "written by a newer Postern"},
+		"no folder":         {filepath.Join(dir, "no", "p.db"), "does not exist; make it"},
+		"not a database":    {garbage(t), "not a database"},
+	} {
+		if _, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: tt.path}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+func garbage(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "g.db")
+	os.WriteFile(path, []byte(strings.Repeat("garbage ", 1000)), 0o600)
+	return path
+}
+
+func TestYesterdaysCopyIsToldByItsFeed(t *testing.T) {
+	s := open(t, sqlstore.Options{})
+	s.AddAccount(t.Context(), "test", "alice@example.test", "a")
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := s.Backup(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	copied := open(t, sqlstore.Options{Path: path})
+	s.AddAccount(t.Context(), "test", "bob@example.test", "b")
+	copied.AddAccount(t.Context(), "test", "carol@example.test", "c")
+	ours, _ := s.Tail(t.Context(), "", 2)
+	theirs, _ := copied.Tail(t.Context(), "", 2)
+	if ours.Changes[0].Mark == theirs.Changes[0].Mark {
+		t.Error("two histories have the same mark")
+	}
+}
+
+// A process that holds the write lock (stopped there, say) makes a revocation fail in plain words, and nothing is changed.
+func TestAHeldWriteLockIsTold(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, sqlstore.Options{Path: path})
+	a, _, err := s.AddAccount(t.Context(), "test", "alice@example.test", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, _ := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
+	defer db.Close()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := s.RevokeAll(t.Context(), "test", a.ID, ""); err == nil || !strings.Contains(err.Error(), "nothing was changed: another process has held") {
+		t.Errorf("RevokeAll = %v", err)
+	}
+	if tail, err := s.Tail(t.Context(), "", 0); err != nil || tail.Counter != 1 {
+		t.Errorf("the tail waits for the write lock or sees a change: %+v, %v", tail, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.RevokeAll(ctx, "test", a.ID, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a cancelled context: %v", err)
+	}
+}
+
+func benchmarkStore(b *testing.B, passwords int) (*sqlstore.Store, authstore.Account) {
+	s := open(b, sqlstore.Options{})
+	a, _, err := s.AddAccount(b.Context(), "test", "alice@example.test", "a")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range passwords {
+		if _, _, err := s.CreatePassword(b.Context(), "test", authstore.NewPassword{Account: a.ID, Label: "x", Key: 1,
+			Digest: func(authstore.AccountID) authstore.Digest { return authstore.Digest{} }, Scopes: authstore.ScopeMail}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s, a
+}
+
+func BenchmarkLoad5(b *testing.B)  { benchmarkLoad(b, 5) }
+func BenchmarkLoad25(b *testing.B) { benchmarkLoad(b, 25) }
+
+func benchmarkLoad(b *testing.B, passwords int) {
+	s, _ := benchmarkStore(b, passwords)
+	for b.Loop() {
+		if snap, err := s.Load(b.Context(), "alice@example.test"); err != nil || len(snap.Active) != passwords {
+			b.Fatal(snap, err)
+		}
+	}
+}
+
+func BenchmarkCreateAndRevoke(b *testing.B) {
+	s, a := benchmarkStore(b, 0)
+	for b.Loop() {
+		p, _, err := s.CreatePassword(b.Context(), "test", authstore.NewPassword{Account: a.ID, Label: "x",
+			Digest: func(authstore.AccountID) authstore.Digest { return authstore.Digest{} }})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Revoke(b.Context(), "test", p.ID, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
