@@ -33,8 +33,9 @@ type Grant struct {
 	Expires     time.Time  // when the app password ends; zero: never
 	Client      netip.Addr // the address it was given to
 
+	epoch    string // of the store that gave it
 	sequence uint64 // the feed's counter up to which nothing ended this grant
-	rekey    *rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
+	rekey    *Rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
 }
 
 // Use says how an accepted grant was used; see Store.Used.

@@ -1,3 +1,6 @@
+// Package authstore decides logins: it is the one place that does. Its words (account, app password, scope, grant, refusal) are
+// the whole program's. Store verifies and follows the change feed, Accounts changes things; both work on a Truth (a SQL database,
+// authstore/sqlstore) and may share a Cache (Redis, authstore/rediscache). Nothing here links a database or speaks a protocol.
 package authstore
 
 import (

@@ -17,6 +17,13 @@ const (
 	AccountPaused Status = 2 // suspended by an administrator
 )
 
+func (s Status) String() string {
+	if s == Active {
+		return "active"
+	}
+	return "suspended"
+}
+
 // Snapshot is all that Verify needs to know of one login name, read by one statement (or transaction) together with the
 // feed's counter. With Account zero it says that nobody had that name then.
 type Snapshot struct {
@@ -40,6 +47,45 @@ type Verifiable struct {
 	Expires  time.Time // zero: never
 	Revoked  bool
 	Networks []netip.Prefix // empty: any
+}
+
+// refuses says why a snapshot does not let a grant go on; zero: it does. A grant is checked so again when its account has
+// changed: the app password may have ended, or its networks.
+func (s *Snapshot) refuses(g Grant, now time.Time) Code {
+	if s.Account != g.Account || s.Status != Active {
+		return Suspended
+	}
+	for i := range s.Active {
+		v := &s.Active[i]
+		if v.ID != g.Password {
+			continue
+		}
+		switch {
+		case v.expired(now):
+			return Expired
+		case !v.allows(g.Client):
+			return BadNetwork
+		case g.Scopes&^v.Scopes != 0:
+			return OutOfScope
+		}
+		return 0
+	}
+	return Wrong
+}
+
+func (v *Verifiable) expired(now time.Time) bool { return !v.Expires.IsZero() && !v.Expires.After(now) }
+
+// allows reports whether an app password may be used from an address.
+func (v *Verifiable) allows(a netip.Addr) bool {
+	if len(v.Networks) == 0 {
+		return true
+	}
+	for _, n := range v.Networks {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 const (

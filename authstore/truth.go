@@ -59,8 +59,7 @@ type Node struct {
 	ID           string
 	Acknowledged uint64    // caches clean and connections closed up to here
 	Keys         []uint32  // root keys that it has
-	LastSeen     time.Time // by the database's clock or the node's; coarse
-	Fresh        bool      // seen within NodeTimeout, by the clock of the reader
+	LastSeen     time.Time // by the node's clock; coarse
 }
 
 // NodeTimeout is how long after its last sign of life a node's row is kept before another node removes it.
@@ -198,6 +197,8 @@ type Cache interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put stores a value only over a lower sequence.
 	Put(ctx context.Context, key string, sequence uint64, value []byte, life time.Duration) error
+	// Charge adds a cost to a bucket of burst size that all nodes share, and returns its debt: how long until it is empty.
+	Charge(ctx context.Context, key string, cost, burst time.Duration) (debt time.Duration, err error)
 	// Publish tells other nodes to tail now; Watch calls told for each such message until ctx ends.
 	Publish(ctx context.Context) error
 	Watch(ctx context.Context, told func()) error
@@ -208,6 +209,6 @@ type Cache interface {
 // Sessions are this node's open connections; gateway/live implements it. The feed ends those whose grant has ended.
 type Sessions interface {
 	// Review ends every session of the account (zero: of all accounts) whose grant the function gives a cause for, and
-	// returns a channel that is closed when all of these have left. It does not wait itself.
+	// returns a channel that is closed when all of these have left. It does not wait itself, and asks without holding a lock.
 	Review(id AccountID, ended func(Grant) error) <-chan struct{}
 }
