@@ -1,0 +1,175 @@
+package testlab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"text/template"
+	"time"
+
+	_ "embed"
+)
+
+// DovecotServer is one Dovecot with the lab's users.
+type DovecotServer struct {
+	*Server
+	IMAP           string // host:port, STARTTLS
+	IMAPS          string // host:port, TLS
+	CA             *CA    // of its certificate, for localhost, 127.0.0.1, ::1 and imap.example.test
+	CAFile         string
+	MasterUser     string // may log in as any user (SASL PLAIN with an authzid)
+	MasterPassword string
+
+	mailUID, mailGID int
+	delivered        atomic.Int64
+}
+
+// Option changes how a Dovecot is configured.
+type Option func(*dovecotConfig)
+
+// NoMaster leaves out the master user: only primary passwords log in.
+func NoMaster() Option { return func(c *dovecotConfig) { c.NoMaster = true } }
+
+// Lines adds lines to the end of dovecot.conf, where they win over what stands before.
+func Lines(lines ...string) Option {
+	return func(c *dovecotConfig) { c.Extra = append(c.Extra, lines...) }
+}
+
+type dovecotConfig struct {
+	Dir                        string
+	IMAP, IMAPS                int
+	CertFile, KeyFile          string
+	Users                      []string
+	MasterUser, MasterPassword string
+	NoMaster                   bool
+	User, Group                string // who owns the mail
+	Root                       bool   // started as root: processes get users of their own
+	Extra                      []string
+}
+
+//go:embed dovecot.conf
+var dovecotText string
+
+var dovecotTemplate = template.Must(template.New("dovecot.conf").Parse(dovecotText))
+
+// Dovecot starts a Dovecot 2.3 that offers what Postern must let pass: COMPRESS, METADATA, NOTIFY, QUOTA, ACL, special-use mailboxes, the client's address by ID.
+func Dovecot(t testing.TB, options ...Option) *DovecotServer {
+	t.Helper()
+	Need(t, "dovecot")
+	dir := Dir(t)
+	d := &DovecotServer{CA: NewCA(t), MasterUser: "gateway", MasterPassword: "gateway-secret"}
+	d.CAFile = d.CA.File
+	c := dovecotConfig{Dir: dir, Users: users, MasterUser: d.MasterUser, MasterPassword: d.MasterPassword, Root: os.Getuid() == 0}
+	c.CertFile, c.KeyFile, _ = d.CA.Issue("imap.example.test")
+	for _, option := range options {
+		option(&c)
+	}
+	d.mailOwner(t, &c)
+	d.makeFiles(t, &c)
+	d.Server = serve(t, "dovecot", dir, 2, func(ports []int) launch {
+		c.IMAP, c.IMAPS = ports[0], ports[1]
+		d.IMAP, d.IMAPS = local(ports[0]), local(ports[1])
+		var text strings.Builder
+		if err := dovecotTemplate.Execute(&text, c); err != nil {
+			t.Fatal(err)
+		}
+		config := write(t, text.String(), dir, "dovecot.conf")
+		return launch{
+			argv:  []string{find("dovecot"), "-F", "-c", config},
+			ready: func() error { return dialogue(d.IMAP, "", "* OK ") },
+		}
+	})
+	return d
+}
+
+// mailOwner picks who owns the mail: Dovecot reads none as root.
+func (d *DovecotServer) mailOwner(t testing.TB, c *dovecotConfig) {
+	t.Helper()
+	owner, err := user.Current()
+	if c.Root {
+		owner, err = user.Lookup("nobody")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(owner.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.User, c.Group = owner.Username, group.Name
+	d.mailUID, _ = strconv.Atoi(owner.Uid)
+	d.mailGID, _ = strconv.Atoi(owner.Gid)
+}
+
+func (d *DovecotServer) makeFiles(t testing.TB, c *dovecotConfig) {
+	t.Helper()
+	var lines strings.Builder
+	for _, user := range users {
+		fmt.Fprintf(&lines, "%s:%s::::::\n", user, Primary(user)) // the fields behind are the userdb's, all by default
+		if err := d.makeFolder(filepath.Join(c.Dir, "mail", user)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, lines.String(), c.Dir, "users")
+	write(t, c.MasterUser+":"+c.MasterPassword+"\n", c.Dir, "masters")
+}
+
+// Deliver puts a message into a user's mailbox, "INBOX" or a name like "Archive/2026", as a delivery agent does: sessions in IDLE see it at once. A missing mailbox is made.
+func (d *DovecotServer) Deliver(user, mailbox string, message []byte) {
+	d.t.Helper()
+	if err := d.deliver(user, mailbox, message); err != nil {
+		d.t.Fatalf("deliver to %s of %s: %v", mailbox, user, err)
+	}
+}
+
+func (d *DovecotServer) deliver(user, mailbox string, message []byte) error {
+	dir := filepath.Join(d.Dir, "mail", user, "Maildir")
+	if mailbox != "INBOX" {
+		dir = filepath.Join(dir, "."+strings.ReplaceAll(mailbox, "/", "."))
+	}
+	for _, sub := range []string{"tmp", "new", "cur"} {
+		if err := d.makeFolder(filepath.Join(dir, sub)); err != nil {
+			return err
+		}
+	}
+	name := fmt.Sprintf("%d.M%dP%d.lab", time.Now().Unix(), d.delivered.Add(1), os.Getpid())
+	tmp := filepath.Join(dir, "tmp", name)
+	if err := os.WriteFile(tmp, message, 0o600); err != nil {
+		return err
+	}
+	if err := d.give(tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, "new", name))
+}
+
+// makeFolder makes a folder and those above it for the mail's owner.
+func (d *DovecotServer) makeFolder(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		if err := d.makeFolder(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		return d.makeFolder(dir)
+	case err != nil:
+		return err
+	}
+	return d.give(dir)
+}
+
+func (d *DovecotServer) give(path string) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	return os.Chown(path, d.mailUID, d.mailGID)
+}

@@ -1,0 +1,56 @@
+package testlab
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// packages names the Debian package that brings a program.
+var packages = map[string]string{
+	"curl":         "curl",
+	"dovecot":      "dovecot-imapd",
+	"go":           "golang-go",
+	"mbsync":       "isync",
+	"openssl":      "openssl",
+	"radicale":     "radicale",
+	"redis-server": "redis-server",
+	"strace":       "strace",
+	"vdirsyncer":   "vdirsyncer",
+	"xandikos":     "xandikos",
+}
+
+// Need ends the test unless all programs are there. A missing one fails it where the whole suite is meant to run (CI=true, or
+// POSTERN_TEST=full, which test.sh sets), so that nothing is green by absence; elsewhere the test is skipped.
+func Need(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, name := range programs {
+		if find(name) != "" {
+			continue
+		}
+		pkg := packages[name]
+		if pkg == "" {
+			pkg = name
+		}
+		if full() {
+			t.Fatalf("%s is missing; ./test.sh installs it, or: apt-get install %s", name, pkg)
+		}
+		t.Skipf("%s is missing; ./test.sh installs it, or: apt-get install %s", name, pkg)
+	}
+}
+
+func full() bool { return os.Getenv("CI") == "true" || os.Getenv("POSTERN_TEST") == "full" }
+
+// find also looks where Debian puts daemons, which an ordinary user's PATH leaves out.
+func find(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path
+		}
+	}
+	return ""
+}
