@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Installs what the tests need and is missing (Debian packages), then runs them all with the race detector.
+#
+#   ./test.sh                                      everything
+#   ./test.sh ./authstore/...                      some packages
+#   ./test.sh -run TestDovecot ./internal/testlab  one test; whatever stands here goes to go test
+#
+# Tests start the servers themselves, on loopback ports and in folders of their own; installing starts none.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# file or program = Debian package
+needs=(
+  /etc/ssl/certs/ca-certificates.crt=ca-certificates # for Go's downloads
+  gcc=gcc                                            # for the race detector
+  /usr/include/stdlib.h=libc6-dev
+  curl=curl
+  dovecot=dovecot-imapd
+  mbsync=isync
+  openssl=openssl
+  radicale=radicale
+  redis-server=redis-server
+  strace=strace
+  vdirsyncer=vdirsyncer
+  xandikos=xandikos
+)
+
+die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
+
+missing() { # prints the packages of what is not there
+  local need
+  for need in "${needs[@]}"; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${need%%=*}" >/dev/null || [ -e "${need%%=*}" ] || echo "${need#*=}"
+  done
+}
+
+install() { # install PACKAGE...
+  command -v apt-get >/dev/null || die "no apt-get here; install by other means: $*"
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    as_root=(sudo)
+    [ -t 0 ] || as_root=(sudo -n)
+    "${as_root[@]}" true || die "can't become root; do it yourself: apt-get install $*"
+  fi
+  echo "test.sh: installs $*"
+  "${as_root[@]}" bash -s -- "$@" <<'ROOT' || true # what counts is looked at below: apt-get also fails over somebody else's half-configured package
+    policy=/usr/sbin/policy-rc.d # tells Debian's packages to start no daemons
+    if [ ! -e $policy ]; then
+      trap 'rm -f $policy' EXIT
+      printf '#!/bin/sh\nexit 101\n' >$policy
+      chmod 755 $policy
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    get() { apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@" </dev/null; }
+    add() { get install --no-install-recommends "$@" >/dev/null; }
+    add "$@" 2>/dev/null || { get update && add "$@"; }
+ROOT
+  local still; still=$(missing)
+  [ -z "$still" ] || die "could not install ${still//$'\n'/ }"
+}
+
+command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+command -v go >/dev/null || die "no go in PATH; get Go 1.26 from https://go.dev/dl"
+mapfile -t packages < <(missing)
+[ ${#packages[@]} = 0 ] || install "${packages[@]}"
+
+# A package among the arguments stands for itself, otherwise all are meant.
+what=(./...)
+for arg; do case $arg in ./* | . | postern | postern/*) what=() ;; esac; done
+
+export CGO_ENABLED=1     # for the race detector
+export POSTERN_TEST=full # a test that misses a program fails instead of being skipped
+exec go test -race -shuffle=on "$@" "${what[@]}"
