@@ -90,7 +90,9 @@ func (l *Limiter) Over(client netip.Addr) bool {
 }
 
 // Misshapen charges what was no app password at all.
-func (l *Limiter) Misshapen(ctx context.Context, client netip.Addr) { l.charge(ctx, Source(client), Shape) }
+func (l *Limiter) Misshapen(ctx context.Context, client netip.Addr) {
+	l.charge(ctx, Source(client), Shape)
+}
 
 // Wrong charges a wrong password, or next to nothing where the same one came from the same place before.
 func (l *Limiter) Wrong(ctx context.Context, client netip.Addr, login string, password []byte) {
