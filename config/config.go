@@ -1,0 +1,216 @@
+// Package config is the configuration file: its types, defaults, strict parsing and checks. It imports nothing of ours; the
+// gateway alone reads it and fills each part's own options.
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is one file. Parse returns it complete: every default filled in, every route written out.
+type Config struct {
+	DefaultDomain  string         `toml:"default_domain"`
+	Hostname       string         `toml:"hostname"`
+	PlusAddressing bool           `toml:"plus_addressing"`
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+	ShutdownGrace  Duration       `toml:"shutdown_grace"`
+	Listeners      []Listener     `toml:"listener"`
+	Backends       []Backend      `toml:"backend"`
+	Routes         []Route        `toml:"route"`
+	TLS            TLS            `toml:"tls"`
+	Store          Store          `toml:"store"`
+	Redis          Redis          `toml:"redis"`
+	Operations     Operations     `toml:"operations"`
+	Log            Log            `toml:"log"`
+	IMAP           IMAP           `toml:"imap"`
+	DAV            DAV            `toml:"dav"`
+	Limits         Limits         `toml:"limits"`
+}
+
+// Listener is one address that apps reach.
+type Listener struct {
+	Protocol      string         `toml:"protocol"` // "imap" or "dav"
+	Address       string         `toml:"address"`  // host:port
+	TLS           string         `toml:"tls"`      // "implicit", "starttls", "none", "insecure"
+	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
+}
+
+// Backend is one server that holds data.
+type Backend struct {
+	Name         string `toml:"name"`
+	Protocol     string `toml:"protocol"` // "imap" or "dav"
+	Address      string `toml:"address"`  // host:port
+	TLS          string `toml:"tls"`      // "implicit", "starttls", "none"
+	CAFile       string `toml:"ca_file"`
+	ServerName   string `toml:"server_name"`
+	Credential   string `toml:"credential"` // "master", "stored", "basic", "header"
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	Header       string `toml:"header"`
+	Login        string `toml:"login"`
+	Principal    string `toml:"principal"`
+	Pipelining   bool   `toml:"pipelining"`
+	ClientID     bool   `toml:"client_id"`
+}
+
+// Route leads one protocol of a domain's accounts to a backend.
+type Route struct {
+	Domain   string `toml:"domain"`   // "*": all that have no other route
+	Protocol string `toml:"protocol"` // "imap", "calendar", "contacts"
+	Backend  string `toml:"backend"`
+}
+
+// TLS is what the listeners show.
+type TLS struct {
+	Certificates []Certificate `toml:"certificate"`
+	MinVersion   string        `toml:"min_version"`
+}
+
+// Certificate is a chain and its key, in PEM files.
+type Certificate struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// Store is the database and its keys.
+type Store struct {
+	Database     string   `toml:"database"`
+	KeyFile      string   `toml:"key_file"`
+	SessionGrace Duration `toml:"session_grace"`
+	StaleGrace   Duration `toml:"stale_grace"`
+	Ballast      Size     `toml:"ballast"`
+}
+
+// Redis is the cache that several gateways share. Without addresses there is none.
+type Redis struct {
+	Addresses    []string `toml:"addresses"`
+	MasterName   string   `toml:"master_name"`
+	Username     string   `toml:"username"`
+	PasswordFile string   `toml:"password_file"`
+	TLS          bool     `toml:"tls"`
+	CAFile       string   `toml:"ca_file"`
+	Database     int      `toml:"database"`
+}
+
+// Operations is the listener for health, metrics and profiles.
+type Operations struct {
+	Address string `toml:"address"` // host:port on loopback, or unix:PATH
+}
+
+// Log is what is logged and how.
+type Log struct {
+	Format string `toml:"format"` // "auto", "text", "json"
+	Level  string `toml:"level"`  // "debug", "info", "warn", "error"
+}
+
+// IMAP holds the times of IMAP sessions.
+type IMAP struct {
+	LoginTimeout Duration `toml:"login_timeout"`
+	IdleTimeout  Duration `toml:"idle_timeout"`
+}
+
+// DAV holds the bounds of CalDAV and CardDAV requests.
+type DAV struct {
+	MaxBody Size `toml:"max_body"`
+}
+
+// Limits bound what clients may take.
+type Limits struct {
+	Preauth           int `toml:"preauth"`
+	PreauthPerNetwork int `toml:"preauth_per_network"`
+	Sessions          int `toml:"sessions"`
+}
+
+// Duration is a time.Duration written as "60s" or "10m".
+type Duration time.Duration
+
+// Duration returns it as the standard type.
+func (d Duration) Duration() time.Duration { return time.Duration(d) }
+
+// UnmarshalText reads "60s", "10m", "2h".
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a time such as \"60s\", \"10m\" or \"2h\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Size is a number of bytes written as "20MiB".
+type Size int64
+
+// UnmarshalText reads "512", "64KiB", "20MiB" or "1GiB".
+func (s *Size) UnmarshalText(text []byte) error {
+	number, unit := string(text), int64(1)
+	for suffix, factor := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if n, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = strings.TrimSpace(n), factor
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q is not a size such as \"64KiB\" or \"20MiB\"", text)
+	}
+	*s = Size(n * unit)
+	return nil
+}
+
+// defaults is what a file that says nothing gets.
+func defaults() *Config {
+	return &Config{
+		ShutdownGrace: Duration(30 * time.Second),
+		TLS:           TLS{MinVersion: "1.2"},
+		Store: Store{Database: "/var/lib/postern/postern.db", KeyFile: "/var/lib/postern/root.key",
+			SessionGrace: Duration(10 * time.Minute), Ballast: 16 << 20},
+		Operations: Operations{Address: "127.0.0.1:9180"},
+		Log:        Log{Format: "auto", Level: "info"},
+		IMAP:       IMAP{LoginTimeout: Duration(time.Minute), IdleTimeout: Duration(35 * time.Minute)},
+		DAV:        DAV{MaxBody: 20 << 20},
+		Limits:     Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
+	}
+}
+
+// defaultListener, defaultBackend and defaultRoute fill what the entries of a list leave out.
+func defaultListener() Listener { return Listener{TLS: "implicit"} }
+
+func defaultBackend() Backend {
+	return Backend{TLS: "implicit", Header: "X-Remote-User", Login: "{address}", Principal: "/{login}/", Pipelining: true, ClientID: true}
+}
+
+func defaultRoute() Route { return Route{Domain: "*"} }
+
+// Load reads and checks a file. Its error is a *Problems where the text is at fault.
+func Load(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w; \"postern config example\" prints one to start from", err)
+	}
+	return Parse(path, text)
+}
+
+// KeyFile is the path of the root keys: systemd's credential "root.key" if the service was given one, else store.key_file.
+func (c *Config) KeyFile() string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		path := filepath.Join(dir, "root.key")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return c.Store.KeyFile
+}
+
+// MinTLS is the least TLS version as crypto/tls numbers it.
+func (c *Config) MinTLS() uint16 {
+	if c.TLS.MinVersion == "1.3" {
+		return tls.VersionTLS13
+	}
+	return tls.VersionTLS12
+}

@@ -1,0 +1,181 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write what the tests found beside the examples and into docs/")
+
+// Each broken example stands beside the message that it must give.
+func TestBad(t *testing.T) {
+	files, _ := filepath.Glob("testdata/bad/*.toml")
+	if len(files) < 10 {
+		t.Fatalf("only %d examples", len(files))
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(filepath.Base(file), text)
+			if _, ok := errors.AsType[*Problems](err); !ok {
+				t.Fatalf("Parse = %v, want problems", err)
+			}
+			golden(t, strings.TrimSuffix(file, ".toml")+".txt", err.Error()+"\n")
+		})
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || got != string(want) {
+		t.Errorf("%s (-update writes it):\ngot  %swant %s", file, got, want)
+	}
+}
+
+func TestExample(t *testing.T) {
+	c, err := Parse("example", []byte(Example()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Route{{"*", "imap", "dovecot"}, {"*", "calendar", "radicale"}, {"*", "contacts", "radicale"}}
+	if !reflect.DeepEqual(c.Routes, want) {
+		t.Errorf("routes = %v, want %v", c.Routes, want)
+	}
+	if len(c.Listeners) != 2 || c.Listeners[0].TLS != "implicit" || c.Backends[1].Header != "X-Remote-User" || c.Store != defaults().Store {
+		t.Errorf("the example gives %+v", c)
+	}
+}
+
+var commented = regexp.MustCompile(`(?m)^# (\[\[|[a-z_]+ = )`)
+
+// Uncommented, the annotated file gives the defaults, and every field stands in it.
+func TestDefaults(t *testing.T) {
+	w := &walker{problems: &Problems{File: "defaults"}, where: make(map[string]position), broken: make(map[string]bool), cfg: &Config{}}
+	// Tables that lists make would swallow the keys behind them, so the lists' blocks are read apart.
+	w.parser.Reset([]byte(commented.ReplaceAllString(Defaults(), "$1")))
+	w.walk()
+	if err := w.problems.sorted(); err != nil {
+		t.Fatal(err)
+	}
+	got, want := w.cfg, defaults()
+	if len(got.Listeners) != 1 || !reflect.DeepEqual(got.Listeners[0].TLS, defaultListener().TLS) {
+		t.Errorf("listener = %+v", got.Listeners)
+	}
+	if len(got.Backends) != 1 || got.Backends[0] != defaultBackend() {
+		t.Errorf("backend = %+v, want %+v", got.Backends, defaultBackend())
+	}
+	if len(got.Routes) != 1 || got.Routes[0] != defaultRoute() {
+		t.Errorf("route = %+v", got.Routes)
+	}
+	got.Listeners, got.Backends, got.Routes, got.TLS.Certificates = nil, nil, nil, nil
+	if got.Redis.Addresses == nil || got.TrustedProxies == nil {
+		got.Redis.Addresses, got.TrustedProxies = nil, nil
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("uncommented, the file gives\n%+v\nwant\n%+v", got, want)
+	}
+	for _, path := range fields(reflect.TypeFor[Config](), "") {
+		if _, ok := w.where[path]; !ok {
+			t.Errorf("%s does not stand in the annotated file", path)
+		}
+	}
+}
+
+func fields(t reflect.Type, path string) []string {
+	var list []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		at := join(path, f.Tag.Get("toml"))
+		switch {
+		case f.Type.Kind() == reflect.Struct:
+			list = append(list, fields(f.Type, at)...)
+		case f.Type.Kind() == reflect.Slice && strings.HasPrefix(f.Type.Elem().PkgPath(), "postern"):
+			list = append(list, fields(f.Type.Elem(), at+"[0]")...)
+		default:
+			list = append(list, at)
+		}
+	}
+	return list
+}
+
+func TestValues(t *testing.T) {
+	c, err := Parse("x", []byte(Example()+`
+[[route]]
+domain = "example.test"
+protocol = "imap"
+backend = "dovecot"
+[limits]
+sessions = 1_000
+[imap]
+login_timeout = "5s"
+[dav]
+max_body = "1GiB"
+[redis]
+addresses = ["127.0.0.1:6379"]
+[store]
+ballast = "512"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Limits.Sessions != 1000 || c.IMAP.LoginTimeout.Duration().Seconds() != 5 || c.DAV.MaxBody != 1<<30 || c.Redis.Addresses[0] != "127.0.0.1:6379" || c.Store.Ballast != 512 {
+		t.Errorf("read %+v", c)
+	}
+	if len(c.Routes) != 3 || c.Routes[0].Domain != "example.test" {
+		t.Errorf("a written route of a protocol takes the place of the default: %+v", c.Routes)
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	c := defaults()
+	if got := c.KeyFile(); got != "/var/lib/postern/root.key" {
+		t.Errorf("KeyFile = %s", got)
+	}
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	if got := c.KeyFile(); got != "/var/lib/postern/root.key" {
+		t.Errorf("without the credential: %s", got)
+	}
+	os.WriteFile(filepath.Join(dir, "root.key"), nil, 0o400)
+	if got := c.KeyFile(); got != filepath.Join(dir, "root.key") {
+		t.Errorf("with the credential: %s", got)
+	}
+}
+
+// docs/configuration.md is the annotated file with a heading.
+func TestReference(t *testing.T) {
+	golden(t, "../docs/configuration.md", "# Configuration\n\nOne TOML file, by default `/etc/postern/postern.toml`. `postern config defaults` prints this page's text, "+
+		"`postern config example` the lines that a site with Dovecot and Radicale needs:\n\n```toml\n"+Example()+
+		"```\n\n`postern check` reads the file, opens what it names, logs in to each backend, and says what is wrong and what to do.\n\n## All keys\n\n```toml\n"+Defaults()+"```\n")
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(Example()))
+	f.Add([]byte(Defaults()))
+	files, _ := filepath.Glob("testdata/bad/*.toml")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse("fuzz", text)
+		if _, ok := errors.AsType[*Problems](err); (c == nil) != (err != nil) || err != nil && !ok {
+			t.Errorf("Parse = %v, %v", c, err)
+		}
+	})
+}
