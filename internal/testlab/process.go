@@ -3,6 +3,7 @@ package testlab
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,6 +157,30 @@ func (p *Process) line(text string) (string, <-chan struct{}) {
 	return "", p.grown
 }
 
+// WaitURL returns when a GET of url is answered with status 200. The test ends if the process does so before.
+func (p *Process) WaitURL(url string) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !isOK(url) {
+		if p.ended() {
+			p.t.Fatalf("%s ended (%v) before %s was answered", p.name, p.state, url)
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s does not answer %s with 200 after %v", p.name, url, patience)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func isOK(url string) bool {
+	resp, err := httpClient.Get(url)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
 // PID is the process's id, and that of its group.
 func (p *Process) PID() int { return p.group }
 
@@ -166,12 +191,13 @@ func (p *Process) Signal(sig syscall.Signal) {
 	}
 }
 
-// Pause stops the whole group in its tracks, as a machine does that hangs: connections stay open, nothing is answered. It returns when all stand still.
+// Pause stops the whole group in its tracks, as a machine does that hangs: connections stay open, nothing is answered. It returns when all stand still:
+// stopped, ended, or in the kernel on the way to stopping (state D, which a parent waiting in vfork never leaves while its child is stopped).
 func (p *Process) Pause() {
 	p.t.Helper()
 	p.toGroup(syscall.SIGSTOP)
 	deadline := time.Now().Add(patience)
-	for !p.ended() && slices.ContainsFunc(groupStates(p.group), func(state byte) bool { return !strings.ContainsRune("TtZX", rune(state)) }) {
+	for !p.ended() && slices.ContainsFunc(groupStates(p.group), func(state byte) bool { return !strings.ContainsRune("TDZX", rune(state)) }) {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("%s does not stand still %v after SIGSTOP", p.name, patience)
 		}

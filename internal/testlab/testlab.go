@@ -44,7 +44,7 @@ while read -r verb group; do
 		groups=$rest ;;
 	esac
 done
-for g in $groups; do kill -KILL -- "-$g"; done
+for g in $groups; do kill -s KILL -- "-$g"; done
 rm -rf -- "$1"
 `
 

@@ -2,85 +2,191 @@ package testlab
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
-
-	"github.com/emersion/go-imap/v2/imapclient"
-	"github.com/emersion/go-sasl"
+	"time"
 )
 
-func login(t *testing.T, d *DovecotServer, user string) *imapclient.Client {
-	t.Helper()
-	c, err := imapclient.DialTLS(d.IMAPS, &imapclient.Options{TLSConfig: &tls.Config{RootCAs: d.CA.Pool}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if err := c.Authenticate(sasl.NewPlainClient(user, d.MasterUser, d.MasterPassword)); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func TestDovecot(t *testing.T) {
+func TestCA(t *testing.T) {
 	t.Parallel()
-	d := Dovecot(t)
-	d.Deliver(Alice, "INBOX", []byte("Subject: hi\r\n\r\nhello\r\n"))
-	d.Deliver(Alice, "Projekte/Größe", []byte("Subject: hi\r\n\r\nhello\r\n"))
-	c := login(t, d, Alice)
-	t.Log(c.Caps())
-	for _, box := range []string{"INBOX", "Projekte/Größe"} {
-		status, err := c.Select(box, nil).Wait()
-		if err != nil || status.NumMessages != 1 {
-			t.Fatal(box, err, status)
+	ca := NewCA(t)
+	_, _, cert := ca.Issue("dav.example.test", "192.0.2.1")
+	for _, name := range []string{"localhost", "127.0.0.1", "::1", "dav.example.test", "192.0.2.1"} {
+		client, server := net.Pipe()
+		go tls.Server(server, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake()
+		if err := tls.Client(client, &tls.Config{RootCAs: ca.Pool, ServerName: name}).Handshake(); err != nil {
+			t.Errorf("handshake with %s: %v", name, err)
 		}
-	}
-	d.Pause()
-	d.Resume()
-	d.Stop()
-	d.Start()
-	login(t, d, Bob)
-}
-
-func propfind(t *testing.T, url, user string) string {
-	t.Helper()
-	req, _ := http.NewRequest("PROPFIND", url+"/"+user+"/", strings.NewReader(`<propfind xmlns="DAV:"><prop><current-user-principal/></prop></propfind>`))
-	req.Header.Set("X-Remote-User", user)
-	req.Header.Set("Depth", "0")
-	req.Header.Set("Content-Type", "application/xml")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var b strings.Builder
-	resp.Write(&b)
-	return b.String()
-}
-
-func TestDAV(t *testing.T) {
-	t.Parallel()
-	for name, start := range map[string]func(testing.TB) *DAVServer{"radicale": Radicale, "xandikos": Xandikos} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := start(t)
-			got := propfind(t, s.URL, Alice)
-			if !strings.Contains(got, "207 ") || !strings.Contains(got, "alice") {
-				t.Error(got)
-			}
-			s.Stop()
-			s.Start()
-		})
+		client.Close()
 	}
 }
 
 func TestRedis(t *testing.T) {
 	t.Parallel()
 	r := Redis(t)
+	must(t, dialogue(r.Addr, "SET key value\r\n", "+OK"))
+	c, err := net.Dial("tcp", r.Addr)
+	must(t, err)
+	defer c.Close()
 	r.Pause()
+	c.Write([]byte("GET key\r\n"))
+	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	answer := make([]byte, len("$5"))
+	if _, err := io.ReadFull(c, answer); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a paused Redis: got %q, %v, want %v", answer, err, os.ErrDeadlineExceeded)
+	}
 	r.Resume()
-	r.Kill()
-	r.Start()
-	RedisAuth(t)
+	c.SetReadDeadline(time.Time{})
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "$5" {
+		t.Errorf("after the pause: got %q, %v", answer, err)
+	}
+	for name, end := range map[string]func(){"stop": r.Stop, "kill": r.Kill} {
+		end()
+		if err := dialogue(r.Addr, "PING\r\n", "+PONG"); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("after %s: got %v, want %v", name, err, syscall.ECONNREFUSED)
+		}
+		r.Start()
+		must(t, dialogue(r.Addr, "GET key\r\n", "$-1"))
+	}
+}
+
+func TestRedisAuth(t *testing.T) {
+	t.Parallel()
+	r := RedisAuth(t)
+	auth := fmt.Sprintf("AUTH %s %s\r\n", r.User, r.Password)
+	must(t, dialogue(r.Addr, "GET postern:key\r\n", "-NOAUTH"))
+	must(t, dialogue(r.Addr, auth, "+OK"))
+	must(t, dialogue(r.Addr, "AUTH "+r.User+" wrong\r\n", "-WRONGPASS"))
+}
+
+func TestDAV(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(testing.TB) *DAVServer{"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t)
+			calendar, book := d.MakeCalendar(Alice, "work"), d.MakeAddressBook(Alice, "friends")
+			items := map[string]string{calendar + "event.ics": Event("event-1"), calendar + "todo.ics": Todo("todo-1"), book + "card.vcf": Card("card-1")}
+			for path, item := range items {
+				d.Put(Alice, path, item)
+			}
+			d.Stop()
+			d.Start()
+			for path, item := range items {
+				status, got := d.Do(Alice, "GET", path, "")
+				if summary := strings.Split(item, "\r\n")[6]; status != http.StatusOK || !strings.Contains(got, summary) {
+					t.Errorf("GET %s after a restart: status %d, got %q, want the line %q in it", path, status, got, summary)
+				}
+			}
+		})
+	}
+}
+
+func TestRadicaleKeepsUsersApart(t *testing.T) {
+	t.Parallel()
+	d := Radicale(t)
+	calendar := d.MakeCalendar(Alice, "work")
+	if status, _ := d.Do(Bob, "PROPFIND", calendar, "", "Depth", "0"); status != http.StatusForbidden {
+		t.Errorf("Bob at Alice's calendar: got status %d, want 403", status)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	p := Exec(t, []string{"GREETING=hello"}, "/bin/sh", "-c", `trap 'echo bye; exit 3' TERM; echo $GREETING $HTTP_PROXY $HOME; while :; do sleep 0.01; done`)
+	if got := p.WaitLine("hello"); !strings.HasPrefix(got, "hello /tmp/postern-") {
+		t.Errorf("got %q", got)
+	}
+	p.Pause()
+	if states := string(groupStates(p.PID())); strings.Trim(states, "TDZ") != "" {
+		t.Errorf("states after Pause: got %q, want only T and D", states)
+	}
+	p.Terminate()
+	if got := p.Wait(); got != 3 {
+		t.Errorf("exit code: got %d, want 3", got)
+	}
+	if got := p.Output(); !strings.HasSuffix(got, "bye\n") {
+		t.Errorf("output: got %q, want bye at its end", got)
+	}
+}
+
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	cmd := Command(t, "sh", "-c", "cat; echo $HOME")
+	cmd.Stdin = strings.NewReader("in ")
+	if got := Run(t, cmd); !strings.HasPrefix(got, "in "+os.TempDir()) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestNothingIsLeft runs this test program once more, lets it die with a Dovecot running and another paused, and waits until all is gone.
+func TestNothingIsLeft(t *testing.T) {
+	if os.Getenv("TESTLAB_CRASH") != "" {
+		running, paused := Dovecot(t), Redis(t)
+		paused.Pause()
+		fmt.Printf("crash %s %d %d\n", running.Dir, running.process().PID(), paused.process().PID())
+		if os.Getenv("TESTLAB_CRASH") == "panic" {
+			panic("on purpose")
+		}
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	t.Parallel()
+	Need(t, "dovecot", "redis-server")
+	for _, how := range []string{"panic", "kill"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			p := Exec(t, []string{"TESTLAB_CRASH=" + how}, os.Args[0], "-test.run=^TestNothingIsLeft$")
+			fields := strings.Fields(p.WaitLine("crash "))
+			p.Wait()
+			for _, field := range fields[2:] {
+				group, err := strconv.Atoi(field)
+				must(t, err)
+				eventually(t, "group "+field+" is gone", func() bool { return strings.Trim(string(groupStates(group)), "Z") == "" })
+			}
+			root := filepath.Dir(fields[1])
+			eventually(t, root+" is removed", func() bool { _, err := os.Stat(root); return errors.Is(err, os.ErrNotExist) })
+		})
+	}
+}
+
+func TestFreePorts(t *testing.T) {
+	t.Parallel()
+	var all sync.Map
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			ports, err := freePorts(3)
+			if err != nil || len(ports) != 3 || ports[0] == ports[1] || ports[1] == ports[2] {
+				t.Errorf("got %v, %v", ports, err)
+			}
+			all.Store(ports[0], true)
+		})
+	}
+	wg.Wait()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v it is not so that %s", patience, what)
+		}
+	}
 }

@@ -1,0 +1,144 @@
+package testlab
+
+import (
+	"bytes"
+	"crypto/tls"
+	"sync"
+	"testing"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+	"github.com/emersion/go-sasl"
+)
+
+func dial(t *testing.T, d *DovecotServer, handler *imapclient.UnilateralDataHandler) *imapclient.Client {
+	t.Helper()
+	c, err := imapclient.DialTLS(d.IMAPS, &imapclient.Options{TLSConfig: &tls.Config{RootCAs: d.CA.Pool}, UnilateralDataHandler: handler})
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestDovecotLogins(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t)
+	for name, tt := range map[string]struct {
+		authzid, authcid, password string
+		ok                         bool
+	}{
+		"master for a user":         {Alice, d.MasterUser, d.MasterPassword, true},
+		"master for nobody":         {"", d.MasterUser, d.MasterPassword, false},
+		"master for an unknown":     {"dave@example.test", d.MasterUser, d.MasterPassword, false},
+		"master, wrong password":    {Alice, d.MasterUser, "wrong", false},
+		"primary password":          {"", Bob, Primary(Bob), true},
+		"another's primary":         {"", Bob, Primary(Alice), false},
+		"a user for another's name": {Alice, Bob, Primary(Bob), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := dial(t, d, nil).Authenticate(sasl.NewPlainClient(tt.authzid, tt.authcid, tt.password))
+			if (err == nil) != tt.ok {
+				t.Errorf("got %v, want success: %v", err, tt.ok)
+			}
+		})
+	}
+}
+
+func TestDovecotOptions(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t, NoMaster(), Lines("protocol imap {", "  imap_capability = +XLAB", "}"))
+	if err := dial(t, d, nil).Authenticate(sasl.NewPlainClient(Alice, d.MasterUser, d.MasterPassword)); err == nil {
+		t.Error("the master user logs in")
+	}
+	c := dial(t, d, nil)
+	must(t, c.Login(Alice, Primary(Alice)).Wait())
+	if !c.Caps().Has("XLAB") {
+		t.Errorf("capabilities: got %v, want XLAB among them", c.Caps())
+	}
+}
+
+func TestDovecotServes(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t)
+	for _, mailbox := range []string{"INBOX", "Projekte/Größe"} {
+		for _, mail := range Mails() {
+			d.Deliver(Alice, mailbox, mail)
+		}
+	}
+	arrived := make(chan uint32, 10)
+	c := dial(t, d, &imapclient.UnilateralDataHandler{Mailbox: func(m *imapclient.UnilateralDataMailbox) {
+		if m.NumMessages != nil {
+			arrived <- *m.NumMessages
+		}
+	}})
+	must(t, c.Authenticate(sasl.NewPlainClient(Alice, d.MasterUser, d.MasterPassword)))
+	for _, want := range []imap.Cap{"COMPRESS=DEFLATE", imap.CapMetadata, "NOTIFY", imap.CapQuota, imap.CapACL, imap.CapSpecialUse, imap.CapQResync, imap.CapID} {
+		if !c.Caps().Has(want) {
+			t.Errorf("capabilities: got %v, want %s among them", c.Caps(), want)
+		}
+	}
+	for _, mailbox := range []string{"Archive", "Projekte/Größe", "INBOX"} {
+		want := uint32(len(Mails()))
+		if mailbox == "Archive" {
+			want = 0 // nothing delivered: it is there by itself
+		}
+		selected, err := c.Select(mailbox, nil).Wait()
+		must(t, err)
+		if selected.NumMessages != want {
+			t.Errorf("%s has %d messages, want %d", mailbox, selected.NumMessages, want)
+		}
+	}
+	body := &imap.FetchItemBodySection{Peek: true}
+	messages, err := c.Fetch(imap.SeqSet{imap.SeqRange{Start: 1, Stop: 0}}, &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{body}}).Collect()
+	must(t, err)
+	for i, mail := range Mails() {
+		if got := messages[i].FindBodySection(body); !bytes.Equal(got, mail) {
+			t.Errorf("message %d: got %d bytes, want the %d delivered", i+1, len(got), len(mail))
+		}
+	}
+	idle, err := c.Idle()
+	must(t, err)
+	d.Deliver(Alice, "INBOX", Mails()[0])
+	if got, want := <-arrived, uint32(len(Mails())+1); got != want {
+		t.Errorf("in IDLE: told of %d messages, want %d", got, want)
+	}
+	must(t, idle.Close())
+}
+
+func TestDovecotSTARTTLS(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t)
+	d.Stop()
+	d.Start()
+	c, err := imapclient.DialStartTLS(d.IMAP, &imapclient.Options{TLSConfig: &tls.Config{RootCAs: d.CA.Pool}})
+	must(t, err)
+	defer c.Close()
+	must(t, c.Login(Alice, Primary(Alice)).Wait())
+}
+
+func TestDovecotTakesManyAtOnce(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t)
+	const sessions = 500
+	clients := make([]*imapclient.Client, sessions)
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			c, err := imapclient.DialTLS(d.IMAPS, &imapclient.Options{TLSConfig: &tls.Config{RootCAs: d.CA.Pool}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			clients[i] = c
+			if err := c.Authenticate(sasl.NewPlainClient(Alice, d.MasterUser, d.MasterPassword)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, c := range clients {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
