@@ -277,6 +277,7 @@ func TestXMLIsBounded(t *testing.T) {
 		"deep":        strings.Repeat("<a>", maxDepth+1) + strings.Repeat("</a>", maxDepth+1),
 		"wide":        "<a>" + strings.Repeat("<b/>", maxNodes) + "</a>",
 		"entities":    `<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`,
+		"bad names":   `<a:0 xmlns:a="x"/>`,
 		"two roots":   "<a/><b/>",
 		"another one": "<a/>",
 	} {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // The namespaces that we speak. Elements of others are kept as they come, as dead properties.
@@ -103,6 +106,9 @@ func parseXML(body []byte) (*node, error) {
 				return nil, fmt.Errorf("more than %d elements, or nested deeper than %d", maxNodes, maxDepth)
 			}
 			n := &node{name: t.Name, attrs: plainAttrs(t.Attr)}
+			if !n.wellNamed() {
+				return nil, errors.New("a name that begins with no letter")
+			}
 			switch {
 			case len(open) > 0:
 				parent := open[len(open)-1]
@@ -123,6 +129,15 @@ func parseXML(body []byte) (*node, error) {
 			}
 		}
 	}
+}
+
+// wellNamed looks at what encoding/xml lets through behind a prefix: such a name could be kept, but not be told.
+func (n *node) wellNamed() bool {
+	ok := func(name xml.Name) bool {
+		first, _ := utf8.DecodeRuneInString(name.Local)
+		return (unicode.IsLetter(first) || first == '_') && !strings.Contains(name.Local, ":")
+	}
+	return ok(n.name) && !slices.ContainsFunc(n.attrs, func(a xml.Attr) bool { return !ok(a.Name) })
 }
 
 func plainAttrs(attrs []xml.Attr) []xml.Attr {
