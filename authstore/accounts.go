@@ -2,9 +2,9 @@ package authstore
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -106,18 +106,38 @@ func (c Confirmation) String() string {
 // a reply under way takes its time.
 const leaseMargin = 250 * time.Millisecond
 
+// publish tells the nodes to look at the feed now. It only makes them quicker.
+func (a *Accounts) publish(ctx context.Context) {
+	if a.o.Cache == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cacheTime)
+	defer cancel()
+	a.o.Cache.Publish(ctx)
+}
+
+// unchanged says of a failed change that it did not happen, where that is known and the error does not say so or better.
+func unchanged(err error) error {
+	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany} {
+		if errors.Is(err, told) {
+			return err
+		}
+	}
+	const words = "nothing was changed"
+	if strings.HasPrefix(err.Error(), words) {
+		return err
+	}
+	return fmt.Errorf(words+": %w", err)
+}
+
 // confirm waits until every node has acknowledged a change, or no node can be answering from before it.
 func (a *Accounts) confirm(ctx context.Context, c Change, err error) (Confirmation, error) {
 	if err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unchanged(err)
 	}
 	committed := a.o.Clock()
 	a.o.Changed()
-	if a.o.Cache != nil {
-		tell, cancel := context.WithTimeout(ctx, cacheTimeout)
-		a.o.Cache.Publish(tell) // only makes it quicker
-		cancel()
-	}
+	a.publish(ctx)
 	done := Confirmation{Sequence: c.Sequence, Stale: a.o.StaleGrace}
 	for {
 		done.Waited = a.o.Clock()-committed >= leaseTime+leaseMargin
@@ -148,14 +168,21 @@ func (a *Accounts) Add(ctx context.Context, address string) (Account, error) {
 		return Account{}, err
 	}
 	account, c, err := a.o.Truth.AddAccount(ctx, a.o.Actor, name, publicID())
-	if err == nil {
-		_, err = a.confirm(ctx, c, nil)
+	if err != nil {
+		return Account{}, unchanged(err)
 	}
-	return account, err
+	a.confirm(ctx, c, nil) // so that the name is known at once; if a node is silent, in a second
+	return account, nil
 }
 
 // publicID makes the ten random letters that stand for an account in URLs.
-func publicID() string { return strings.ToLower(rand.Text()[:10]) }
+func publicID() string {
+	var id [10]byte
+	for i := range id {
+		id[i] = byte('a' + rand.N('z'-'a'+1))
+	}
+	return string(id[:])
+}
 
 // List lists all accounts.
 func (a *Accounts) List(ctx context.Context) ([]Account, error) { return a.o.Truth.Accounts(ctx) }
@@ -233,12 +260,11 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	if err := a.check(&r); err != nil {
 		return AppPassword{}, secret.Password{}, err
 	}
-	nodes, err := a.o.Truth.Nodes(ctx)
+	key, err := a.usableKey(ctx)
 	if err != nil {
-		return AppPassword{}, secret.Password{}, err
+		return AppPassword{}, secret.Password{}, unchanged(err)
 	}
 	made := secret.Generate()
-	key := usableKey(a.o.Keys.Numbers(), nodes)
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
 		Expires: r.Expires, Networks: r.Networks, Digest: func(id AccountID) Digest {
 			d, err := a.o.Keys.Digest(key, int64(id), &made)
@@ -249,7 +275,7 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 		}})
 	if err != nil {
 		made.Clear()
-		return AppPassword{}, secret.Password{}, err
+		return AppPassword{}, secret.Password{}, unchanged(err)
 	}
 	a.confirm(ctx, c, nil) // so that it works at once; if a node is silent, in a second
 	return p, made, nil
@@ -301,12 +327,27 @@ func (a *Accounts) Events(ctx context.Context, id AccountID, limit int) ([]Event
 
 // StoreBackendPassword seals an account's own password at a backend.
 func (a *Accounts) StoreBackendPassword(ctx context.Context, id AccountID, backend string, password []byte) error {
-	key := a.o.Keys.Newest()
+	key, err := a.usableKey(ctx)
+	if err != nil {
+		return unchanged(err)
+	}
 	sealed, err := a.o.Keys.SealRow(key, password, sealedPlace(id, backend))
 	if err != nil {
-		return err
+		return unchanged(err)
 	}
-	return a.o.Truth.SetSealed(ctx, a.o.Actor, id, backend, key, sealed)
+	if err := a.o.Truth.SetSealed(ctx, a.o.Actor, id, backend, key, sealed); err != nil {
+		return unchanged(err)
+	}
+	return nil
+}
+
+// usableKey is the newest root key that every node has.
+func (a *Accounts) usableKey(ctx context.Context) (uint32, error) {
+	nodes, err := a.o.Truth.Nodes(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("list the nodes: %w", err)
+	}
+	return usableKey(a.o.Keys.Numbers(), nodes), nil
 }
 
 // BackendPassword opens what StoreBackendPassword sealed; ErrNotFound. The caller clears it.

@@ -2,183 +2,169 @@ package authstore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
-	"postern/authstore/secret"
 	"postern/authstore/throttle"
 )
 
 const (
-	// l2Life is how long a snapshot may be used after it was read; it stands inside the seal, so that nobody can prolong it.
-	l2Life = 5 * time.Minute
-	// cacheTimeout bounds one exchange with the shared cache: beyond it the truth is quicker.
-	cacheTimeout = 100 * time.Millisecond
-	// maxCached bounds a cached value, in bytes: 125 app passwords with their networks are far below.
-	maxCached = 256 << 10
-	// maxNetworks bounds the allowed networks of one app password.
-	maxNetworks = 32
+	// cacheTime bounds one exchange with the shared cache: beyond it the truth is quicker.
+	cacheTime = 100 * time.Millisecond
+	// maxFills bounds the snapshots that wait to be written to the shared cache; beyond it they are not.
+	maxFills = 256
 )
 
-// sealedSnapshot is what a cached value holds under its seal.
-type sealedSnapshot struct {
-	Version  int       `json:"v"`
-	NotAfter int64     `json:"t"` // Unix seconds
-	Name     string    `json:"n"`
-	Snapshot *Snapshot `json:"s"`
+// cachePlace is where a name's snapshot stands in the shared cache, and what its seal is bound to. The key tells nobody the name.
+func (s *Store) cachePlace(name, epoch string) (key, place string, err error) {
+	key, err = s.keys.Load().Name(s.usable.Load(), "snapshot", name)
+	return key, key + " " + epoch, err
 }
 
-// cacheVersion tells the layout of a cached snapshot; another one is a miss.
-const cacheVersion = 1
-
-// sealSnapshot gives the cache's key and value for a name. The seal binds the value to its key, and so to the store's epoch.
-func sealSnapshot(keys *secret.Keyring, name string, snap *Snapshot, now time.Time) (key string, value []byte, err error) {
-	if key, err = cacheKey(keys, snap.Epoch, name); err != nil {
-		return "", nil, err
-	}
-	plain, err := json.Marshal(sealedSnapshot{cacheVersion, now.Add(l2Life).Unix(), name, snap})
-	if err != nil {
-		return "", nil, err
-	}
-	value, err = keys.SealCache(keys.Newest(), plain, key)
-	return key, value, err
-}
-
-func cacheKey(keys *secret.Keyring, epoch, name string) (string, error) {
-	return keys.Name(keys.Newest(), epoch, name)
-}
-
-// openSnapshot reads what sealSnapshot made. Every fault is an error, and a miss to its caller.
-func openSnapshot(keys *secret.Keyring, key, name string, value []byte, now time.Time) (*Snapshot, error) {
-	if len(value) > maxCached {
-		return nil, errors.New("too large")
-	}
-	plain, err := keys.OpenCache(value, key)
-	if err != nil {
-		return nil, err
-	}
-	var sealed sealedSnapshot
-	if err := json.Unmarshal(plain, &sealed); err != nil {
-		return nil, err
-	}
-	switch {
-	case sealed.Version != cacheVersion || sealed.Snapshot == nil || sealed.Name != name || sealed.Snapshot.Account == 0:
-		return nil, fmt.Errorf("layout %d of another version or name", sealed.Version)
-	case now.Unix() > sealed.NotAfter:
-		return nil, errors.New("too old")
-	}
-	return sealed.Snapshot, nil
-}
-
-// fromCache returns a snapshot of the shared cache that may be used, or nil. Whatever is wrong there is a miss.
-func (s *Store) fromCache(ctx context.Context, name string) *Snapshot {
-	epoch, _ := s.view.position()
-	if s.Cache == nil || !s.view.leased() || !s.breaker.closed(s.Clock()) {
+// fromCache returns a snapshot of the shared cache that may be used now, or nil: whatever is wrong there is a miss. Nothing it says
+// is believed but what was sealed for this very place, was read at a change that this node knows, and stands since.
+func (s *Store) fromCache(ctx context.Context, name string) *found {
+	if s.o.Cache == nil || !s.history.isLive() {
 		return nil
 	}
-	keys := s.keys.Load()
-	key, err := cacheKey(keys, epoch, name)
-	if err != nil {
+	epoch := s.history.followed()
+	key, place, err := s.cachePlace(name, epoch)
+	if err != nil || !s.breaker.closed(s.o.Clock()) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cacheTime)
 	defer cancel()
-	value, err := s.Cache.Get(ctx, key)
-	s.breaker.note(err, s.Clock())
-	if err != nil || value == nil {
+	value, err := s.o.Cache.Get(ctx, key)
+	if s.breaker.note(ctx, err, s.o.Clock()); err != nil || value == nil {
 		return nil
 	}
-	snap, err := openSnapshot(keys, key, name, value, s.Now())
+	plain, err := s.keys.Load().OpenCache(value, place)
 	if err != nil {
-		s.Log.Debug("cached snapshot not used", "err", err)
+		s.o.Log.Debug("a value of the shared cache was not used", "err", err)
 		return nil
 	}
-	if !s.view.current(snap) {
+	c, err := decodeCached(plain)
+	if err != nil || s.o.Now().After(c.notAfter) {
 		return nil
 	}
-	return snap
+	at, ok := s.history.recognises(c.snapshot.Sequence, c.mark)
+	if !ok || !s.history.vouches(c.snapshot.Account, at) {
+		return nil
+	}
+	c.snapshot.Epoch = epoch
+	return newFound(c.snapshot, at)
 }
 
-// toCache shares a snapshot that was read from the truth. Unknown names are never shared.
-func (s *Store) toCache(ctx context.Context, name string, snap *Snapshot) {
-	if s.Cache == nil || snap.Account == 0 || !s.breaker.closed(s.Clock()) {
+// fill is a snapshot on its way to the shared cache.
+type fill struct {
+	name  string
+	found *found
+}
+
+// share hands a snapshot to the shared cache's writer, off the login's path. Names that nobody has are never shared.
+func (s *Store) share(name string, f *found) {
+	if s.o.Cache == nil || f.Account == nobody {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
-	defer cancel()
-	s.breaker.note(putSnapshot(ctx, s.Cache, s.keys.Load(), name, snap, s.Now()), s.Clock())
+	select {
+	case s.fills <- fill{name, f}:
+	default: // it is slow or gone
+	}
 }
 
-func putSnapshot(ctx context.Context, c Cache, keys *secret.Keyring, name string, snap *Snapshot, now time.Time) error {
-	key, value, err := sealSnapshot(keys, name, snap, now)
-	if err != nil {
-		return err
+// fillCache writes snapshots to the shared cache until ctx ends.
+func (s *Store) fillCache(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-s.fills:
+			mark, known := s.history.markOf(f.found.at)
+			if !known { // it was read at a change that this node's next tail brings
+				pause(ctx, tailEvery)
+				mark, known = s.history.markOf(f.found.at)
+			}
+			if known {
+				s.put(ctx, f, mark)
+			}
+		}
 	}
-	return c.Put(ctx, key, snap.Sequence, value, l2Life)
+}
+
+func (s *Store) put(ctx context.Context, f fill, mark string) {
+	key, place, err := s.cachePlace(f.name, f.found.Epoch)
+	if err != nil || !s.breaker.closed(s.o.Clock()) {
+		return
+	}
+	c := cached{s.o.Now().Add(l2Life), mark, f.found.Snapshot}
+	sealed, err := s.keys.Load().SealCache(s.usable.Load(), c.encode(), place)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cacheTime)
+	defer cancel()
+	err = s.o.Cache.Put(ctx, key, f.found.Sequence, sealed, l2Life)
+	s.breaker.note(ctx, err, s.o.Clock())
 }
 
 // sharedLimits is the shared cache as the budgets of all nodes; nil without a cache.
 func (s *Store) sharedLimits() throttle.Shared {
-	if s.Cache == nil {
+	if s.o.Cache == nil {
 		return nil
 	}
-	return guarded{s}
+	return sharedLimits{s}
 }
 
-// guarded charges budgets in the shared cache, behind the breaker and a time limit.
-type guarded struct{ s *Store }
+type sharedLimits struct{ s *Store }
 
-var errBroken = errors.New("the shared cache is not answering")
+var errBroken = errors.New("the shared cache does not answer")
 
-func (g guarded) Charge(ctx context.Context, source string, cost, burst time.Duration) (time.Duration, error) {
-	if !g.s.breaker.closed(g.s.Clock()) {
-		return 0, errBroken
-	}
-	keys := g.s.keys.Load()
-	key, err := keys.Name(keys.Newest(), "network", source)
+// Charge charges a budget in the shared cache, behind the breaker and a time limit.
+func (l sharedLimits) Charge(ctx context.Context, source string, cost, burst time.Duration) (time.Duration, error) {
+	s := l.s
+	key, err := s.keys.Load().Name(s.usable.Load(), "source", source)
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
+	if !s.breaker.closed(s.o.Clock()) {
+		return 0, errBroken
+	}
+	ctx, cancel := context.WithTimeout(ctx, cacheTime)
 	defer cancel()
-	debt, err := g.s.Cache.Charge(ctx, key, cost, burst)
-	g.s.breaker.note(err, g.s.Clock())
+	debt, err := s.o.Cache.Charge(ctx, key, cost, burst)
+	s.breaker.note(ctx, err, s.o.Clock())
 	return debt, err
 }
 
-// breaker keeps a dead cache off the login path: after a few failures in a row it is asked once a second only.
+// breaker keeps a dead cache off the login's path: after a few failures in a row it is asked once a second only. The zero value
+// is closed.
 type breaker struct {
 	failures atomic.Int32
 	retry    atomic.Int64 // on the clock
 }
 
-const breakAfter = 3
+const (
+	breakAfter = 3
+	breakFor   = time.Second
+)
 
+// closed reports whether the cache may be asked now. While it is open, one caller a second may.
 func (b *breaker) closed(now time.Duration) bool {
 	if b.failures.Load() < breakAfter {
 		return true
 	}
 	retry := b.retry.Load()
-	return int64(now) >= retry && b.retry.CompareAndSwap(retry, int64(now+time.Second))
+	return int64(now) >= retry && b.retry.CompareAndSwap(retry, int64(now+breakFor))
 }
 
-func (b *breaker) note(err error, now time.Duration) {
-	if err == nil {
+// note counts an answer. That the asking client has gone says nothing of the cache.
+func (b *breaker) note(ctx context.Context, err error, now time.Duration) {
+	switch {
+	case err == nil:
 		b.failures.Store(0)
-		return
+	case !errors.Is(ctx.Err(), context.Canceled):
+		b.retry.Store(int64(now + breakFor))
+		b.failures.Add(1)
 	}
-	b.retry.Store(int64(now + time.Second))
-	b.failures.Add(1)
-}
-
-// jitter is a random part of a duration.
-func jitter(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	return rand.N(d)
 }

@@ -33,9 +33,13 @@ type Grant struct {
 	Expires     time.Time  // when the app password ends; zero: never
 	Client      netip.Addr // the address it was given to
 
-	epoch    string // of the store that gave it
-	sequence uint64 // the feed's counter up to which nothing ended this grant
-	rekey    *Rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
+	at    stamp  // when the snapshot was read that the grant rests on
+	rekey *Rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
+}
+
+// knows reports whether the grant was given by what was read at a stamp, or later.
+func (g *Grant) knows(at stamp) bool {
+	return g.at.generation == at.generation && g.at.sequence >= at.sequence
 }
 
 // Use says how an accepted grant was used; see Store.Used.

@@ -10,36 +10,45 @@ import (
 )
 
 const (
-	// tailEvery is how often a node looks at the change feed; well below the lease, so that one slow look costs nothing.
+	// tailEvery is how often a node looks at the change feed: a lease survives a slow look or two.
 	tailEvery = 250 * time.Millisecond
-	// tailTimeout bounds one look. It is above the lease: a slow one is useless, but it need not be repeated at once.
-	tailTimeout = 2 * time.Second
+	// tailTime bounds one look. The answer to a slower one would renew no lease.
+	tailTime = leaseTime
+	// tailGap is the least time between two looks, however often somebody says that there is news.
+	tailGap = 5 * time.Millisecond
+	// writeTime bounds a write of the node itself.
+	writeTime = 10 * time.Second
 	// heartbeat is how often a node that has nothing to acknowledge says that it is alive.
 	heartbeat = 15 * time.Second
 	// flushEvery is how often "last used" is written.
 	flushEvery = 10 * time.Second
-	// changesStored is how long the feed's rows are kept in the database.
+	// pruneEvery is how often the feed is pruned, of changes older than changesStored.
+	pruneEvery    = time.Minute
 	changesStored = time.Hour
 )
 
-// errReplaced says that the feed does not go on where this node stood.
-var errReplaced = errors.New("the change feed's history was replaced")
-
-// Run makes this store a node: it registers, reads the recent changes, follows the feed, ends the sessions of ended grants,
-// acknowledges, and writes "last used". It returns when ctx has ended and all is written.
+// Run makes this store a node until ctx ends: it registers, reads the recent changes, follows the feed, ends the sessions of ended
+// grants, acknowledges, and writes "last used". Its errors are those of a start: the key file is not the database's, or the
+// database can't be reached. End ctx when the sessions have left: nobody waits for a node that has gone.
 func (s *Store) Run(ctx context.Context) error {
-	var parts sync.WaitGroup
-	settle := make(chan settlement, 1024)
-	parts.Go(func() { s.follow(ctx, settle); close(settle) })
-	parts.Go(func() { s.settle(ctx, settle) })
-	parts.Go(func() { s.keepHouse(ctx) })
-	if s.Cache != nil {
-		parts.Go(func() { s.listen(ctx) })
+	if err := checkKeys(ctx, s.o.Truth, s.keys.Load()); err != nil {
+		return err
 	}
-	parts.Wait()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	parts := []func(context.Context){s.follow, s.acknowledge, s.keepHouse}
+	if s.o.Cache != nil {
+		parts = append(parts, s.listen, s.fillCache)
+	}
+	var running sync.WaitGroup
+	for _, part := range parts {
+		running.Go(func() { part(ctx) })
+	}
+	running.Wait()
+	s.rechecks.Wait()
+	s.history.yield() // before the row goes: whoever changes something now does not wait for this node
+
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer cancel()
-	return errors.Join(s.flush(last), s.Truth.Unregister(last, s.node))
+	return errors.Join(s.usage.flush(last, s.o.Truth), s.o.Truth.Unregister(last, s.node))
 }
 
 // Poke makes the node look at the feed now: somebody has just changed something.
@@ -50,197 +59,228 @@ func (s *Store) Poke() {
 	}
 }
 
-// Ready says why the node can't decide logins from what it knows; nil: it can.
+// Ready says why the node takes no logins now; nil: it does.
 func (s *Store) Ready() error {
-	if !s.ready.Load() {
+	if s.history.isLive() {
+		return nil
+	}
+	lag, ok := s.history.lag()
+	if !ok {
 		return errors.New("the change feed has not been read yet")
 	}
-	if !s.view.leased() {
-		return fmt.Errorf("the database has not answered for %v", s.view.lag().Round(time.Millisecond))
+	return fmt.Errorf("the change feed could not be read for %v; does the database answer?", lag.Round(time.Millisecond))
+}
+
+// Lag is the time since the feed was last read to its end; zero before the first time.
+func (s *Store) Lag() time.Duration {
+	lag, ok := s.history.lag()
+	if !ok {
+		return 0
 	}
-	return nil
+	return lag
 }
 
-// Lag is the time since the feed was last read to its end.
-func (s *Store) Lag() time.Duration { return s.view.lag() }
-
-// settlement is one sequence to be acknowledged, once the sessions that it ended have left.
-type settlement struct {
-	sequence uint64
-	left     []<-chan struct{}
-	recheck  []AccountID // accounts whose live grants must be looked at again; zero: all
+// tailer is what follow knows from one look to the next.
+type tailer struct {
+	registered bool          // the node's row was written
+	begun      bool          // the recent changes were read
+	answered   time.Duration // on the clock, when the truth last answered
+	silent     bool          // that it does not was said
 }
 
-// follow tails the feed until ctx ends. It never waits for sessions, nor for a write.
-func (s *Store) follow(ctx context.Context, out chan<- settlement) {
+// follow looks at the feed until ctx ends. It waits for no session, and for no write but its registration.
+func (s *Store) follow(ctx context.Context) {
 	tick := time.NewTicker(tailEvery)
 	defer tick.Stop()
-	registered, lost := false, s.Clock()
+	t := &tailer{answered: s.o.Clock()}
 	for ctx.Err() == nil {
-		var err error
-		if !registered {
-			err = s.register(ctx)
+		err := s.look(ctx, t)
+		if ctx.Err() != nil {
+			return
 		}
-		if err == nil {
-			registered, err = true, s.look(ctx, out)
-		}
-		switch {
-		case err == nil:
-			lost = s.Clock()
-		case errors.Is(err, errReplaced) || errors.Is(err, ErrNotFound):
-			s.Log.Warn("caches dropped and live sessions checked", "err", err)
-			registered = false
-			s.view.forget()
-			s.Poke()
-		case ctx.Err() == nil:
-			s.Log.Warn("change feed", "err", err)
-			if s.Clock()-lost > s.SessionGrace {
-				s.Sessions.Review(0, func(Grant) error { return errStoreLost })
-			}
-		}
+		s.judge(t, err)
 		select {
 		case <-ctx.Done():
-		case <-s.poked:
 		case <-tick.C:
+		case <-s.poked:
+			pause(ctx, tailGap)
 		}
 	}
 }
 
-// register makes the node known, then reads the recent changes: in this order no change can fall between.
-func (s *Store) register(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	if err := s.Truth.Register(ctx, s.node, s.keys.Load().Numbers()); err != nil {
-		return fmt.Errorf("register this node: %w", err)
-	}
-	t, err := s.Truth.Recent(ctx, s.Now().Add(-changesKept))
-	if err != nil {
-		return fmt.Errorf("read the recent changes: %w", err)
-	}
-	s.view.begin(t)
-	s.ready.Store(false)
-	return nil
-}
-
-// look reads the feed once and applies what is new.
-func (s *Store) look(ctx context.Context, out chan<- settlement) error {
-	_, from := s.view.position()
-	sent := s.Clock()
-	look, cancel := context.WithTimeout(ctx, tailTimeout)
-	t, err := s.Truth.Tail(look, s.node, from)
-	cancel()
+// judge draws the consequences of a look.
+func (s *Store) judge(t *tailer, err error) {
+	now := s.o.Clock()
 	switch {
+	case errors.Is(err, errReplaced):
+		s.o.Log.Error("the database is not the one of a moment ago (a restored copy, or a failover that lost changes): all caches are dropped and all sessions checked")
+		t.registered, t.begun = false, false
+		s.l1.clear()
+		s.Poke()
 	case err != nil:
-		return fmt.Errorf("tail from %d: %w", from, err)
-	case !s.view.continues(t):
-		return errReplaced
-	case !t.Node:
-		return fmt.Errorf("this node's row is gone: %w", ErrNotFound)
+		s.history.fail()
+		if !t.silent {
+			s.o.Log.Warn("the change feed can't be read; logins are refused as temporarily unavailable", "err", err)
+		}
+		t.silent = true
+		if now-t.answered > s.o.SessionGrace {
+			s.o.Sessions.Review(0, func(Grant) error { return errStoreLost })
+		}
+	default:
+		if t.silent {
+			s.o.Log.Info("the change feed is read again", "dur", now-t.answered)
+		}
+		t.answered, t.silent = now, false
 	}
-	news := s.view.follow(t, sent)
-	if len(t.Changes) == TailBatch {
-		s.Poke() // there is more
+}
+
+// look reads the feed to its end and applies what is new.
+func (s *Store) look(ctx context.Context, t *tailer) error {
+	if err := s.enter(ctx, t); err != nil {
+		return err
 	}
-	if !s.ready.Load() { // the first look: whatever was open before is looked at again
-		out <- settlement{sequence: t.Counter, recheck: []AccountID{0}}
-		s.ready.Store(true)
+	for {
+		sent := s.o.Clock()
+		tail, err := s.tail(ctx)
+		if err != nil {
+			return err
+		}
+		t.registered = tail.Node
+		tail.Node = tail.Node && s.countsAsAlive()
+		news, end, err := s.history.apply(tail, sent)
+		if err != nil {
+			return err
+		}
+		s.endSessions(ctx, news)
+		if end && !t.registered { // the row has gone: somebody took this node for dead
+			s.Poke()
+		}
+		if end {
+			return nil
+		}
 	}
-	if len(news) > 0 {
-		out <- s.end(news)
+}
+
+// enter makes the node known, then reads the recent changes: in this order no change falls between.
+func (s *Store) enter(ctx context.Context, t *tailer) error {
+	if !t.registered {
+		write, cancel := context.WithTimeout(ctx, writeTime)
+		defer cancel()
+		sent := s.o.Clock()
+		if err := s.o.Truth.Register(write, s.node, s.keys.Load().Numbers()); err != nil {
+			return fmt.Errorf("register this node: %w", err)
+		}
+		s.heard.Store(int64(sent))
+		s.settling.again()
+		t.registered = true
+	}
+	if !t.begun {
+		read, cancel := context.WithTimeout(ctx, writeTime) // may be many
+		defer cancel()
+		recent, err := s.o.Truth.Recent(read, s.o.Now().Add(-knownFor))
+		if err != nil {
+			return fmt.Errorf("read the recent changes: %w", err)
+		}
+		if err := s.history.begin(recent); err != nil {
+			return err
+		}
+		s.settling.restart()
+		s.settling.add(recent.Counter, s.recheck(ctx, 0)) // sessions from before the history was replaced
+		t.begun = true
 	}
 	return nil
 }
 
-// end ends the sessions of grants that changes have ended by name; the rest must be looked at again.
-func (s *Store) end(news []Change) settlement {
-	done := settlement{sequence: news[len(news)-1].Sequence}
-	for _, c := range news {
-		if len(c.Ended) > 0 || c.AllEnded {
-			done.left = append(done.left, s.Sessions.Review(c.Account, func(g Grant) error {
-				if c.AllEnded || slices.Contains(c.Ended, g.Password) {
-					return errRevoked
-				}
-				return nil
-			}))
-			continue
-		}
-		done.recheck = append(done.recheck, c.Account)
-	}
-	return done
-}
-
-// settle acknowledges sequences in order: when the sessions have left and the others' grants are known to be good.
-func (s *Store) settle(ctx context.Context, in <-chan settlement) {
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
-	var acknowledged uint64
-	for {
-		select {
-		case done, more := <-in:
-			if !more {
-				return
-			}
-			for _, id := range done.recheck {
-				done.left = append(done.left, s.reviewed(ctx, id)...)
-			}
-			for _, left := range done.left {
-				select {
-				case <-left:
-				case <-ctx.Done():
-				}
-			}
-			acknowledged = max(acknowledged, done.sequence)
-		case <-beat.C:
-		}
-		if ctx.Err() == nil && acknowledged > 0 {
-			s.acknowledge(ctx, acknowledged)
-		}
-	}
-}
-
-func (s *Store) acknowledge(ctx context.Context, sequence uint64) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+func (s *Store) tail(ctx context.Context) (Tail, error) {
+	ctx, cancel := context.WithTimeout(ctx, tailTime)
 	defer cancel()
-	if err := s.Truth.Acknowledge(ctx, s.node, sequence, s.keys.Load().Numbers()); err != nil && ctx.Err() == nil {
-		s.Log.Warn("acknowledge a change", "sequence", sequence, "err", err) // the next one or the heartbeat says it again
+	from := s.history.position().sequence
+	t, err := s.o.Truth.Tail(ctx, s.node, from)
+	if err != nil {
+		return t, fmt.Errorf("tail from %d: %w", from, err)
+	}
+	return t, nil
+}
+
+// countsAsAlive reports whether no other node can have taken this one for dead and removed its row: then no writer would wait for
+// it, though it can read.
+func (s *Store) countsAsAlive() bool {
+	return s.alone.Load() || s.o.Clock()-time.Duration(s.heard.Load()) < NodeTimeout/2
+}
+
+// listen looks at the feed when another process says that there is news. What it misses, the next look finds.
+func (s *Store) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := s.o.Cache.Watch(ctx, s.Poke); err != nil && ctx.Err() == nil {
+			s.o.Log.Debug("watch the shared cache", "err", err)
+		}
+		pause(ctx, time.Second)
 	}
 }
 
-// reviewed looks at each live grant of an account again (zero: of all), and ends those that the truth no longer allows. It goes on
-// until the truth has answered for each.
-func (s *Store) reviewed(ctx context.Context, id AccountID) []<-chan struct{} {
-	var grants []Grant
-	s.Sessions.Review(id, func(g Grant) error { grants = append(grants, g); return nil })
-	bad := make(map[grantKey]bool)
-	for _, g := range grants {
-		key := keyOf(g)
-		if _, looked := bad[key]; looked {
-			continue
+// keepHouse writes "last used", learns of the other nodes, and prunes the feed.
+func (s *Store) keepHouse(ctx context.Context) {
+	prune := pruner{now: s.o.Now, clock: s.o.Clock}
+	for failing := false; ctx.Err() == nil; pause(ctx, flushEvery) {
+		err := s.house(ctx, &prune)
+		if err != nil && !failing && ctx.Err() == nil {
+			s.o.Log.Warn("what was used can't be written, or old changes not pruned", "err", err)
 		}
-		code, err := s.recheck(ctx, g)
-		for err != nil && ctx.Err() == nil {
-			pause(ctx, tailEvery)
-			code, err = s.recheck(ctx, g)
-		}
-		bad[key] = err == nil && code != 0
+		failing = err != nil
 	}
-	return []<-chan struct{}{s.Sessions.Review(id, func(g Grant) error {
-		if bad[keyOf(g)] {
-			return errEnded
-		}
+}
+
+func (s *Store) house(ctx context.Context, p *pruner) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	nodes, err := s.o.Truth.Nodes(ctx)
+	if err != nil {
+		return fmt.Errorf("list the nodes: %w", err)
+	}
+	s.alone.Store(!slices.ContainsFunc(nodes, func(n Node) bool { return n.ID != s.node }))
+	s.usable.Store(usableKey(s.keys.Load().Numbers(), nodes))
+	if err := s.usage.flush(ctx, s.o.Truth); err != nil {
+		return fmt.Errorf("write last used: %w", err)
+	}
+	if !p.due() {
 		return nil
-	})}
+	}
+	return s.o.Truth.Prune(ctx, s.o.Now().Add(-changesStored))
 }
 
-// grantKey is what decides whether grants are good: they share an answer.
-type grantKey struct {
-	account  AccountID
-	password PasswordID
-	address  string
-	client   string
+// pruner says when it is safe to remove what is old. A wall clock that has jumped makes living nodes look dead: then it waits
+// until all must have been heard again.
+type pruner struct {
+	now    func() time.Time
+	clock  func() time.Duration
+	wall   time.Time
+	at     time.Duration // when wall was read
+	steady time.Duration // since when the two have run alike
+	last   time.Duration
 }
 
-func keyOf(g Grant) grantKey { return grantKey{g.Account, g.Password, g.Address, g.Client.String()} }
+func (p *pruner) due() bool {
+	wall, at := p.now().Round(0), p.clock()
+	if drift := wall.Sub(p.wall) - (at - p.at); p.wall.IsZero() || drift.Abs() > pruneEvery {
+		p.steady = at
+	}
+	p.wall, p.at = wall, at
+	if at-p.steady < NodeTimeout || at-p.last < pruneEvery {
+		return false
+	}
+	p.last = at
+	return true
+}
+
+// usableKey is the newest of our keys that every node has, so that whatever is made with it can be read everywhere.
+func usableKey(ours []uint32, nodes []Node) uint32 {
+	for _, n := range slices.Backward(ours) {
+		if !slices.ContainsFunc(nodes, func(node Node) bool { return !slices.Contains(node.Keys, n) }) {
+			return n
+		}
+	}
+	return ours[0]
+}
 
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
@@ -249,47 +289,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
-}
-
-// listen looks at the feed whenever another node says that there is news. It only makes the node quicker: what it misses, the
-// next look finds.
-func (s *Store) listen(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := s.Cache.Watch(ctx, s.Poke); err != nil && ctx.Err() == nil {
-			s.Log.Debug("watch the shared cache", "err", err)
-		}
-		pause(ctx, time.Second)
-	}
-}
-
-// keepHouse writes "last used", learns which keys all nodes have, and prunes the feed.
-func (s *Store) keepHouse(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := s.house(ctx); err != nil && ctx.Err() == nil {
-			s.Log.Warn("housekeeping", "err", err)
-		}
-		pause(ctx, flushEvery)
-	}
-}
-
-func (s *Store) house(ctx context.Context) error {
-	if err := s.flush(ctx); err != nil {
-		return fmt.Errorf("write last used: %w", err)
-	}
-	nodes, err := s.Truth.Nodes(ctx)
-	if err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	s.usable.Store(usableKey(s.keys.Load().Numbers(), nodes))
-	return s.Truth.Prune(ctx, s.Now().Add(-changesStored))
-}
-
-// usableKey is the newest of our keys that every node has, so that whatever is digested with it can be checked everywhere.
-func usableKey(ours []uint32, nodes []Node) uint32 {
-	for _, n := range slices.Backward(ours) {
-		if !slices.ContainsFunc(nodes, func(node Node) bool { return !slices.Contains(node.Keys, n) }) {
-			return n
-		}
-	}
-	return ours[0]
 }

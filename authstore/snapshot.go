@@ -1,6 +1,7 @@
 package authstore
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 )
@@ -47,6 +48,19 @@ type Verifiable struct {
 	Expires  time.Time // zero: never
 	Revoked  bool
 	Networks []netip.Prefix // empty: any
+}
+
+// all goes through the app passwords, active and ended.
+func (s *Snapshot) all() iter.Seq[*Verifiable] {
+	return func(yield func(*Verifiable) bool) {
+		for _, list := range [2][]Verifiable{s.Active, s.Ended} {
+			for i := range list {
+				if !yield(&list[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // refuses says why a snapshot does not let a grant go on; zero: it does. A grant is checked so again when its account has

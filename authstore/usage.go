@@ -6,15 +6,24 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 	"unicode"
 )
 
 const (
-	// maxUsed bounds the uses that wait to be written; beyond it some are forgotten.
+	// maxUsed bounds the uses that wait to be written; beyond it new ones are forgotten.
 	maxUsed = 10_000
 	// maxApp bounds what a client may tell of itself, in bytes.
 	maxApp = 64
 )
+
+// usage gathers how app passwords are used, until it is written.
+type usage struct {
+	now     func() time.Time
+	mu      sync.Mutex // guards waiting
+	waiting map[usageKey]Usage
+}
 
 type usageKey struct {
 	password PasswordID
@@ -23,47 +32,56 @@ type usageKey struct {
 	network  netip.Prefix
 }
 
-// Used notes an accepted login. It is written with the next batch; nothing on the login path waits for it.
-func (s *Store) Used(g Grant, u Use) {
+// Used notes an accepted login. It is written with the next batch; nothing on the login's path waits for a database.
+func (s *Store) Used(g Grant, u Use) { s.usage.add(g, u) }
+
+func (w *usage) add(g Grant, u Use) {
 	key := usageKey{g.Password, u.Protocol, appName(u.App), usageNetwork(g.Client)}
-	now := s.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	have, ok := s.used[key]
-	if !ok {
-		if len(s.used) >= maxUsed {
-			return
-		}
-		have = Usage{Password: g.Password, Account: g.Account, Protocol: u.Protocol, App: key.app, Network: key.network, First: now}
-	}
-	have.Last = now
-	have.Count++
-	if g.rekey != nil {
-		have.Rekey = g.rekey
-	}
-	s.used[key] = have
+	now := w.now()
+	one := Usage{Password: g.Password, Account: g.Account, Protocol: key.protocol, App: key.app, Network: key.network,
+		First: now, Last: now, Count: 1, Rekey: g.rekey}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.merge(key, one)
 }
 
-// flush writes what was used. On an error it is kept for the next time.
-func (s *Store) flush(ctx context.Context) error {
-	s.mu.Lock()
-	used := s.used
-	s.used = make(map[usageKey]Usage)
-	s.mu.Unlock()
-	if len(used) == 0 {
+// merge is called with mu held.
+func (w *usage) merge(key usageKey, u Usage) {
+	have, ok := w.waiting[key]
+	if !ok {
+		if len(w.waiting) < maxUsed {
+			w.waiting[key] = u
+		}
+		return
+	}
+	if u.First.Before(have.First) {
+		have.First = u.First
+	}
+	if u.Last.After(have.Last) {
+		have.Last = u.Last
+	}
+	if u.Rekey != nil {
+		have.Rekey = u.Rekey
+	}
+	have.Count += u.Count
+	w.waiting[key] = have
+}
+
+// flush writes what has gathered. On an error it is kept for the next time.
+func (w *usage) flush(ctx context.Context, t Truth) error {
+	w.mu.Lock()
+	batch := w.waiting
+	w.waiting = make(map[usageKey]Usage)
+	w.mu.Unlock()
+	if len(batch) == 0 {
 		return nil
 	}
-	err := s.Truth.Used(ctx, slices.Collect(maps.Values(used)))
+	err := t.Used(ctx, slices.Collect(maps.Values(batch)))
 	if err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for key, u := range used {
-			if newer, ok := s.used[key]; ok {
-				u.Last, u.Count = newer.Last, u.Count+newer.Count
-			}
-			if len(s.used) < maxUsed {
-				s.used[key] = u
-			}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for key, u := range batch {
+			w.merge(key, u)
 		}
 	}
 	return err
@@ -75,7 +93,10 @@ func usageNetwork(a netip.Addr) netip.Prefix {
 	if a.Is6() {
 		bits = 48
 	}
-	p, _ := a.Prefix(bits)
+	p, err := a.Prefix(bits)
+	if err != nil { // no address: a local socket
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
 	return p
 }
 
@@ -86,9 +107,6 @@ func appName(s string) string {
 			return -1
 		}
 		return r
-	}, strings.ToValidUTF8(s, ""))
-	for len(s) > maxApp {
-		s = s[:len(s)-1]
-	}
-	return strings.TrimSpace(strings.ToValidUTF8(s, ""))
+	}, strings.ToValidUTF8(s[:min(len(s), 4*maxApp)], ""))
+	return strings.TrimSpace(strings.ToValidUTF8(s[:min(len(s), maxApp)], ""))
 }
