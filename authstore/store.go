@@ -106,8 +106,11 @@ func setDefault[T comparable](v *T, standard T) {
 	}
 }
 
-// SetKeys takes a keyring that was read again, because a key was added or retired, after checking that it is the database's.
-func (s *Store) SetKeys(ctx context.Context, k *secret.Keyring) error {
+// SetKeys takes a keyring that was read again, because a key was added or retired. On an error, as when it is not the database's,
+// the old one stays.
+func (s *Store) SetKeys(k *secret.Keyring) error {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
+	defer cancel()
 	if err := checkKeys(ctx, s.o.Truth, k); err != nil {
 		return err
 	}
