@@ -1,25 +1,27 @@
 package testlab
 
 import (
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"text/template"
 	"time"
-
-	_ "embed"
 )
 
 // DovecotServer is one Dovecot with the lab's users.
 type DovecotServer struct {
 	*Server
+	Version        string // "2.3" or "2.4", which differ in what Lines must say
 	IMAP           string // host:port, STARTTLS
 	IMAPS          string // host:port, TLS
 	CA             *CA    // of its certificate, for localhost, 127.0.0.1, ::1 and imap.example.test
@@ -54,17 +56,35 @@ type dovecotConfig struct {
 	Extra                      []string
 }
 
-//go:embed dovecot.conf
-var dovecotText string
+//go:embed dovecot2.3.conf dovecot2.4.conf
+var dovecotFiles embed.FS
 
-var dovecotTemplate = template.Must(template.New("dovecot.conf").Parse(dovecotText))
+// dovecotTemplates holds a configuration for each syntax that there is.
+var dovecotTemplates = template.Must(template.ParseFS(dovecotFiles, "*.conf"))
 
-// Dovecot starts a Dovecot 2.3 that offers what Postern must let pass: COMPRESS, METADATA, NOTIFY, QUOTA, ACL, special-use mailboxes, the client's address by ID.
+// dovecotVersion is the installed Dovecot's, like "2.3".
+var dovecotVersion = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command(find("dovecot"), "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("dovecot --version: %w", err)
+	}
+	version := string(out[:min(3, len(out))])
+	if dovecotTemplates.Lookup("dovecot"+version+".conf") == nil {
+		return "", fmt.Errorf("the lab knows Dovecot 2.3 and 2.4, not %q", out)
+	}
+	return version, nil
+})
+
+// Dovecot starts a Dovecot, 2.3 or 2.4, that offers what Postern must let pass: COMPRESS, METADATA, NOTIFY, QUOTA, ACL, special-use mailboxes, the client's address by ID.
 func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 	t.Helper()
 	Need(t, "dovecot")
+	version, err := dovecotVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := Dir(t)
-	d := &DovecotServer{CA: NewCA(t), MasterUser: "gateway", MasterPassword: "gateway-secret"}
+	d := &DovecotServer{Version: version, CA: NewCA(t), MasterUser: "gateway", MasterPassword: "gateway-secret"}
 	d.CAFile = d.CA.File
 	c := dovecotConfig{Dir: dir, Users: users, MasterUser: d.MasterUser, MasterPassword: d.MasterPassword, Root: os.Getuid() == 0}
 	c.CertFile, c.KeyFile, _ = d.CA.Issue("imap.example.test")
@@ -77,7 +97,7 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 		c.IMAP, c.IMAPS = ports[0], ports[1]
 		d.IMAP, d.IMAPS = local(ports[0]), local(ports[1])
 		var text strings.Builder
-		if err := dovecotTemplate.Execute(&text, c); err != nil {
+		if err := dovecotTemplates.ExecuteTemplate(&text, "dovecot"+version+".conf", c); err != nil {
 			t.Fatal(err)
 		}
 		config := write(t, text.String(), dir, "dovecot.conf")

@@ -1,8 +1,11 @@
 package testlab
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
+	"net"
+	"strings"
 	"sync"
 	"testing"
 
@@ -46,14 +49,18 @@ func TestDovecotLogins(t *testing.T) {
 
 func TestDovecotOptions(t *testing.T) {
 	t.Parallel()
-	d := Dovecot(t, NoMaster(), Lines("protocol imap {", "  imap_capability = +XLAB", "}"))
+	d := Dovecot(t, NoMaster(), Lines("login_greeting = hello from the lab"))
 	if err := dial(t, d, nil).Authenticate(sasl.NewPlainClient(Alice, d.MasterUser, d.MasterPassword)); err == nil {
 		t.Error("the master user logs in")
 	}
-	c := dial(t, d, nil)
-	must(t, c.Login(Alice, Primary(Alice)).Wait())
-	if !c.Caps().Has("XLAB") {
-		t.Errorf("capabilities: got %v, want XLAB among them", c.Caps())
+	must(t, dial(t, d, nil).Login(Alice, Primary(Alice)).Wait())
+	raw, err := net.Dial("tcp", d.IMAP)
+	must(t, err)
+	defer raw.Close()
+	greeting, err := bufio.NewReader(raw).ReadString('\n')
+	must(t, err)
+	if !strings.HasSuffix(greeting, "] hello from the lab\r\n") {
+		t.Errorf("greeting: got %q", greeting)
 	}
 }
 
