@@ -125,11 +125,9 @@ level = info
 func radicale(t testing.TB, auth string) *DAVServer {
 	t.Helper()
 	Need(t, "radicale")
-	dir := Dir(t)
-	return dav(t, "radicale", dir, func(port int) []string {
-		config := write(t, fmt.Sprintf(radicaleConfig, port, auth, filepath.Join(dir, "collections")), dir, "config")
-		return []string{python, "-W", "ignore", find("radicale"), "--config", config}
-	})
+	dir, port := Dir(t), Ports(t, 1)[0]
+	config := write(t, fmt.Sprintf(radicaleConfig, port, auth, filepath.Join(dir, "collections")), dir, "config")
+	return dav(t, "radicale", dir, port, python, "-W", "ignore", find("radicale"), "--config", config)
 }
 
 //go:embed xandikos_users.py
@@ -140,26 +138,21 @@ var xandikosStarter string
 func Xandikos(t testing.TB) *DAVServer {
 	t.Helper()
 	Need(t, "xandikos")
-	dir := Dir(t)
+	dir, port := Dir(t), Ports(t, 1)[0]
 	starter := write(t, xandikosStarter, dir, "start.py")
 	data := filepath.Join(dir, "collections")
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := dav(t, "xandikos", dir, func(port int) []string {
-		return []string{python, "-W", "ignore", starter, data, strconv.Itoa(port)}
-	})
+	d := dav(t, "xandikos", dir, port, python, "-W", "ignore", starter, data, strconv.Itoa(port))
 	d.calendars, d.addressBooks = "calendars/", "contacts/"
 	return d
 }
 
-func dav(t testing.TB, name, dir string, argv func(port int) []string) *DAVServer {
+func dav(t testing.TB, name, dir string, port int, argv ...string) *DAVServer {
 	t.Helper()
-	d := &DAVServer{}
-	d.Server = serve(t, name, dir, 1, func(ports []int) launch {
-		d.URL = "http://" + local(ports[0])
-		return launch{argv: argv(ports[0]), ready: func() error { return answers(d.URL) }}
-	})
+	d := &DAVServer{URL: "http://" + local(port)}
+	d.Server = serve(t, name, dir, launch{argv: argv, ready: func() error { return answers(d.URL) }})
 	return d
 }
 

@@ -93,18 +93,16 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 	}
 	d.mailOwner(t, &c)
 	d.makeFiles(t, &c)
-	d.Server = serve(t, "dovecot", dir, 2, func(ports []int) launch {
-		c.IMAP, c.IMAPS = ports[0], ports[1]
-		d.IMAP, d.IMAPS = local(ports[0]), local(ports[1])
-		var text strings.Builder
-		if err := dovecotTemplates.ExecuteTemplate(&text, "dovecot"+version+".conf", c); err != nil {
-			t.Fatal(err)
-		}
-		config := write(t, text.String(), dir, "dovecot.conf")
-		return launch{
-			argv:  []string{find("dovecot"), "-F", "-c", config},
-			ready: func() error { return dialogue(d.IMAP, "", "* OK ") },
-		}
+	ports := Ports(t, 2)
+	c.IMAP, c.IMAPS = ports[0], ports[1]
+	d.IMAP, d.IMAPS = local(ports[0]), local(ports[1])
+	var text strings.Builder
+	if err := dovecotTemplates.ExecuteTemplate(&text, "dovecot"+version+".conf", c); err != nil {
+		t.Fatal(err)
+	}
+	d.Server = serve(t, "dovecot", dir, launch{
+		argv:  []string{find("dovecot"), "-F", "-c", write(t, text.String(), dir, "dovecot.conf")},
+		ready: func() error { return dialogue(d.IMAP, "", "* OK ") },
 	})
 	return d
 }

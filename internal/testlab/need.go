@@ -11,7 +11,6 @@ import (
 var packages = map[string]string{
 	"curl":         "curl",
 	"dovecot":      "dovecot-imapd",
-	"go":           "golang-go",
 	"mbsync":       "isync",
 	"openssl":      "openssl",
 	"radicale":     "radicale",

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if err := noteSources(root); err != nil {
 		return "", err
 	}
-	args, name := []string{"build"}, "postern"
+	args, name := []string{"build", "-buildvcs=false"}, "postern" // a checkout may belong to another user, which git refuses
 	if raceEnabled() {
 		args, name = append(args, "-race"), "postern-race"
 	}
@@ -54,17 +55,14 @@ var built = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
+// raceEnabled tells whether this test program was built with the race detector.
 func raceEnabled() bool {
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return false
-	}
-	for _, s := range info.Settings {
-		if s.Key == "-race" {
-			return s.Value == "true"
-		}
-	}
-	return false
+	return ok && hasRace(info)
+}
+
+func hasRace(info *debug.BuildInfo) bool {
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // noteSources looks at all sources of the module. go test gives the last result again while nothing has changed that the test looked at; what

@@ -31,8 +31,8 @@ type Process struct {
 	grown  chan struct{} // closed and replaced at each new output
 }
 
-// Exec starts a program with the environment env, or an empty one besides PATH, HOME and LANG. It is killed with the test at the latest, and its output
-// printed when the test has failed.
+// Exec starts a program with the variables env ("NAME=value") besides PATH, HOME and LANG. It is killed with the test at the latest. Its output is
+// printed when the test has failed, and fails the test if the race detector speaks in it.
 func Exec(t testing.TB, env []string, argv ...string) *Process {
 	t.Helper()
 	p, err := start(t, env, argv)
@@ -41,6 +41,9 @@ func Exec(t testing.TB, env []string, argv ...string) *Process {
 	}
 	t.Cleanup(func() {
 		p.Kill()
+		if strings.Contains(p.Output(), "WARNING: DATA RACE") {
+			t.Errorf("data race in %s", p.name)
+		}
 		if t.Failed() {
 			t.Logf("output of %s:\n%s", p.name, tail(p.Output()))
 		}

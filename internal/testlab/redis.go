@@ -33,11 +33,12 @@ func RedisAuth(t testing.TB) *RedisServer {
 func redis(t testing.TB, r *RedisServer, options ...string) *RedisServer {
 	t.Helper()
 	Need(t, "redis-server")
-	dir := Dir(t)
-	r.Server = serve(t, "redis", dir, 1, func(ports []int) launch {
-		r.Addr = local(ports[0])
-		argv := []string{find("redis-server"), "--bind", "127.0.0.1", "--port", strconv.Itoa(ports[0]), "--dir", dir, "--save", "", "--appendonly", "no"}
-		return launch{argv: append(argv, options...), ready: func() error { return dialogue(r.Addr, "PING\r\n", "+PONG", "-NOAUTH") }}
+	dir, port := Dir(t), Ports(t, 1)[0]
+	r.Addr = local(port)
+	argv := []string{find("redis-server"), "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no"}
+	r.Server = serve(t, "redis", dir, launch{
+		argv:  append(argv, options...),
+		ready: func() error { return dialogue(r.Addr, "PING\r\n", "+PONG", "-NOAUTH") },
 	})
 	return r
 }

@@ -1,9 +1,7 @@
 package testlab
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,41 +20,25 @@ type Server struct {
 	past string // what earlier processes printed
 }
 
-// launch is how to start a daemon on given ports, and how to see that it answers.
+// launch is how to start a daemon, and how to see that it answers.
 type launch struct {
-	env   []string
 	argv  []string
 	ready func() error
 }
 
-var errPortTaken = errors.New("port taken by another process")
-
-// serve starts a daemon on n free ports. Between finding a port and listening on it another process may take it: then it tries others.
-func serve(t testing.TB, name, dir string, n int, configure func(ports []int) launch) *Server {
+// serve starts a daemon and ends it with the test.
+func serve(t testing.TB, name, dir string, l launch) *Server {
 	t.Helper()
-	s := &Server{Dir: dir, t: t, name: name}
-	for range 5 {
-		ports, err := freePorts(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.launch = configure(ports)
-		err = s.start()
-		if errors.Is(err, errPortTaken) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.end)
-		return s
+	s := &Server{Dir: dir, t: t, name: name, launch: l}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("start %s: %v, five times", name, errPortTaken)
-	return nil
+	t.Cleanup(s.end)
+	return s
 }
 
 func (s *Server) start() error {
-	p, err := start(s.t, s.launch.env, s.launch.argv)
+	p, err := start(s.t, nil, s.launch.argv)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
@@ -64,8 +46,6 @@ func (s *Server) start() error {
 	for {
 		err := s.launch.ready()
 		switch {
-		case p.ended() && strings.Contains(p.Output(), "in use"):
-			return fmt.Errorf("start %s: %w", s.name, errPortTaken)
 		case p.ended():
 			return fmt.Errorf("start %s: %v:\n%s", s.name, p.state, tail(p.Output()))
 		case err == nil:

@@ -8,15 +8,13 @@ package testlab
 import (
 	"fmt"
 	"io"
-	"net"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
-
-	"math/rand/v2"
 )
 
 // The site that every server of the lab knows: three users, the same everywhere.
@@ -103,23 +101,43 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-// freePorts finds n loopback ports that nobody listens on. They lie below the range of outgoing connections, so that a port is still free when its
-// server comes back after a while.
-func freePorts(n int) ([]int, error) {
+// Ports reserves n loopback ports for a test, for servers that set SO_REUSEADDR, as Go's and all of the lab's do. They lie below the range of
+// outgoing connections. Nobody else gets one, also while its server is down: a socket stays bound to each, but does not listen.
+func Ports(t testing.TB, n int) []int {
+	t.Helper()
 	var ports []int
 	for range 1000 {
 		if len(ports) == n {
-			return ports, nil
+			return ports
 		}
 		port := 10000 + rand.IntN(22000)
-		ln, err := net.Listen("tcp", local(port))
+		release, err := reserve(port)
 		if err != nil {
 			continue
 		}
-		defer ln.Close() // after the last is found, so that none comes twice
+		t.Cleanup(release)
 		ports = append(ports, port)
 	}
-	return nil, fmt.Errorf("find %d free ports on 127.0.0.1: none in 1000 tries", n)
+	t.Fatalf("reserve %d ports on 127.0.0.1: in 1000 tries found free only %v", n, ports)
+	return nil
+}
+
+// reserve binds without SO_REUSEADDR, which fails if anybody else is bound to the port, and then allows others to bind, which only those can who
+// set it themselves and were told the port.
+func reserve(port int) (release func(), err error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	if err == nil {
+		err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	}
+	if err != nil {
+		syscall.Close(fd)
+		return nil, err
+	}
+	return func() { syscall.Close(fd) }, nil
 }
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -2,6 +2,7 @@ package testlab
 
 import (
 	"crypto/tls"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,6 +122,78 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+func TestWaitURL(t *testing.T) {
+	t.Parallel()
+	Need(t, "radicale") // for its Python
+	port := Ports(t, 1)[0]
+	p := Exec(t, nil, python, "-m", "http.server", "--bind", "127.0.0.1", strconv.Itoa(port))
+	p.WaitURL("http://" + local(port) + "/")
+	if p.ended() {
+		t.Error("the server has ended")
+	}
+}
+
+// verdict is a test that only notes how it ends.
+type verdict struct {
+	testing.TB
+	got string
+}
+
+func (*verdict) Helper()                          {}
+func (v *verdict) Fatalf(format string, a ...any) { v.end("fail: " + fmt.Sprintf(format, a...)) }
+func (v *verdict) Skipf(format string, a ...any)  { v.end("skip: " + fmt.Sprintf(format, a...)) }
+func (v *verdict) Fatal(a ...any)                 { v.end("fail: " + fmt.Sprint(a...)) }
+func (v *verdict) end(how string)                 { v.got = how; runtime.Goexit() }
+
+// judge tells how a test body ends.
+func judge(body func(testing.TB)) string {
+	v := &verdict{got: "pass"}
+	var wg sync.WaitGroup
+	wg.Go(func() { body(v) })
+	wg.Wait()
+	return v.got
+}
+
+func TestNeed(t *testing.T) {
+	const remedy = "no-such-program is missing; ./test.sh installs it, or: apt-get install no-such-program"
+	for _, tt := range []struct{ ci, suite, program, want string }{
+		{"", "", "no-such-program", "skip: " + remedy},
+		{"true", "", "no-such-program", "fail: " + remedy},
+		{"", "full", "no-such-program", "fail: " + remedy},
+		{"true", "full", "sh", "pass"},
+	} {
+		t.Setenv("CI", tt.ci)
+		t.Setenv("POSTERN_TEST", tt.suite)
+		if got := judge(func(t testing.TB) { Need(t, tt.program) }); got != tt.want {
+			t.Errorf("CI=%s POSTERN_TEST=%s, Need(%s): got %q, want %q", tt.ci, tt.suite, tt.program, got, tt.want)
+		}
+	}
+}
+
+func TestPackagesAreInstalled(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("../../test.sh")
+	must(t, err)
+	for program, pkg := range packages {
+		if !strings.Contains(string(script), "\n  "+program+"="+pkg+"\n") {
+			t.Errorf("test.sh does not install %s, which brings %s", pkg, program)
+		}
+	}
+}
+
+func TestPostern(t *testing.T) {
+	t.Parallel()
+	program := Postern(t)
+	if got := Run(t, Command(t, program, "version")); !strings.Contains(got, "postern") {
+		t.Errorf("postern version: got %q", got)
+	}
+	info, err := buildinfo.ReadFile(program)
+	must(t, err)
+	if got, want := hasRace(info), raceEnabled(); got != want {
+		t.Errorf("race detector in the program: %v, in the test: %v", got, want)
+	}
+}
+
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	cmd := Command(t, "sh", "-c", "cat; echo $HOME")
@@ -159,20 +233,25 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-func TestFreePorts(t *testing.T) {
+func TestPorts(t *testing.T) {
 	t.Parallel()
-	var all sync.Map
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			ports, err := freePorts(3)
-			if err != nil || len(ports) != 3 || ports[0] == ports[1] || ports[1] == ports[2] {
-				t.Errorf("got %v, %v", ports, err)
-			}
-			all.Store(ports[0], true)
-		})
+	port := Ports(t, 1)[0]
+	if release, err := reserve(port); err == nil {
+		release()
+		t.Errorf("port %d is reserved a second time", port)
 	}
-	wg.Wait()
+	for range 2 { // a server comes, serves, and comes back
+		ln, err := net.Listen("tcp", local(port))
+		must(t, err)
+		if release, err := reserve(port); err == nil {
+			release()
+			t.Errorf("port %d is reserved while a server listens on it", port)
+		}
+		c, err := net.Dial("tcp", local(port))
+		must(t, err)
+		c.Close()
+		ln.Close()
+	}
 }
 
 func must(t *testing.T, err error) {
