@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -31,7 +31,10 @@ type AccountsOptions struct {
 
 // Accounts is how administrators and the portal change things. It is no node: it writes, then waits until the nodes have
 // confirmed. Goroutines may share it.
-type Accounts struct{ o AccountsOptions }
+type Accounts struct {
+	o    AccountsOptions
+	keys atomic.Pointer[secret.Keyring]
+}
 
 // NewAccounts checks that the keyring is the database's: with another one no app password would work, and new ones would be lost
 // with it.
@@ -45,121 +48,16 @@ func NewAccounts(ctx context.Context, o AccountsOptions) (*Accounts, error) {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	return &Accounts{o}, checkKeys(ctx, o.Truth, o.Keys)
+	if err := checkKeys(ctx, o.Truth, o.Keys); err != nil {
+		return nil, err
+	}
+	a := &Accounts{o: o}
+	a.keys.Store(o.Keys)
+	return a, nil
 }
 
-// ErrWrongKeys says that a key file does not belong to the database.
-var ErrWrongKeys = errors.New("the key file does not belong to this database; restore the one that was used with it. Nothing was changed")
-
-func checkKeys(ctx context.Context, t Truth, keys *secret.Keyring) error {
-	for _, n := range keys.Numbers() {
-		value, err := keys.Check(n)
-		if err != nil {
-			return err
-		}
-		stored, err := t.SetMeta(ctx, fmt.Sprintf("key %d", n), value)
-		if err != nil {
-			return fmt.Errorf("check the keys: %w", err)
-		}
-		if !secret.Equal(stored, value) {
-			return ErrWrongKeys
-		}
-	}
-	use, err := t.KeyUse(ctx)
-	if err != nil {
-		return fmt.Errorf("check the keys: %w", err)
-	}
-	for n, rows := range use {
-		if !slices.Contains(keys.Numbers(), n) {
-			return fmt.Errorf("%d app passwords or stored credentials need key %d, which the key file lacks: %w", rows, n, ErrWrongKeys)
-		}
-	}
-	return nil
-}
-
-// Confirmation tells how far a change has got when its method returns. The change itself is durable by then.
-type Confirmation struct {
-	Sequence    uint64
-	Unconfirmed []string      // nodes that have not confirmed that their caches are clean and the connections closed
-	Waited      bool          // the nodes' leases have run out: none of them accepts anything that ended
-	Stale       time.Duration // how much longer a node that has lost the database may accept it (stale_grace)
-}
-
-func (c Confirmation) String() string {
-	n := len(c.Unconfirmed)
-	nodes := "1 node has"
-	if n != 1 {
-		nodes = fmt.Sprintf("%d nodes have", n)
-	}
-	switch {
-	case n == 0:
-		return "confirmed everywhere"
-	case !c.Waited:
-		return "written; " + nodes + " not confirmed yet"
-	case c.Stale > 0:
-		return fmt.Sprintf("written; %s not confirmed, and may go on for up to %v if the database is out of reach (stale_grace)", nodes, c.Stale)
-	}
-	return "in force everywhere; " + nodes + " not confirmed that open connections are closed"
-}
-
-// leaseMargin is added to the lease before a node that is silent counts as one that accepts nothing: clocks drift, and
-// a reply under way takes its time.
-const leaseMargin = 250 * time.Millisecond
-
-// publish tells the nodes to look at the feed now. It only makes them quicker.
-func (a *Accounts) publish(ctx context.Context) {
-	if a.o.Cache == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, cacheTime)
-	defer cancel()
-	a.o.Cache.Publish(ctx)
-}
-
-// unchanged says of a failed change that it did not happen, where that is known and the error does not say so or better.
-func unchanged(err error) error {
-	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany} {
-		if errors.Is(err, told) {
-			return err
-		}
-	}
-	const words = "nothing was changed"
-	if strings.HasPrefix(err.Error(), words) {
-		return err
-	}
-	return fmt.Errorf(words+": %w", err)
-}
-
-// confirm waits until every node has acknowledged a change, or no node can be answering from before it.
-func (a *Accounts) confirm(ctx context.Context, c Change, err error) (Confirmation, error) {
-	if err != nil {
-		return Confirmation{}, unchanged(err)
-	}
-	committed := a.o.Clock()
-	a.o.Changed()
-	a.publish(ctx)
-	done := Confirmation{Sequence: c.Sequence, Stale: a.o.StaleGrace}
-	for {
-		done.Waited = a.o.Clock()-committed >= leaseTime+leaseMargin
-		if nodes, err := a.o.Truth.Nodes(ctx); err == nil {
-			done.Unconfirmed = nil
-			for _, n := range nodes {
-				if n.Acknowledged < c.Sequence {
-					done.Unconfirmed = append(done.Unconfirmed, n.ID)
-				}
-			}
-			if len(done.Unconfirmed) == 0 {
-				return done, nil
-			}
-		} else if done.Unconfirmed == nil {
-			done.Unconfirmed = []string{"unknown: " + err.Error()}
-		}
-		if done.Waited || ctx.Err() != nil {
-			return done, nil
-		}
-		pause(ctx, 20*time.Millisecond)
-	}
-}
+// SetKeys takes a keyring that Store.SetKeys took.
+func (a *Accounts) SetKeys(k *secret.Keyring) { a.keys.Store(k) }
 
 // Add makes an account. Its name is refused if it looks like another.
 func (a *Accounts) Add(ctx context.Context, address string) (Account, error) {
@@ -260,14 +158,15 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	if err := a.check(&r); err != nil {
 		return AppPassword{}, secret.Password{}, err
 	}
-	key, err := a.usableKey(ctx)
+	keys := a.keys.Load()
+	key, err := a.usableKey(ctx, keys)
 	if err != nil {
 		return AppPassword{}, secret.Password{}, unchanged(err)
 	}
 	made := secret.Generate()
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
 		Expires: r.Expires, Networks: r.Networks, Digest: func(id AccountID) Digest {
-			d, err := a.o.Keys.Digest(key, int64(id), &made)
+			d, err := keys.Digest(key, int64(id), &made)
 			if err != nil {
 				panic("authstore: " + err.Error()) // key is one of ours
 			}
@@ -295,6 +194,17 @@ func (a *Accounts) check(r *PasswordRequest) error {
 	case len(r.Networks) > maxNetworks:
 		return fmt.Errorf("at most %d networks", maxNetworks)
 	}
+	networks := make([]netip.Prefix, len(r.Networks))
+	for i, n := range r.Networks {
+		if !n.IsValid() {
+			return fmt.Errorf("network %d is none", i+1)
+		}
+		if n.Addr().Is4In6() && n.Bits() >= 96 { // clients are compared in their IPv4 form
+			n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
+		}
+		networks[i] = n.Masked()
+	}
+	r.Networks = networks
 	return nil
 }
 
@@ -327,11 +237,12 @@ func (a *Accounts) Events(ctx context.Context, id AccountID, limit int) ([]Event
 
 // StoreBackendPassword seals an account's own password at a backend.
 func (a *Accounts) StoreBackendPassword(ctx context.Context, id AccountID, backend string, password []byte) error {
-	key, err := a.usableKey(ctx)
+	keys := a.keys.Load()
+	key, err := a.usableKey(ctx, keys)
 	if err != nil {
 		return unchanged(err)
 	}
-	sealed, err := a.o.Keys.SealRow(key, password, sealedPlace(id, backend))
+	sealed, err := keys.SealRow(key, password, sealedPlace(id, backend))
 	if err != nil {
 		return unchanged(err)
 	}
@@ -341,77 +252,15 @@ func (a *Accounts) StoreBackendPassword(ctx context.Context, id AccountID, backe
 	return nil
 }
 
-// usableKey is the newest root key that every node has.
-func (a *Accounts) usableKey(ctx context.Context) (uint32, error) {
-	nodes, err := a.o.Truth.Nodes(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("list the nodes: %w", err)
-	}
-	return usableKey(a.o.Keys.Numbers(), nodes), nil
-}
-
 // BackendPassword opens what StoreBackendPassword sealed; ErrNotFound. The caller clears it.
 func (a *Accounts) BackendPassword(ctx context.Context, id AccountID, backend string) ([]byte, error) {
 	sealed, err := a.o.Truth.Sealed(ctx, id, backend)
 	if err != nil {
 		return nil, err
 	}
-	return a.o.Keys.OpenRow(sealed, sealedPlace(id, backend))
+	return a.keys.Load().OpenRow(sealed, sealedPlace(id, backend))
 }
 
 func sealedPlace(id AccountID, backend string) string {
 	return fmt.Sprintf("sealed/%d/%s", id, backend)
-}
-
-// KeyStatus tells of one root key.
-type KeyStatus struct {
-	Number uint32 `json:"number"`
-	Rows   int    `json:"rows"`  // app passwords and stored credentials that need it
-	Nodes  int    `json:"nodes"` // running nodes that have it
-	New    bool   `json:"new"`   // new app passwords are made with it
-}
-
-// Keys lists the root keys.
-func (a *Accounts) Keys(ctx context.Context) ([]KeyStatus, error) {
-	use, err := a.o.Truth.KeyUse(ctx)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := a.o.Truth.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var list []KeyStatus
-	usable := usableKey(a.o.Keys.Numbers(), nodes)
-	for _, n := range a.o.Keys.Numbers() {
-		k := KeyStatus{Number: n, Rows: use[n], New: n == usable}
-		for _, node := range nodes {
-			if slices.Contains(node.Keys, n) {
-				k.Nodes++
-			}
-		}
-		list = append(list, k)
-	}
-	return list, nil
-}
-
-// CanRetire says why a root key is still needed; nil: it can go. Cached snapshots that hold a digest under it are gone by then,
-// for moving a row to a newer key is a change.
-func (a *Accounts) CanRetire(ctx context.Context, n uint32) error {
-	list, err := a.Keys(ctx)
-	if err != nil {
-		return err
-	}
-	for _, k := range list {
-		switch {
-		case k.Number != n:
-		case k.New:
-			return fmt.Errorf("key %d makes new app passwords; add a newer one first and reload every gateway", n)
-		case k.Rows > 0:
-			return fmt.Errorf("%d app passwords or stored credentials still need key %d; they move to the newest key when they are used next, and are forgotten 90 days after they end", k.Rows, n)
-		default:
-			return nil
-		}
-	}
-	return fmt.Errorf("there is no key %d", n)
 }

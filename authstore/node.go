@@ -272,16 +272,6 @@ func (p *pruner) due() bool {
 	return true
 }
 
-// usableKey is the newest of our keys that every node has, so that whatever is made with it can be read everywhere.
-func usableKey(ours []uint32, nodes []Node) uint32 {
-	for _, n := range slices.Backward(ours) {
-		if !slices.ContainsFunc(nodes, func(node Node) bool { return !slices.Contains(node.Keys, n) }) {
-			return n
-		}
-	}
-	return ours[0]
-}
-
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
