@@ -1,0 +1,62 @@
+package testlab_test
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"postern/internal/testlab"
+)
+
+// documented is what docs/testing.md shows, so that it stays true: it is compiled here, and compared below.
+func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
+	// A Dovecot, with IMAP, IMAPS, CAFile, MasterUser, MasterPassword. What is delivered is seen at once by sessions in IDLE.
+	d := testlab.Dovecot(t, testlab.Lines("login_greeting = hello"))
+	d.Deliver(testlab.Alice, "INBOX", testlab.Mails()[0])
+
+	// A CalDAV and CardDAV server with a URL. There are RadicaleBasic(t) and Xandikos(t) too.
+	r := testlab.Radicale(t)
+	path := r.MakeCalendar(testlab.Alice, "work")
+	r.Put(testlab.Alice, path+"1.ics", testlab.Event("1"))
+
+	// A Redis with an Addr; RedisAuth(t) has User and Password besides. Stop, Start (same port, same data), Pause, Resume, Kill and Log are every server's.
+	c := testlab.Redis(t)
+	c.Pause()
+
+	// The real program, built once per run, on a port that nobody else gets, with a certificate of the test's own.
+	port, ca := testlab.Ports(t, 1)[0], testlab.NewCA(t)
+	config := write(t, port, ca)
+	p := testlab.Exec(t, nil, testlab.Postern(t), "serve", "-c", config)
+	p.WaitLine("ready")
+	p.Signal(syscall.SIGHUP)
+
+	// A client that ends by itself, in an empty home. Where it is missing, the test says which package brings it.
+	testlab.Run(t, testlab.Command(t, "mbsync", "-a"))
+}
+
+var _ = documented
+
+func TestDocumented(t *testing.T) {
+	t.Parallel()
+	page := read(t, "../../docs/testing.md")
+	_, code, _ := strings.Cut(read(t, "documented_test.go"), "*testlab.CA) string) {\n")
+	code, _, found := strings.Cut(code, "\n}\n")
+	if !found {
+		t.Fatal("the function documented is not found in documented_test.go")
+	}
+	for line := range strings.Lines(code + "\n") {
+		if line = strings.TrimPrefix(line, "\t"); !strings.Contains(page, line) {
+			t.Errorf("docs/testing.md lacks the line %q", line)
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
