@@ -1,0 +1,299 @@
+package protocols
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/authstore"
+	"postern/protocols/relay"
+	"postern/protocols/wire"
+)
+
+// Conn is one client that has not logged in. Its front door's goroutine uses it.
+type Conn struct {
+	Facts
+	R    *wire.Reader // what the client says
+	App  string       // the client's name, if it told
+	Hops int          // how many gateways a login may still pass on its way to the data, this one included
+
+	server   *running
+	nc       net.Conn        // the socket, or TLS over it
+	raw      net.Conn        // the socket
+	ctx      context.Context // of the connection, up to the end of its session
+	end      context.CancelCauseFunc
+	settle   func() bool // takes it out of the login's limits of time; false: too late
+	slot     *Slot
+	admitted *Session // entered
+
+	mu    sync.Mutex // guards ended and the read deadline
+	ended bool
+}
+
+// MaxHops is where Conn.Hops starts, as in Dovecot (LOGIN_PROXY_TTL).
+const MaxHops = 5
+
+func newConn(s *running, life context.Context, nc net.Conn) *Conn {
+	c := &Conn{server: s, nc: nc, raw: nc, Hops: MaxHops}
+	c.ctx, c.end = context.WithCancelCause(life)
+	c.Facts = Facts{Conn: strings.ToLower(rand.Text()[:13]), Protocol: s.Door.Protocol()}
+	c.R = wire.NewReader(nc)
+	nc.SetWriteDeadline(time.Now().Add(cmp.Or(s.LoginTimeout, time.Minute)))
+	return c
+}
+
+// MayLogIn reports whether credentials may be sent as the connection is now.
+func (c *Conn) MayLogIn() bool { return c.TLS || c.server.Security == PlainText }
+
+// OffersTLS reports whether the client may start TLS now.
+func (c *Conn) OffersTLS() bool { return !c.TLS && c.server.Security == StartTLS }
+
+// Write writes to the client.
+func (c *Conn) Write(p []byte) (int, error) { return c.nc.Write(p) }
+
+// say writes the last words, if they are taken soon.
+func (c *Conn) say(p []byte) {
+	c.raw.SetWriteDeadline(time.Now().Add(goodbyeTime))
+	c.nc.Write(p)
+}
+
+// ErrInjected says that a client sent words behind STARTTLS, in plain text: whoever sent them, they may not count as said under TLS.
+var ErrInjected = errors.New("words behind STARTTLS")
+
+// StartTLS starts TLS, after the client has been told to begin. What was read of it before that ends the connection (ErrInjected).
+func (c *Conn) StartTLS(ctx context.Context, begin []byte) error {
+	if len(c.R.Buffered()) > 0 {
+		return ErrInjected
+	}
+	if _, err := c.Write(begin); err != nil {
+		return err
+	}
+	return c.secure(ctx)
+}
+
+func (c *Conn) secure(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	tc := tls.Server(c.raw, c.server.tls)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	c.nc, c.TLS = tc, true
+	c.R.Reset(tc)
+	return nil
+}
+
+// bare returns the connection without what hid its socket while there was something to hide.
+func (c *Conn) bare() net.Conn {
+	if p, ok := c.nc.(*proxied); ok && len(p.rest) == 0 {
+		return p.Conn
+	}
+	return c.nc
+}
+
+// wake makes the front door's read fail, whoever waits in it. A client that does not take its goodbye is cut.
+func (c *Conn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.raw.SetReadDeadline(longAgo)
+	time.AfterFunc(goodbyeTime, func() { c.raw.Close() })
+}
+
+func (c *Conn) setReadDeadline(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.raw.SetReadDeadline(t)
+	}
+}
+
+// close ends a connection that leads to no session. What the client still sends is thrown away for a moment: closing a socket
+// with bytes unread resets it, and the goodbye would be lost.
+func (c *Conn) close(reason error) {
+	defer c.slot.Leave()
+	c.R.Release()
+	if c.admitted != nil {
+		c.admitted.abandon()
+	}
+	c.end(reason)
+	defer c.raw.Close()
+	if errors.Is(reason, io.EOF) || errors.Is(reason, ErrTooMany) {
+		return
+	}
+	defer time.AfterFunc(goodbyeTime, func() { c.raw.Close() }).Stop()
+	if half, ok := c.bare().(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		c.raw.SetReadDeadline(time.Now().Add(goodbyeTime))
+		io.CopyN(io.Discard, c.raw, 64<<10)
+	}
+}
+
+// ErrClientGone says that a client went away while its login was under way.
+var ErrClientGone = errors.New("client gone")
+
+// watched runs do, whose context ends when the client goes away meanwhile. What the client sends meanwhile stays in R.
+func (c *Conn) watched(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		defer func() {
+			if v := recover(); v != nil {
+				cancel(c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()}))
+			}
+		}()
+		if err := c.R.Watch(); err != wire.ErrFull && !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel(ErrClientGone)
+		}
+	}()
+	defer func() {
+		c.setReadDeadline(longAgo)
+		<-watching
+		c.setReadDeadline(time.Time{})
+	}()
+	err := do(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Attempt is a try to log in as a front door read it.
+type Attempt struct {
+	Mechanism string // the SASL mechanism, or the command
+	Authzid   string // empty: the same as Authcid
+	Authcid   string
+	Secret    []byte // the caller clears it
+}
+
+// ErrAuthzid says that somebody wants to act as somebody else.
+var ErrAuthzid = errors.New("authzid is another's name")
+
+// Session is an admitted login.
+type Session struct {
+	Grant   authstore.Grant
+	Backend *Backend
+
+	route *Route
+	leave func()
+	event LoginEvent
+	began time.Time
+}
+
+// Admit decides an attempt, leads it to its backend, logs in there and enters the session. All that is left is to tell the client:
+// Accept. The errors are *authstore.Refusal, ErrAuthzid, ErrNoRoute, ErrTooMany, ErrClientGone, and whatever went wrong with the
+// backend; Observer has been told.
+func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
+	s := &Session{began: time.Now()}
+	s.event = LoginEvent{Facts: c.Facts, Mechanism: a.Mechanism, Domain: domainOf(a.Authcid), App: c.App}
+	err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) })
+	if err != nil {
+		s.event.Err, s.event.Duration = err, time.Since(s.began)
+		c.server.Observer.Login(s.event)
+		return nil, err
+	}
+	c.admitted = s
+	return s, nil
+}
+
+func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
+	if !c.server.same(a.Authzid, a.Authcid) {
+		return ErrAuthzid
+	}
+	var err error
+	s.Grant, err = c.server.Verifier.Verify(ctx, authstore.Attempt{Protocol: c.Protocol, Mechanism: a.Mechanism, Login: a.Authcid,
+		Secret: a.Secret, Client: c.Client.Addr(), Need: c.server.Door.Scopes()})
+	if err != nil {
+		return err
+	}
+	s.event.Grant = s.Grant
+	if s.route, err = c.server.Router.Route(ctx, c.Protocol, s.Grant); err != nil {
+		return err
+	}
+	s.event.Backend = s.route.Backend
+	uncount, err := c.server.Limits.EnterSession()
+	if err != nil {
+		return err
+	}
+	if err := c.logIn(ctx, s); err != nil {
+		uncount()
+		return err
+	}
+	leave := c.server.Sessions.Enter(s.Grant, c.Facts, c.end)
+	s.leave = func() { leave(); uncount() }
+	if err := c.server.Verifier.Confirm(ctx, s.Grant); err != nil {
+		s.abandon()
+		return err
+	}
+	return nil
+}
+
+// logIn connects and logs in to the session's backend.
+func (c *Conn) logIn(ctx context.Context, s *Session) error {
+	observe := func(step string, d time.Duration, err error) {
+		c.server.Observer.Backend(s.route.Backend, step, d, err)
+	}
+	var err error
+	s.Backend, err = Connect(ctx, s.route, observe, func(ctx context.Context, nc net.Conn) (*Backend, error) {
+		return c.server.Door.LogInBackend(ctx, nc, s.route, c)
+	})
+	if errors.Is(err, ErrCredential) {
+		c.server.Log.Error("nobody can log in to this backend", "conn", c.Conn, "proto", c.Protocol, "account", s.Grant.Account,
+			"backend", s.route.Backend, "err", err)
+	}
+	return err
+}
+
+// abandon gives up a session that no client was told of.
+func (s *Session) abandon() {
+	s.Backend.Conn.Close()
+	s.leave()
+}
+
+// Accept tells the client that it is in. Then the connection is the session's: Login returns it.
+func (c *Conn) Accept(s *Session, words []byte) error {
+	if !c.settle() { // the login has been ended: the reader is told to stop
+		return c.accepted(s, ErrClientGone)
+	}
+	if _, err := c.Write(words); err != nil {
+		return c.accepted(s, ErrClientGone)
+	}
+	c.server.Verifier.Used(s.Grant, authstore.Use{Protocol: c.Protocol, App: c.App})
+	return c.accepted(s, nil)
+}
+
+func (c *Conn) accepted(s *Session, err error) error {
+	s.event.Err, s.event.Duration = err, time.Since(s.began)
+	c.server.Observer.Login(s.event)
+	return err
+}
+
+// same reports whether an authzid asks for nobody else than the authcid proves.
+func (s *running) same(authzid, authcid string) bool {
+	if authzid == "" || authzid == authcid {
+		return true
+	}
+	a, err := s.Names.Canonical(authzid)
+	b, err2 := s.Names.Canonical(authcid)
+	return err == nil && err2 == nil && a == b
+}
+
+// domainOf is all that may be logged of a name that belongs to nobody.
+func domainOf(name string) string {
+	at := strings.LastIndexByte(name, '@')
+	if at < 0 {
+		return ""
+	}
+	return strings.ToLower(name[at+1:])
+}

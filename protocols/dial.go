@@ -1,0 +1,135 @@
+package protocols
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// How long the steps towards a backend may take.
+const (
+	connectTime = 5 * time.Second  // connecting, and TLS where it is implicit
+	backendTime = 15 * time.Second // everything from the greeting to the end of the login
+)
+
+// Backend is a connection to a backend whose login is over.
+type Backend struct {
+	Conn         net.Conn
+	Rest         []byte // what the backend sent behind its answer: it belongs to the client
+	Capabilities string // what the client is told of the backend, in the words of the protocol
+}
+
+// ErrCredential marks that a backend refused the gateway's own credential. It needs somebody now: nobody gets in.
+var ErrCredential = errors.New("the backend refused the gateway's credential")
+
+// Connect connects to a backend and has talk log in there. What talk does ends with ctx or after 15 seconds, for its reads and
+// writes fail then. observe is told how long "connect" and "login" took; nil: nobody.
+func Connect(ctx context.Context, r *Route, observe func(step string, d time.Duration, err error), talk func(context.Context, net.Conn) (*Backend, error)) (*Backend, error) {
+	if observe == nil {
+		observe = func(string, time.Duration, error) {}
+	}
+	began := time.Now()
+	nc, err := dial(ctx, r)
+	observe("connect", time.Since(began), err)
+	if err != nil {
+		return nil, fmt.Errorf("connect to backend %s: %w", r.Backend, err)
+	}
+	began = time.Now()
+	b, err := converse(ctx, nc, talk)
+	observe("login", time.Since(began), err)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("log in to backend %s: %w", r.Backend, err)
+	}
+	return b, nil
+}
+
+// backendKeepAlive finds a dead backend soon; servers don't mind being woken.
+var backendKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
+
+func dial(ctx context.Context, r *Route) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	nc, err := (&net.Dialer{KeepAliveConfig: backendKeepAlive}).DialContext(ctx, r.Network, r.Address)
+	if err != nil || r.Security != ImplicitTLS {
+		return nc, err
+	}
+	tc, err := Secure(ctx, nc, r)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return tc, nil
+}
+
+// Secure starts TLS towards a backend and verifies it. After an error nc is of no use.
+func Secure(ctx context.Context, nc net.Conn, r *Route) (*tls.Conn, error) {
+	cfg := r.TLS
+	if cfg.ServerName == "" {
+		host, _, err := net.SplitHostPort(r.Address)
+		if err != nil {
+			return nil, fmt.Errorf("no server name to verify: %w", err)
+		}
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	tc := tls.Client(nc, cfg)
+	return tc, tc.HandshakeContext(ctx)
+}
+
+// longAgo as a deadline wakes whoever reads or writes.
+var longAgo = time.Unix(1, 0)
+
+func converse(ctx context.Context, nc net.Conn, talk func(context.Context, net.Conn) (*Backend, error)) (*Backend, error) {
+	ctx, cancel := context.WithTimeout(ctx, backendTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(longAgo) })
+	b, err := talk(ctx, nc)
+	if !stop() { // its end is the cause of whatever went wrong
+		return nil, context.Cause(ctx)
+	}
+	return b, err
+}
+
+// Explain turns an error of connecting to a backend into what is wrong and what to do, for people who set one up.
+func Explain(r *Route, err error) error {
+	where := fmt.Sprintf("backend %q at %s", r.Backend, r.Address)
+	unknown, okUnknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, okName := errors.AsType[x509.HostnameError](err)
+	invalid, okInvalid := errors.AsType[x509.CertificateInvalidError](err)
+	dns, okDNS := errors.AsType[*net.DNSError](err)
+	_, okRecord := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case okUnknown:
+		issuer := ""
+		if unknown.Cert != nil {
+			issuer = fmt.Sprintf(" (%s)", unknown.Cert.Issuer)
+		}
+		return fmt.Errorf("%s: its certificate is signed by an authority that this machine does not know%s; name the authority's certificate as ca_file, or give the backend a certificate of a known one: %w", where, issuer, err)
+	case okName:
+		return fmt.Errorf("%s: its certificate is for another name; set server_name to a name that stands in it, or address to that name: %w", where, err)
+	case okInvalid && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%s: its certificate has expired or is not valid yet; renew it there, and look at both clocks: %w", where, err)
+	case okInvalid:
+		return fmt.Errorf("%s: its certificate can't be used; give it another one: %w", where, err)
+	case okRecord:
+		return fmt.Errorf("%s: it does not speak TLS from the start; set tls = \"starttls\" (IMAP on port 143), or the port that speaks TLS: %w", where, err)
+	case okDNS && dns.IsNotFound:
+		return fmt.Errorf("%s: there is no such host; look at its address: %w", where, err)
+	case okDNS:
+		return fmt.Errorf("%s: its name can't be looked up; look at this machine's name servers: %w", where, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s: nobody listens there; start it, or look at host and port: %w", where, err)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: there is no such socket; start it, or look at its path: %w", where, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%s: it does not answer in time; look at host, port and firewalls, and whether it hangs: %w", where, err)
+	}
+	return fmt.Errorf("%s: %w", where, err)
+}

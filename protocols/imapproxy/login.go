@@ -1,0 +1,157 @@
+package imapproxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"strings"
+
+	"postern/protocols"
+	"postern/protocols/saslauth"
+	"postern/protocols/wire"
+)
+
+// logIn is the LOGIN command (RFC 9051 section 6.2.3).
+func (c *client) logIn(ctx context.Context, cmd *command) error {
+	if !c.MayLogIn() {
+		return c.write(privacyRequired.line(cmd.tag))
+	}
+	if !cmd.space() {
+		return c.refuse(cmd.tag, "Missing name.")
+	}
+	name, ok := cmd.astring()
+	if !ok || !cmd.space() {
+		return c.refuse(cmd.tag, "Missing password.")
+	}
+	secret, ok := cmd.astring()
+	if !ok || cmd.hasArguments() {
+		return c.refuse(cmd.tag, "Bad arguments; quote what has spaces in it.")
+	}
+	return c.admit(ctx, cmd.tag, protocols.Attempt{Mechanism: "LOGIN", Authcid: string(name), Secret: secret})
+}
+
+// authenticate is AUTHENTICATE (RFC 9051 section 6.2.2), with the initial response of SASL-IR (RFC 4959).
+func (c *client) authenticate(ctx context.Context, cmd *command) error {
+	if !c.MayLogIn() {
+		return c.write(privacyRequired.line(cmd.tag))
+	}
+	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.rest, []byte(" ")), []byte(" "))
+	mechanism := strings.ToUpper(string(name))
+	exchange := saslauth.NewExchange(mechanism)
+	if exchange == nil {
+		if c.bad++; c.bad >= maxBad {
+			return c.bye("Too many bad commands.")
+		}
+		return c.write(unknownMechanism.line(cmd.tag))
+	}
+	var response []byte // nil: none yet
+	var err error
+	if hasInitial {
+		if response, err = saslauth.Decode(rest); err != nil {
+			return c.refuse(cmd.tag, "Invalid initial response.")
+		}
+	}
+	for {
+		challenge, credentials, err := exchange.Next(response)
+		switch {
+		case err != nil:
+			return c.refuse(cmd.tag, "Invalid response.")
+		case credentials != nil:
+			defer credentials.Clear()
+			return c.admit(ctx, cmd.tag, protocols.Attempt{Mechanism: mechanism, Authzid: credentials.Authzid,
+				Authcid: credentials.Authcid, Secret: credentials.Secret})
+		}
+		if err := c.write("+ " + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
+			return err
+		}
+		line, err := c.R.Line(wire.MaxSASLLine)
+		if err != nil {
+			return c.ends(err)
+		}
+		if string(line) == "*" {
+			return c.refuse(cmd.tag, "Cancelled.")
+		}
+		if response, err = saslauth.Decode(line); err != nil {
+			return c.refuse(cmd.tag, "Invalid response.")
+		}
+	}
+}
+
+// admit has an attempt decided, and tells the client.
+func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) error {
+	s, err := c.Admit(ctx, a)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return c.answered(tag, err)
+	}
+	c.session = s
+	return c.Accept(s, []byte(tag+" OK [CAPABILITY "+s.Backend.Capabilities+"] Logged in.\r\n"))
+}
+
+// Bounds of ID (RFC 2971 section 3.3).
+const (
+	maxFields = 30
+	maxField  = 30
+	maxValue  = 1024
+	maxApp    = 64
+)
+
+// id is ID. The client's name is noted for its owner to see; its address is believed from nobody.
+func (c *client) id(cmd *command) error {
+	fields, ok := cmd.fields()
+	if !ok {
+		return c.refuse(cmd.tag, "Bad list of fields.")
+	}
+	if name := printable(fields["name"]); name != "" {
+		c.App = strings.TrimSpace(name + " " + printable(fields["version"]))
+		c.App = strings.TrimSpace(c.App[:min(len(c.App), maxApp)])
+	}
+	if n, ok := hops(fields["x-proxy-ttl"]); ok {
+		c.Hops = min(c.Hops, n)
+	}
+	return c.write("* ID (\"name\" \"Postern\")\r\n" + cmd.tag + " OK Done.\r\n")
+}
+
+// fields takes ID's list, or NIL.
+func (cmd *command) fields() (map[string][]byte, bool) {
+	if !cmd.space() {
+		return nil, false
+	}
+	if cmd.take("NIL") {
+		return nil, !cmd.hasArguments()
+	}
+	if !cmd.take("(") {
+		return nil, false
+	}
+	fields := make(map[string][]byte)
+	for n := 0; !cmd.take(")"); n++ {
+		if n == maxFields || n > 0 && !cmd.space() {
+			return nil, false
+		}
+		field, ok := cmd.str()
+		if !ok || len(field) > maxField || !cmd.space() {
+			return nil, false
+		}
+		if cmd.take("NIL") {
+			continue
+		}
+		value, ok := cmd.str()
+		if !ok || len(value) > maxValue {
+			return nil, false
+		}
+		fields[strings.ToLower(string(field))] = value
+	}
+	return fields, !cmd.hasArguments()
+}
+
+// printable leaves out what has no place in a log line or on a page.
+func printable(value []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, string(value))
+}

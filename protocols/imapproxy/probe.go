@@ -1,0 +1,70 @@
+package imapproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/protocols"
+)
+
+// Probe tries a backend as a login does, and says in plain words what is wrong and what to do; nil: all is well. Where the route
+// opens a credential, it logs in and looks at INBOX. It speaks to the backend with the same code as real logins, so that what it
+// says is what they meet.
+func Probe(ctx context.Context, r *protocols.Route) error {
+	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
+	if err == nil {
+		return b.Conn.Close()
+	}
+	if remedy := remedyFor(r, err); remedy != "" {
+		return fmt.Errorf("backend %q at %s: %s: %w", r.Backend, r.Address, remedy, err)
+	}
+	return protocols.Explain(r, err)
+}
+
+func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
+	s := newServer(nc)
+	defer s.r.Release()
+	if err := s.open(ctx, r); err != nil {
+		return nil, err
+	}
+	if r.Open != nil {
+		if err := s.prove(ctx, r, ""); err != nil {
+			return nil, err
+		}
+		if err := s.ask("P", "EXAMINE INBOX"); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoInbox, err)
+		}
+	} else if !s.caps["AUTH=PLAIN"] {
+		return nil, errNoPlain
+	}
+	s.send([]byte("Q LOGOUT\r\n"))
+	return &protocols.Backend{Conn: s.nc}, nil
+}
+
+var errNoInbox = errors.New("INBOX does not open")
+
+// remedyFor says what to do about what a backend answered; empty: nothing is known.
+func remedyFor(r *protocols.Route, err error) string {
+	var said imap.ResponseCode
+	if answer, ok := errors.AsType[*refusedError](err); ok {
+		said = answer.Code
+	}
+	switch {
+	case said == imap.ResponseCodePrivacyRequired, errors.Is(err, errNeedsTLS):
+		return `it takes no logins without TLS; set tls = "starttls" or "implicit" for it`
+	case errors.Is(err, errNoPlain):
+		return `it does not offer AUTH=PLAIN; allow that mechanism there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
+	case errors.Is(err, errNoInbox):
+		return fmt.Sprintf("the login as %s works, but it may not open INBOX; with Dovecot's acl plugin set plugin { acl_user = %%u }, or the master user has no rights", r.Login)
+	case errors.Is(err, protocols.ErrCredential):
+		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
+	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
+		return "it has troubles of its own; look at its log"
+	}
+	return ""
+}

@@ -1,0 +1,194 @@
+// Package imapproxy is the IMAP front door: what is said before login (IMAP4rev1 of RFC 3501, with what apps need of its
+// extensions), the login at the backend, and the answers to refusals. After login the backend's own words are relayed, unread.
+package imapproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/authstore"
+	"postern/protocols"
+	"postern/protocols/saslauth"
+	"postern/protocols/wire"
+)
+
+// Protocol is the front door's name in configuration, routes, logs and metrics, and for TLS (RFC 7301's registry).
+const Protocol = "imap"
+
+// Scopes are those that it enforces.
+const Scopes = authstore.ScopeMail
+
+// Limits of one connection before login.
+const (
+	maxCommands = 20
+	maxBad      = 3 // as Dovecot: who says three wrong things is no mail app
+	maxFailures = 3
+)
+
+// Door is the IMAP front door, for protocols.Server. The zero value is ready; goroutines may share it.
+type Door struct{}
+
+var _ protocols.FrontDoor = Door{}
+
+// Protocol is "imap".
+func (Door) Protocol() string { return Protocol }
+
+// Scopes is what opens it.
+func (Door) Scopes() authstore.Scopes { return Scopes }
+
+// Login greets, then takes commands until one has logged in.
+func (Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session, error) {
+	cl := &client{Conn: c}
+	if err := cl.write("* OK [CAPABILITY " + cl.capabilities() + "] Postern ready.\r\n"); err != nil {
+		return nil, err
+	}
+	for cl.commands = 1; cl.session == nil; cl.commands++ {
+		if err := cl.next(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return cl.session, nil
+}
+
+// client is one client before login.
+type client struct {
+	*protocols.Conn
+	session                 *protocols.Session // set: it is in
+	commands, bad, failures int
+}
+
+// errClosed says that the connection is over and the client knows why.
+var errClosed = errors.New("closed")
+
+// next reads one command and answers it.
+func (c *client) next(ctx context.Context) error {
+	cmd, err := c.read()
+	if err != nil {
+		return c.ends(err)
+	}
+	defer cmd.clear()
+	if c.commands == 1 && cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
+		return errClosed
+	}
+	if cmd.bad != "" {
+		return c.refuse(cmd.tag, cmd.bad)
+	}
+	if c.commands > maxCommands {
+		return c.bye("Too many commands before login.")
+	}
+	return c.do(ctx, cmd)
+}
+
+func (c *client) do(ctx context.Context, cmd *command) error {
+	switch cmd.name {
+	case "CAPABILITY":
+		return c.write("* CAPABILITY " + c.capabilities() + "\r\n" + cmd.tag + " OK Done.\r\n")
+	case "NOOP":
+		return c.write(cmd.tag + " OK Done.\r\n")
+	case "ID":
+		return c.id(cmd)
+	case "LOGOUT":
+		if err := c.write("* BYE Logging out.\r\n" + cmd.tag + " OK Done.\r\n"); err != nil {
+			return err
+		}
+		return errClosed
+	case "STARTTLS":
+		return c.startTLS(ctx, cmd)
+	case "LOGIN":
+		return c.logIn(ctx, cmd)
+	case "AUTHENTICATE":
+		return c.authenticate(ctx, cmd)
+	}
+	return c.refuse(cmd.tag, "Unknown command, or not before login.")
+}
+
+// capabilities is the list before login, in a fixed order: Dovecot's own, but LITERAL- (RFC 7888) for LITERAL+.
+func (c *client) capabilities() string {
+	list := "IMAP4rev1 SASL-IR LITERAL- ID ENABLE IDLE"
+	if c.OffersTLS() {
+		list += " STARTTLS"
+	}
+	if !c.MayLogIn() {
+		return list + " LOGINDISABLED"
+	}
+	return list + " AUTH=" + saslauth.Plain + " AUTH=" + saslauth.Login
+}
+
+// startTLS follows RFC 9051 section 6.2.1. What the client said before it counts for nothing afterwards.
+func (c *client) startTLS(ctx context.Context, cmd *command) error {
+	if cmd.hasArguments() || !c.OffersTLS() {
+		return c.refuse(cmd.tag, "No STARTTLS here.")
+	}
+	err := c.StartTLS(ctx, []byte(cmd.tag+" OK Begin TLS negotiation now.\r\n"))
+	if errors.Is(err, protocols.ErrInjected) {
+		return c.bye("Commands behind STARTTLS.")
+	}
+	c.App, c.Hops = "", protocols.MaxHops
+	return err
+}
+
+func (c *client) write(answer string) error {
+	_, err := c.Write([]byte(answer))
+	return err
+}
+
+// refuse answers BAD. tag "*" stands for one that was none.
+func (c *client) refuse(tag, text string) error {
+	if err := c.write(tag + " BAD " + text + "\r\n"); err != nil {
+		return err
+	}
+	if c.bad++; c.bad >= maxBad {
+		return c.bye("Too many bad commands.")
+	}
+	return nil
+}
+
+func (c *client) bye(text string) error {
+	if err := c.write("* BYE " + text + "\r\n"); err != nil {
+		return err
+	}
+	return errClosed
+}
+
+// ends says goodbye to a client whose words can't be told apart any more.
+func (c *client) ends(err error) error {
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return c.bye("Line too long.")
+	case errors.Is(err, wire.ErrLiteral):
+		return c.bye("Literal too long.")
+	case errors.Is(err, wire.ErrNUL):
+		return c.bye("NUL in a command.")
+	}
+	return err
+}
+
+// answered tells a client why its login was refused. Its own fault counts, ours doesn't.
+func (c *client) answered(tag string, err error) error {
+	a := answerTo(err)
+	if err := c.write(a.line(tag)); err != nil {
+		return err
+	}
+	if !a.ours {
+		c.failures++
+	}
+	if c.failures >= maxFailures {
+		return c.bye("Too many failed logins.")
+	}
+	return nil
+}
+
+// Goodbye is what a client is told whose connection ends before login.
+func (Door) Goodbye(reason error) []byte {
+	text := "Shutting down; please connect again."
+	switch {
+	case errors.Is(reason, protocols.ErrLoginTimeout):
+		text = "No login in time."
+	case errors.Is(reason, protocols.ErrEvicted):
+		text = "Too many connections."
+	}
+	return fmt.Appendf(nil, "* BYE [%s] %s\r\n", imap.ResponseCodeUnavailable, text)
+}

@@ -1,0 +1,127 @@
+package protocols
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	proxyproto "github.com/pires/go-proxyproto"
+)
+
+// Listener is a listener's connections as a front door wants them: with a keep-alive that lets phones sleep, and with the client's
+// own address where a load balancer tells it. net/http can serve it as it is.
+type Listener struct {
+	net.Listener
+	// Proxies are the networks of load balancers. Where there are some, every connection must come from one of them and begin with a
+	// PROXY header, version 1 or 2; any other is cut. Where there are none, nobody's header is believed.
+	Proxies []netip.Prefix
+	Refused func(from net.Addr, err error) // told of what is cut; nil: nobody
+}
+
+// keepAlive finds dead clients in some minutes without waking phones: Go's own looks every 15 seconds.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 4}
+
+// headerTime is how long a load balancer may take to send its header.
+const headerTime = 5 * time.Second
+
+var errNoProxy = errors.New("not a load balancer of proxy_protocol")
+
+// Accept returns the next connection. It waits for no header: that comes with the first Read or RemoteAddr, in the connection's
+// own goroutine.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if tcp, ok := nc.(*net.TCPConn); ok {
+			tcp.SetKeepAliveConfig(keepAlive)
+		}
+		switch {
+		case len(l.Proxies) == 0:
+			return nc, nil
+		case l.trusts(nc.RemoteAddr()):
+			return &proxied{Conn: nc, refused: l.refused}, nil
+		}
+		l.refused(nc.RemoteAddr(), errNoProxy)
+		nc.Close()
+	}
+}
+
+func (l *Listener) trusts(a net.Addr) bool {
+	from := addrPort(a).Addr()
+	return slices.ContainsFunc(l.Proxies, func(p netip.Prefix) bool { return p.Contains(from) })
+}
+
+func (l *Listener) refused(from net.Addr, err error) {
+	if l.Refused != nil {
+		l.Refused(from, err)
+	}
+}
+
+// addrPort returns a TCP address in its plain form; zero for others.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := tcp.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}
+
+// proxied is a connection behind a load balancer. The library's own connection would hide the socket from the relay.
+type proxied struct {
+	net.Conn
+	refused func(net.Addr, error)
+
+	once   sync.Once
+	rest   []byte // what was read with the header and belongs to the client
+	client net.Addr
+	err    error
+}
+
+// RemoteAddr is the client's address, or the load balancer's if it speaks for itself (LOCAL, UNKNOWN) or its header is bad, which
+// the next Read tells.
+func (p *proxied) RemoteAddr() net.Addr {
+	p.once.Do(p.header)
+	return p.client
+}
+
+func (p *proxied) Read(b []byte) (int, error) {
+	p.once.Do(p.header)
+	if p.err != nil {
+		return 0, p.err
+	}
+	if len(p.rest) > 0 {
+		n := copy(b, p.rest)
+		p.rest = p.rest[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
+// NetConn is the socket itself. Only its reader may ask, when bytes that came with the header are taken.
+func (p *proxied) NetConn() net.Conn { return p.Conn }
+
+// header reads the header, under a deadline of its own that is gone afterwards: nobody sets one before.
+func (p *proxied) header() {
+	p.client = p.Conn.RemoteAddr()
+	p.Conn.SetReadDeadline(time.Now().Add(headerTime))
+	defer p.Conn.SetReadDeadline(time.Time{})
+	r := bufio.NewReaderSize(p.Conn, 512)
+	h, err := proxyproto.Read(r)
+	if err != nil {
+		p.err = fmt.Errorf("PROXY header from %s: %w", p.client, err)
+		p.refused(p.client, p.err)
+		return
+	}
+	p.rest, _ = r.Peek(r.Buffered())
+	if client, ok := h.SourceAddr.(*net.TCPAddr); ok && h.Command.IsProxy() {
+		p.client = client
+	}
+}
