@@ -20,6 +20,7 @@ needs=(
   openssl=openssl
   radicale=radicale
   redis-server=redis-server
+  sqlite3=sqlite3
   strace=strace
   vdirsyncer=vdirsyncer
   xandikos=xandikos
@@ -40,7 +41,7 @@ install() { # install PACKAGE...
   if [ "$(id -u)" != 0 ]; then
     as_root=(sudo)
     [ -t 0 ] || as_root=(sudo -n)
-    "${as_root[@]}" true || die "can't become root; do it yourself: apt-get install $*"
+    command -v sudo >/dev/null && "${as_root[@]}" true || die "can't become root to install what is missing; do it yourself: apt-get install $*"
   fi
   echo "test.sh: installs $*"
   "${as_root[@]}" bash -s -- "$@" <<'ROOT' || true # what counts is looked at below: apt-get also fails over somebody else's half-configured package
