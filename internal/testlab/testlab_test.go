@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,14 +137,20 @@ func TestWaitURL(t *testing.T) {
 // verdict is a test that only notes how it ends.
 type verdict struct {
 	testing.TB
-	got string
+	got      string
+	cleanups []func()
 }
 
 func (*verdict) Helper()                          {}
-func (v *verdict) Fatalf(format string, a ...any) { v.end("fail: " + fmt.Sprintf(format, a...)) }
-func (v *verdict) Skipf(format string, a ...any)  { v.end("skip: " + fmt.Sprintf(format, a...)) }
-func (v *verdict) Fatal(a ...any)                 { v.end("fail: " + fmt.Sprint(a...)) }
-func (v *verdict) end(how string)                 { v.got = how; runtime.Goexit() }
+func (*verdict) Logf(string, ...any)              {}
+func (v *verdict) Failed() bool                   { return v.got != "pass" }
+func (v *verdict) Cleanup(f func())               { v.cleanups = append(v.cleanups, f) }
+func (v *verdict) Errorf(format string, a ...any) { v.got = "fail: " + fmt.Sprintf(format, a...) }
+func (v *verdict) Fatalf(format string, a ...any) { v.Errorf(format, a...); runtime.Goexit() }
+func (v *verdict) Skipf(format string, a ...any) {
+	v.got = "skip: " + fmt.Sprintf(format, a...)
+	runtime.Goexit()
+}
 
 // judge tells how a test body ends.
 func judge(body func(testing.TB)) string {
@@ -151,7 +158,27 @@ func judge(body func(testing.TB)) string {
 	var wg sync.WaitGroup
 	wg.Go(func() { body(v) })
 	wg.Wait()
+	for _, f := range slices.Backward(v.cleanups) {
+		f()
+	}
 	return v.got
+}
+
+func TestExecTellsDataRaces(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"WARNING: DATA RACE": "fail: data race in sh", "nothing": "pass"} {
+		if got := judge(func(t testing.TB) { Exec(t, nil, "/bin/sh", "-c", "echo "+text).Wait() }); got != want {
+			t.Errorf("a program that prints %q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestWaitLineEndsTheTest(t *testing.T) {
+	t.Parallel()
+	got := judge(func(t testing.TB) { Exec(t, nil, "/bin/sh", "-c", "echo other; exit 3").WaitLine("ready") })
+	if want := `fail: sh ended (exit status 3) before it printed "ready"`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestNeed(t *testing.T) {
