@@ -262,9 +262,9 @@ func (s *Session) abandon() {
 }
 
 // Accept tells the client that it is in. Then the connection is the session's: Login returns it.
-func (c *Conn) Accept(s *Session, words []byte) error {
+func (c *Conn) Accept(ctx context.Context, s *Session, words []byte) error {
 	if !c.settle() { // the login has been ended: the reader is told to stop
-		return c.accepted(s, ErrClientGone)
+		return c.accepted(s, context.Cause(ctx))
 	}
 	if _, err := c.Write(words); err != nil {
 		return c.accepted(s, ErrClientGone)

@@ -38,6 +38,9 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 	nc, err := dial(ctx, r)
 	observe("connect", time.Since(began), err)
 	if err != nil {
+		if ctx.Err() != nil { // net says "operation was canceled"
+			err = context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("connect to backend %s: %w", r.Backend, err)
 	}
 	began = time.Now()

@@ -56,8 +56,8 @@ func (c *client) read() (*command, error) {
 		case err != nil:
 			cmd.clear()
 			return nil, err
-		case ok && literal.Wait && !c.takesLiterals(cmd), !ok:
-			cmd.rest = cmd.text[min(len(cmd.tag)+len(cmd.name)+1, len(cmd.text)):]
+		case !ok, literal.Wait && !c.takesLiterals(cmd):
+			cmd.rest = cmd.text[min(len(cmd.tag)+len(" ")+len(cmd.name), len(cmd.text)):]
 			return cmd, nil
 		case literal.Wait:
 			if err := c.write("+ OK\r\n"); err != nil {

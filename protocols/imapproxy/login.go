@@ -87,7 +87,7 @@ func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) err
 		return c.answered(tag, err)
 	}
 	c.session = s
-	return c.Accept(s, []byte(tag+" OK [CAPABILITY "+s.Backend.Capabilities+"] Logged in.\r\n"))
+	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+s.Backend.Capabilities+"] Logged in.\r\n"))
 }
 
 // Bounds of ID (RFC 2971 section 3.3).

@@ -84,6 +84,12 @@ func (c *client) next(ctx context.Context) error {
 
 func (c *client) do(ctx context.Context, cmd *command) error {
 	switch cmd.name {
+	case "CAPABILITY", "NOOP", "LOGOUT", "STARTTLS":
+		if cmd.hasArguments() {
+			return c.refuse(cmd.tag, "No arguments here.")
+		}
+	}
+	switch cmd.name {
 	case "CAPABILITY":
 		return c.write("* CAPABILITY " + c.capabilities() + "\r\n" + cmd.tag + " OK Done.\r\n")
 	case "NOOP":
@@ -119,7 +125,7 @@ func (c *client) capabilities() string {
 
 // startTLS follows RFC 9051 section 6.2.1. What the client said before it counts for nothing afterwards.
 func (c *client) startTLS(ctx context.Context, cmd *command) error {
-	if cmd.hasArguments() || !c.OffersTLS() {
+	if !c.OffersTLS() {
 		return c.refuse(cmd.tag, "No STARTTLS here.")
 	}
 	err := c.StartTLS(ctx, []byte(cmd.tag+" OK Begin TLS negotiation now.\r\n"))
