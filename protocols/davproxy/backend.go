@@ -1,0 +1,249 @@
+package davproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/protocols"
+)
+
+// Times and bounds towards backends.
+const (
+	connectTime  = 5 * time.Second
+	metadataTime = 15 * time.Second // for a question of our own
+	idleTime     = 30 * time.Second // of a pooled connection: less than servers allow
+	maxMetadata  = 256 << 10        // of an answer to a question of our own, in bytes
+	maxHeader    = 64 << 10         // of an answer, in bytes
+	maxIdle      = 64               // pooled connections by backend
+	maxPools     = 64               // backends; a reload makes new ones
+)
+
+// mount joins one public home to its place at a backend.
+type mount struct {
+	kind      kind
+	id        string // public
+	route     *protocols.Route
+	principal []string // path segments at the backend
+	home      []string
+}
+
+// inward is a target's path at the backend, escaped.
+func (m *mount) inward(t target) string { return join(m.home) + t.below() }
+
+// outward says what a backend's href is in this mount.
+func (m *mount) outward(href string) (target, bool) {
+	segments, slash, ok := m.read(href)
+	below := len(segments) - len(m.home)
+	if !ok || below < 0 || below > 2 || below == 2 && slash {
+		return target{}, false
+	}
+	for i, s := range m.home {
+		if segments[i] != s {
+			return target{}, false
+		}
+	}
+	return inside(m.kind, m.id, segments[len(m.home):]), true
+}
+
+// isPrincipal tells whether a backend's href is the account's own principal.
+func (m *mount) isPrincipal(href string) bool {
+	segments, _, ok := m.read(href)
+	return ok && join(segments) == join(m.principal)
+}
+
+// read takes a backend's href apart: a path, or a URL of this backend.
+func (m *mount) read(href string) (segments []string, slash, ok bool) {
+	path, err := pathOf(href, hostOf(m.route))
+	if err != nil {
+		return nil, false, false
+	}
+	segments, slash, err = split(path)
+	return segments, slash, err == nil
+}
+
+// join writes path segments in our spelling, with a slash behind them.
+func join(segments []string) string {
+	var b strings.Builder
+	b.WriteByte('/')
+	for _, s := range segments {
+		b.WriteString(encode(s))
+		b.WriteByte('/')
+	}
+	return b.String()
+}
+
+// request makes a request to the mount's backend. Its path is in our spelling, and there is no query.
+func (m *mount) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	return http.NewRequestWithContext(ctx, method, base(m.route)+path, body)
+}
+
+func base(r *protocols.Route) string {
+	if r.Security == protocols.ImplicitTLS {
+		return "https://" + hostOf(r)
+	}
+	return "http://" + hostOf(r)
+}
+
+func hostOf(r *protocols.Route) string {
+	if r.Network == "unix" {
+		return "localhost"
+	}
+	return r.Address
+}
+
+// pools holds the connections to backends. The zero value is ready.
+type pools struct {
+	mu   sync.Mutex // guards open
+	open map[poolKey]*http.Transport
+}
+
+type poolKey struct {
+	backend, network, address string
+	security                  protocols.Security
+	tls                       *tls.Config
+}
+
+// of returns a backend's connections. They are made by what the route says of the backend, nothing that it says of the account.
+func (p *pools) of(r *protocols.Route, o protocols.Observer, timeout time.Duration) *http.Transport {
+	key := poolKey{r.Backend, r.Network, r.Address, r.Security, r.TLS}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.open[key]; t != nil {
+		return t
+	}
+	if len(p.open) >= maxPools { // reloads left them behind; a request that is under way keeps its connection
+		p.close()
+	}
+	if p.open == nil {
+		p.open = make(map[poolKey]*http.Transport)
+	}
+	t := newTransport(r, o, timeout)
+	p.open[key] = t
+	return t
+}
+
+// close is called with mu held.
+func (p *pools) close() {
+	for key, t := range p.open {
+		delete(p.open, key)
+		t.CloseIdleConnections()
+	}
+}
+
+// Close closes the pooled connections.
+func (p *pools) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.close()
+}
+
+// errStartTLS says what HTTP has not.
+var errStartTLS = errors.New(`HTTP has no STARTTLS; set tls = "implicit", or "none" on a link that nobody else reaches`)
+
+// newTransport speaks HTTP/1.1 without following redirects, decompressing or repeating what may change something.
+func newTransport(r *protocols.Route, o protocols.Observer, timeout time.Duration) *http.Transport {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		began := time.Now()
+		nc, err := connect(ctx, r)
+		o.Backend(r.Backend, "connect", time.Since(began), err)
+		return nc, err
+	}
+	only1 := new(http.Protocols)
+	only1.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            dial,
+		DialTLSContext:         dial,
+		Protocols:              only1,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    maxIdle,
+		IdleConnTimeout:        idleTime,
+		ResponseHeaderTimeout:  timeout,
+		MaxResponseHeaderBytes: maxHeader,
+		WriteBufferSize:        16 << 10,
+		ReadBufferSize:         16 << 10,
+	}
+}
+
+func connect(ctx context.Context, r *protocols.Route) (net.Conn, error) {
+	if r.Security == protocols.StartTLS {
+		return nil, errStartTLS
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, r.Network, r.Address)
+	if err != nil || r.Security == protocols.PlainText {
+		return nc, err
+	}
+	tc, err := protocols.Secure(ctx, nc, r)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return tc, nil
+}
+
+// do sends a request to a backend: the one place where the gateway's credential is put on, and the one way there. The grant is
+// confirmed right before.
+func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, error) {
+	if err := authorize(req, r); err != nil {
+		return nil, err
+	}
+	if client := ss.facts.Client.Addr(); client.IsValid() {
+		req.Header.Set("X-Forwarded-For", client.String())
+	}
+	if err := ss.confirm(); err != nil {
+		return nil, &endedError{err}
+	}
+	s := ss.server
+	began := time.Now()
+	resp, err := s.pools.of(r, s.o.Observer, s.o.BackendTimeout).RoundTrip(req)
+	s.o.Observer.Backend(r.Backend, "request", time.Since(began), err)
+	if err != nil {
+		return nil, fmt.Errorf("%s to backend %s: %w", req.Method, r.Backend, err)
+	}
+	return resp, nil
+}
+
+// endedError says that the grant no longer holds, or that this can't be known.
+type endedError struct{ cause error }
+
+func (e *endedError) Error() string { return "the grant has ended: " + e.cause.Error() }
+func (e *endedError) Unwrap() error { return e.cause }
+
+// authorize puts the gateway's credential on a request. The header of a request holds nothing of the client's that could be taken
+// for one: it is made from an allow-list.
+func authorize(req *http.Request, r *protocols.Route) error {
+	if req.Body == nil || req.GetBody != nil {
+		switch req.Method {
+		case "PROPFIND", "REPORT": // these change nothing: where a pooled connection has died, another one is tried
+			req.Header["X-Idempotency-Key"] = []string{} // for http.Transport; it is not sent
+		}
+	}
+	if r.Header != "" {
+		req.Header.Set(r.Header, r.Login)
+	}
+	if r.Open == nil {
+		return nil
+	}
+	c, err := r.Open(req.Context())
+	if err != nil {
+		return fmt.Errorf("open the credential of backend %s: %w", r.Backend, err)
+	}
+	defer c.Clear()
+	req.SetBasicAuth(c.Authcid, string(c.Password)) // net/http's headers are strings: the rule to clear secrets ends here
+	return nil
+}
+
+// discard ends an answer that nobody reads. A short rest is read, so that the connection can be used again.
+func discard(resp *http.Response) {
+	io.CopyN(io.Discard, resp.Body, 4<<10)
+	resp.Body.Close()
+}

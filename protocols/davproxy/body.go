@@ -1,0 +1,197 @@
+package davproxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"slices"
+	"strings"
+)
+
+// Bounds of request bodies.
+const (
+	maxBody   = 20 << 20 // an event or card, with its attachments
+	maxBuffer = 1 << 20  // XML, and bodies of unknown length that are sent with their length
+	sniffed   = 512      // of a body's beginning
+)
+
+// document is an XML request body as the backend gets it: the same bytes, but for its hrefs.
+type document struct {
+	root  name
+	bytes []byte
+	hrefs []string // multiget: what is asked for and may be
+	lost  []string // multiget: what isn't there for this client, as it was written
+	makes []kind   // the kinds that its resourcetype names
+	typed bool     // it has a resourcetype
+}
+
+// roots are what a body may be, by method. An empty body has no root.
+var roots = map[string]map[name]bool{
+	"PROPFIND":   {{}: true, {nsDAV, "propfind"}: true},
+	"PROPPATCH":  {{nsDAV, "propertyupdate"}: true},
+	"MKCOL":      {{nsDAV, "mkcol"}: true},
+	"MKCALENDAR": {{}: true, {nsCalDAV, "mkcalendar"}: true},
+}
+
+// check judges a document for a method and a collection's kind; an answer with a status refuses it.
+func (d *document) check(method string, k kind) answer {
+	if method == "REPORT" {
+		if !reports[k][d.root] {
+			return unsupported
+		}
+		return answer{}
+	}
+	if !roots[method][d.root] {
+		return badRequest
+	}
+	switch {
+	case method == "PROPPATCH" && d.typed: // Radicale would make an address book of a calendar
+		return protected
+	case method == "MKCOL" && !slices.Contains(d.makes, k):
+		return wrongKind
+	case slices.ContainsFunc(d.makes, func(made kind) bool { return made != k }):
+		return wrongKind
+	}
+	return answer{}
+}
+
+// isMultiget tells whether a document asks for single members.
+func (d *document) isMultiget() bool {
+	return d.root == (name{nsCalDAV, "calendar-multiget"}) || d.root == (name{nsCardDAV, "addressbook-multiget"})
+}
+
+// parse reads an XML request body. inward maps a public href to the backend's; where it can't, a multiget's href is lost and any
+// other one stays, for it may be a subscription's.
+func parse(body []byte, inward func(href string) (string, bool)) (*document, error) {
+	d := &document{}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return d, nil
+	}
+	var out bytes.Buffer
+	out.WriteString(xmlHeader)
+	tokens := newTokenizer(bytes.NewReader(body))
+	for {
+		tok, err := tokens.next()
+		if err == io.EOF {
+			d.bytes = out.Bytes()
+			return d, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if tok.kind != startToken {
+			out.Write(tok.raw)
+			continue
+		}
+		d.note(tokens, tok)
+		if tok.name != (name{nsDAV, "href"}) {
+			out.Write(tok.raw)
+			continue
+		}
+		href, err := readHref(tokens, tok)
+		if err != nil {
+			return nil, err
+		}
+		out.Write(d.pass(href, inward, tokens.depth() == 1 && d.isMultiget()))
+	}
+}
+
+func (d *document) note(tokens *tokenizer, tok token) {
+	if tokens.depth() == 1 {
+		d.root = tok.name
+	}
+	if tok.name == (name{nsDAV, "resourcetype"}) {
+		d.typed = true
+	}
+	if tokens.parent(1) == (name{nsDAV, "resourcetype"}) {
+		if k := kindOfType(tok.name); k != unknown {
+			d.makes = append(d.makes, k)
+		}
+	}
+}
+
+// pass returns an href element for the backend.
+func (d *document) pass(h href, inward func(string) (string, bool), asked bool) []byte {
+	mapped, ok := inward(h.text)
+	switch {
+	case ok && asked:
+		d.hrefs = append(d.hrefs, mapped)
+		return h.with(mapped)
+	case ok:
+		return h.with(mapped)
+	case asked:
+		d.lost = append(d.lost, h.text)
+		return nil
+	}
+	return h.with(h.text)
+}
+
+// href is a DAV:href element.
+type href struct {
+	start []byte // as it stood
+	end   []byte
+	text  string
+}
+
+var errHref = errors.New("an href that is no plain text")
+
+// maxHref bounds an href, in bytes.
+const maxHref = 8 << 10
+
+// readHref reads an href element whose start was just returned.
+func readHref(tokens *tokenizer, start token) (href, error) {
+	h := href{start: bytes.Clone(start.raw)}
+	if start.empty {
+		_, err := tokens.next()
+		return h, err
+	}
+	var text []byte
+	for {
+		tok, err := tokens.next()
+		switch {
+		case err != nil:
+			return h, err
+		case tok.kind == startToken, len(text)+len(tok.text) > maxHref:
+			return h, errHref
+		case tok.kind == endToken:
+			h.text, h.end = strings.TrimSpace(string(text)), bytes.Clone(tok.raw)
+			return h, nil
+		}
+		text = append(text, tok.text...)
+	}
+}
+
+// with returns the element with another text.
+func (h href) with(text string) []byte {
+	if h.end == nil {
+		return h.start
+	}
+	return slices.Concat(h.start, []byte(escape(text)), h.end)
+}
+
+// mediaTypes are the types of members, by kind.
+var mediaTypes = map[kind][]string{
+	calendar: {"text/calendar", "application/calendar+xml", "application/calendar+json"},
+	contacts: {"text/vcard", "text/x-vcard", "text/directory", "application/vcard+xml", "application/vcard+json"},
+}
+
+// beginnings are how members begin, by kind. Text formats only: what we can't look into stays out.
+var beginnings = map[kind]string{calendar: "BEGIN:VCALENDAR", contacts: "BEGIN:VCARD"}
+
+// fits tells whether a member's media type and first bytes are those of a kind. Xandikos and DAViCal take a vCard into a
+// calendar. A missing media type says nothing.
+func fits(k kind, contentType string, beginning []byte) bool {
+	if contentType != "" {
+		media, params, err := mime.ParseMediaType(contentType)
+		if err != nil || !slices.Contains(mediaTypes[k], media) {
+			return false
+		}
+		if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") && !strings.EqualFold(c, "us-ascii") {
+			return false
+		}
+	}
+	text := bytes.TrimLeft(bytes.TrimPrefix(beginning, []byte("\ufeff")), " \t\r\n")
+	want := beginnings[k]
+	return len(text) >= len(want) && strings.EqualFold(string(text[:len(want)]), want)
+}

@@ -1,0 +1,260 @@
+package davproxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/authstore"
+	"postern/protocols"
+)
+
+// connKey finds the conn in a request's context.
+type connKey struct{}
+
+// conn is a client's connection, or a proxy's. Each request on it is verified; a login is told of once for each app password and
+// address, and its end when the connection ends.
+type conn struct {
+	id     string
+	server *Server
+	slot   *protocols.Slot
+
+	located sync.Once
+	tooMany error
+
+	mu     sync.Mutex // guards logins and leave
+	logins map[loginKey]*loginState
+	leave  func() // nil: it has not logged in
+}
+
+type loginKey struct {
+	password authstore.PasswordID
+	client   netip.Addr
+}
+
+// loginState is what is known of one login on a connection.
+type loginState struct {
+	facts   protocols.Facts
+	grant   authstore.Grant
+	backend string
+	began   time.Time
+	up      atomic.Int64
+	down    atomic.Int64
+	used    atomic.Int64          // when Used was told last, Unix time
+	reason  atomic.Pointer[error] // why a request was cut
+}
+
+const (
+	maxLogins = 256             // on one connection: a proxy's serves many
+	usedEvery = 5 * time.Minute // "last used" of a connection that goes on
+)
+
+// newConn takes a place for a connection; nil: there is none to close.
+func (s *Server) newConn(nc net.Conn) *conn {
+	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, logins: make(map[loginKey]*loginState)}
+	c.slot = s.o.Limits.Enter(func() {
+		if tc, ok := nc.(*tls.Conn); ok {
+			nc = tc.NetConn() // whose Close does not wait for the peer
+		}
+		if nc != nil {
+			nc.Close()
+		}
+	})
+	return c
+}
+
+// locate counts the connection for its client's network.
+func (c *conn) locate(f protocols.Facts) error {
+	c.located.Do(func() { c.tooMany = c.slot.Locate(f.Client.Addr()) })
+	return c.tooMany
+}
+
+// accept finds or makes the login of a confirmed session, and tells of it. The error says that there are too many sessions.
+func (c *conn) accept(ss *session, r *http.Request, t target, began time.Time) error {
+	login, first, err := c.loginOf(ss)
+	if err != nil {
+		return err
+	}
+	ss.login = login
+	if first {
+		login.backend = ss.backendOf(t)
+		ss.server.o.Observer.Login(protocols.LoginEvent{
+			Facts: ss.facts, Mechanism: "Basic", Grant: ss.grant, Backend: login.backend, App: appOf(r), Duration: time.Since(began),
+		})
+	}
+	now := time.Now().Unix()
+	if last := login.used.Load(); now-last >= int64(usedEvery/time.Second) && login.used.CompareAndSwap(last, now) {
+		ss.server.o.Verifier.Used(ss.grant, authstore.Use{Protocol: Protocol, App: appOf(r)})
+	}
+	return nil
+}
+
+func (c *conn) loginOf(ss *session) (login *loginState, first bool, err error) {
+	key := loginKey{ss.grant.Password, ss.facts.Client.Addr()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if login := c.logins[key]; login != nil {
+		return login, false, nil
+	}
+	if c.leave == nil {
+		if c.leave, err = c.server.o.Limits.EnterSession(); err != nil {
+			return nil, false, err
+		}
+		c.slot.Leave()
+	}
+	if len(c.logins) == maxLogins {
+		c.endAll("many logins on one connection")
+	}
+	login = &loginState{facts: ss.facts, grant: ss.grant, began: time.Now()}
+	c.logins[key] = login
+	return login, true, nil
+}
+
+// close tells the end of the connection's logins. It is called when the connection is closed; life is the context of all of them.
+func (c *conn) close(life context.Context) {
+	reason := "client closed"
+	if life.Err() != nil {
+		reason = "drained"
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slot.Leave()
+	c.endAll(reason)
+	if c.leave != nil {
+		c.leave()
+		c.leave = nil
+	}
+}
+
+// endAll is called with mu held; the observer does not block.
+func (c *conn) endAll(reason string) {
+	for key, login := range c.logins {
+		delete(c.logins, key)
+		e := protocols.EndEvent{
+			Facts: login.facts, Grant: login.grant, Backend: login.backend, Reason: reason, Duration: time.Since(login.began),
+			Up: login.up.Load(), Down: login.down.Load(),
+		}
+		if cause := login.reason.Load(); cause != nil {
+			e.Reason = (*cause).Error()
+		}
+		c.server.o.Observer.Ended(e)
+	}
+}
+
+// note keeps the cause that cut a request, other than that the client has gone.
+func (l *loginState) note(cause error) {
+	if cause != nil && cause != context.Canceled {
+		l.reason.Store(&cause)
+	}
+}
+
+// backendOf names the backend that a request will be led to; empty: none.
+func (ss *session) backendOf(t target) string {
+	if t.kind == unknown {
+		return ""
+	}
+	r, err := ss.server.o.Router.Route(ss.ctx, t.kind.String(), ss.grant)
+	if err != nil {
+		return ""
+	}
+	return r.Backend
+}
+
+// longAgo as a deadline wakes whoever reads or writes.
+var longAgo = time.Unix(1, 0)
+
+// deadlines is the one place that moves a request's deadlines. Each read and write of a body has one, and waiting for the
+// backend has none: on HTTP/2 a deadline ends the stream even while nobody writes.
+type deadlines struct {
+	mu   sync.Mutex // guards over
+	ctl  *http.ResponseController
+	over bool // the request has ended, or was cut: nobody may move them any more
+}
+
+func (d *deadlines) set(move func(time.Time) error, until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over {
+		move(until) // a server without deadlines has none
+	}
+}
+
+func (d *deadlines) read(until time.Time)  { d.set(d.ctl.SetReadDeadline, until) }
+func (d *deadlines) write(until time.Time) { d.set(d.ctl.SetWriteDeadline, until) }
+
+// cut wakes whoever reads from or writes to the client.
+func (d *deadlines) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over {
+		d.over = true
+		d.ctl.SetReadDeadline(longAgo)
+		d.ctl.SetWriteDeadline(longAgo)
+	}
+}
+
+// leave is called when the handler returns: the connection may serve another request then.
+func (d *deadlines) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+}
+
+// writer is the way to the client.
+type writer struct {
+	http.ResponseWriter
+	deadlines *deadlines
+	begun     bool          // the header was sent
+	down      *atomic.Int64 // counts bytes; nil: nobody does
+}
+
+func newWriter(rw http.ResponseWriter) *writer {
+	w := &writer{ResponseWriter: rw, deadlines: &deadlines{ctl: http.NewResponseController(rw)}}
+	w.deadlines.write(time.Time{}) // the last request's stands on HTTP/1.1
+	return w
+}
+
+func (w *writer) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	w.begun = true
+	w.deadlines.write(time.Now().Add(stallTime))
+	n, err := w.ResponseWriter.Write(b)
+	w.deadlines.write(time.Time{})
+	if w.down != nil {
+		w.down.Add(int64(n))
+	}
+	return n, err
+}
+
+// finish gives the last bytes, which net/http sends after the handler, their time.
+func (w *writer) finish() {
+	w.deadlines.write(time.Now().Add(stallTime))
+	w.deadlines.leave()
+}
+
+// body reads a request's body. It may be read on after the handler has returned, by the transport, and then gets an error.
+type body struct {
+	io.ReadCloser
+	deadlines *deadlines
+	up        *atomic.Int64
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.deadlines.read(time.Now().Add(stallTime))
+	n, err := b.ReadCloser.Read(p)
+	b.deadlines.read(time.Time{}) // or net/http's look-out for a client that goes would end the request
+	b.up.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,348 @@
+package davproxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// maxUndecided bounds what is held of one response before it is known whether it may pass, in bytes.
+const maxUndecided = 256 << 10
+
+// filter passes a backend's XML to the client, byte for byte, but for what the client must not see and for hrefs, which are
+// rewritten. It holds one token and one undecided response, whatever the length of the document. It fails closed: an error of
+// copy means that the document must not be ended cleanly.
+type filter struct {
+	m        *mount
+	at       target                                // what was asked
+	also     target                                // the destination of COPY and MOVE
+	readOnly bool                                  // hide what the scopes do not allow
+	kindOf   func(collection target) (kind, error) // for lists that do not say it
+	lost     []string                              // hrefs as the client wrote them, to be told as not there
+
+	out      io.Writer
+	tokens   *tokenizer
+	skipping int  // depth of the element that is left out, with all it holds; 0: none
+	opaque   int  // depth of calendar-data or address-data; 0: none
+	begun    bool // opaque: its text has begun
+	foreign  bool // opaque: its text is of another kind, and left out
+	response *response
+}
+
+// response is one DAV:response that is being read.
+type response struct {
+	held    bytes.Buffer
+	state   responseState
+	target  target // of its first href
+	located bool
+	typed   bool // it has a resourcetype that says something
+	kind    kind
+	mixed   bool // both kinds at once
+}
+
+type responseState uint8
+
+const (
+	undecided responseState = iota
+	passing
+	dropping
+)
+
+// Errors of documents that are not passed on.
+var (
+	errRoot      = errors.New("the XML is no answer to this request")
+	errUndecided = errors.New("a response is too long to be judged")
+)
+
+// answerRoots are what a backend's XML may be.
+var answerRoots = map[name]bool{
+	{nsDAV, "multistatus"}: true, {nsDAV, "error"}: true, {nsDAV, "mkcol-response"}: true, {nsCalDAV, "mkcalendar-response"}: true,
+	{nsDAV, "mkcalendar-response"}: true, // Xandikos
+}
+
+// hidden are properties that lead out of the account's own collections, or tell what is not for apps.
+var hidden = map[name]bool{
+	{nsDAV, "acl"}:                                   true,
+	{nsDAV, "acl-restrictions"}:                      true,
+	{nsDAV, "alternate-URI-set"}:                     true,
+	{nsDAV, "group-member-set"}:                      true,
+	{nsDAV, "group-membership"}:                      true,
+	{nsDAV, "inherited-acl-set"}:                     true,
+	{nsDAV, "lockdiscovery"}:                         true,
+	{nsDAV, "principal-collection-set"}:              true,
+	{nsDAV, "supported-privilege-set"}:               true,
+	{nsDAV, "supportedlock"}:                         true,
+	{nsCalendar, "allowed-sharing-modes"}:            true,
+	{nsCalendar, "calendar-proxy-read-for"}:          true,
+	{nsCalendar, "calendar-proxy-write-for"}:         true,
+	{nsCalendar, "dropbox-home-URL"}:                 true,
+	{nsCalendar, "email-address-set"}:                true,
+	{nsCalendar, "invite"}:                           true,
+	{nsCalendar, "notification-URL"}:                 true,
+	{nsCalendar, "pre-publish-url"}:                  true,
+	{nsCalendar, "publish-url"}:                      true,
+	{nsCalendar, "push-transports"}:                  true,
+	{nsCalendar, "pushkey"}:                          true,
+	{"https://bitfire.at/webdav-push", "topic"}:      true,
+	{"https://bitfire.at/webdav-push", "transports"}: true,
+}
+
+// contents are the properties that hold members themselves, by the kind they belong to.
+var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, "address-data"}: contacts}
+
+// copy passes a document from r to w.
+func (f *filter) copy(w io.Writer, r io.Reader) error {
+	f.out, f.tokens = w, newTokenizer(r)
+	if err := f.put([]byte(xmlHeader)); err != nil {
+		return err
+	}
+	for {
+		tok, err := f.tokens.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = f.pass(tok)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (f *filter) pass(tok token) error {
+	switch tok.kind {
+	case startToken:
+		return f.start(tok)
+	case endToken:
+		return f.end(tok)
+	}
+	if f.opaque == f.tokens.depth() && !f.begun {
+		f.begun = len(bytes.TrimSpace(tok.text)) > 0
+		f.foreign = f.begun && !fits(f.at.kind, "", tok.text)
+	}
+	if f.opaque > 0 && f.foreign {
+		return nil
+	}
+	return f.put(tok.raw)
+}
+
+// put writes where the bytes belong now: nowhere, to what is held, or out.
+func (f *filter) put(b []byte) error {
+	r := f.response
+	switch {
+	case f.skipping > 0, r != nil && r.state == dropping:
+		return nil
+	case r != nil && r.state == undecided:
+		if r.held.Len()+len(b) > maxUndecided {
+			return errUndecided
+		}
+		r.held.Write(b)
+		return nil
+	}
+	_, err := f.out.Write(b)
+	return err
+}
+
+func (f *filter) start(tok token) error {
+	depth := f.tokens.depth()
+	if f.skipping > 0 || f.opaque > 0 {
+		return f.put(tok.raw)
+	}
+	switch {
+	case depth == 1:
+		return f.root(tok)
+	case depth == 2 && tok.name == (name{nsDAV, "response"}):
+		f.response = &response{}
+	case tok.name == (name{nsDAV, "href"}):
+		return f.href(tok)
+	case f.isProperty():
+		return f.property(tok, depth)
+	case f.tokens.parent(1) == (name{nsDAV, "resourcetype"}):
+		f.resourceType(tok, depth)
+	}
+	return f.put(tok.raw)
+}
+
+// root judges the document; an empty root may have to take what is lost.
+func (f *filter) root(tok token) error {
+	if !answerRoots[tok.name] {
+		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
+	}
+	if tok.empty && len(f.lost) > 0 {
+		return errRoot // nobody answers a question for members so
+	}
+	return f.put(tok.raw)
+}
+
+// isProperty tells whether the element that just began is a property.
+func (f *filter) isProperty() bool {
+	return f.tokens.parent(1) == (name{nsDAV, "prop"}) && f.tokens.parent(2) == (name{nsDAV, "propstat"})
+}
+
+func (f *filter) property(tok token, depth int) error {
+	k, isContent := contents[tok.name]
+	switch {
+	case hidden[tok.name], isContent && k != f.at.kind:
+		f.skipping = depth
+	case isContent:
+		f.opaque, f.begun, f.foreign = depth, false, false
+	case f.readOnly && tok.name == (name{nsDAV, "current-user-privilege-set"}) && !tok.empty:
+		err := f.put(append(bytes.Clone(tok.raw), `<privilege xmlns="DAV:"><read/></privilege>`...))
+		f.skipping = depth
+		return err
+	}
+	return f.put(tok.raw)
+}
+
+// resourceType notes the kind of what a response is about. In a tree that holds both kinds the home is the principal too, which
+// would lead clients astray: here it is not.
+func (f *filter) resourceType(tok token, depth int) {
+	if tok.name == (name{nsDAV, "principal"}) {
+		f.skipping = depth
+	}
+	r := f.response
+	if r == nil {
+		return
+	}
+	r.typed = true
+	if k := kindOfType(tok.name); k != unknown {
+		r.mixed = r.mixed || r.kind != unknown && r.kind != k
+		r.kind = k
+	}
+}
+
+func (f *filter) end(tok token) error {
+	depth := f.tokens.depth() + 1 // of the element that just ended
+	switch {
+	case f.skipping == depth && f.cutInside(tok):
+		f.skipping = 0
+		return f.put(tok.raw)
+	case f.skipping == depth:
+		f.skipping = 0
+		return nil
+	case f.skipping > 0:
+		return nil
+	case f.opaque == depth:
+		f.opaque = 0
+	case depth == 2 && f.response != nil:
+		return f.endResponse(tok)
+	case depth == 1:
+		for _, href := range f.lost {
+			if err := f.put(notThereResponse(href)); err != nil {
+				return err
+			}
+		}
+	}
+	return f.put(tok.raw)
+}
+
+// cutInside tells whether of the element that just ended only the content was left out.
+func (f *filter) cutInside(tok token) bool {
+	return tok.name == (name{nsDAV, "current-user-privilege-set"}) && !hidden[tok.name]
+}
+
+func notThereResponse(href string) []byte {
+	return []byte(`<response xmlns="DAV:"><href>` + escape(href) + `</href><status>HTTP/1.1 404 Not Found</status></response>`)
+}
+
+func (f *filter) endResponse(tok token) error {
+	if err := f.decide(true); err != nil {
+		return err
+	}
+	err := f.put(tok.raw)
+	f.response = nil
+	return err
+}
+
+// decide judges a response as soon as it can be judged, at its end at the latest.
+func (f *filter) decide(atEnd bool) error {
+	r := f.response
+	if r.state != undecided {
+		return nil
+	}
+	switch {
+	case !r.located:
+		if atEnd {
+			r.state = dropping
+		}
+		return nil
+	case !f.asked(r.target):
+		r.state = dropping
+		return nil
+	case f.at.place == home && r.target.place == collection:
+		if !atEnd {
+			return nil
+		}
+		if !r.typed {
+			k, err := f.kindOf(r.target)
+			if err != nil && !errors.Is(err, errNoCollection) {
+				return err
+			}
+			r.kind = k
+		}
+		if r.kind != f.at.kind || r.mixed {
+			r.state = dropping
+			return nil
+		}
+	}
+	r.state = passing
+	_, err := f.out.Write(r.held.Bytes())
+	r.held = bytes.Buffer{}
+	return err
+}
+
+// asked tells whether a request for f.at may be answered with a response about t.
+func (f *filter) asked(t target) bool {
+	if f.at.place == home {
+		return t.place == home || t.place == collection
+	}
+	return t.place != home && (t.in(f.at) || f.also.place != nowhere && t.in(f.also))
+}
+
+func (f *filter) href(start token) error {
+	inProperty := f.tokens.parent(1)
+	h, err := readHref(f.tokens, start)
+	if err != nil {
+		return err
+	}
+	r := f.response
+	if inProperty != (name{nsDAV, "response"}) || f.tokens.depth() != 2 || r == nil {
+		if mapped, ok := f.mapped(inProperty, h.text); ok {
+			return f.put(h.with(mapped))
+		}
+		return nil
+	}
+	t, ok := f.m.outward(h.text)
+	if !r.located {
+		r.located, r.target = true, t // nowhere, if it isn't ours
+	}
+	if !ok || !f.asked(t) {
+		return f.decide(false)
+	}
+	if err := f.put(h.with(t.path())); err != nil {
+		return err
+	}
+	return f.decide(false)
+}
+
+// mapped says what an href inside a property becomes: nothing, if it leads elsewhere.
+func (f *filter) mapped(property name, text string) (string, bool) {
+	own := target{place: principal, id: f.m.id}
+	switch property {
+	case name{nsDAV, "current-user-principal"}, name{nsDAV, "principal-URL"}:
+		return own.path(), true
+	case name{nsDAV, "owner"}:
+		return own.path(), f.m.isPrincipal(text)
+	case name{nsCalDAV, "calendar-home-set"}:
+		return target{place: home, kind: calendar, id: f.m.id}.path(), true
+	case name{nsCardDAV, "addressbook-home-set"}:
+		return target{place: home, kind: contacts, id: f.m.id}.path(), true
+	}
+	t, ok := f.m.outward(text)
+	if !ok || t.place != home && t.collection != f.at.collection && f.at.place != home {
+		return "", false
+	}
+	return t.path(), true
+}

@@ -1,0 +1,146 @@
+package davproxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"postern/authstore"
+	"postern/protocols"
+)
+
+// maxBasic bounds what is read of an Authorization header, in bytes.
+const maxBasic = 2048
+
+// Errors of credentials.
+var (
+	errNoCredentials  = errors.New("no credentials that can be read")
+	errTwoCredentials = errors.New("two Authorization headers")
+)
+
+// credentials reads the header Authorization. The caller clears the secret.
+func credentials(h http.Header) (login string, secret []byte, err error) {
+	values := h["Authorization"]
+	if len(values) > 1 { // net/http would take the first, a backend maybe the last
+		return "", nil, errTwoCredentials
+	}
+	if len(values) == 0 || len(values[0]) > maxBasic {
+		return "", nil, errNoCredentials
+	}
+	scheme, encoded, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", nil, errNoCredentials
+	}
+	plain, err := base64.StdEncoding.DecodeString(strings.Trim(encoded, " "))
+	if err != nil {
+		return "", nil, errNoCredentials
+	}
+	defer clear(plain)
+	id, typed, found := bytes.Cut(plain, []byte(":"))
+	if !found {
+		return "", nil, errNoCredentials
+	}
+	return utf8Of(id), bytes.Clone(typed), nil
+}
+
+// utf8Of reads a name as Latin-1 if it isn't UTF-8: older clients send it so, whatever the challenge says.
+func utf8Of(name []byte) string {
+	if utf8.Valid(name) {
+		return string(name)
+	}
+	runes := make([]rune, len(name))
+	for i, b := range name {
+		runes[i] = rune(b)
+	}
+	return string(runes)
+}
+
+// login checks a request's credentials. An answer with a status ends the request.
+func (s *Server) login(r *http.Request, f protocols.Facts) (authstore.Grant, answer) {
+	login, secret, err := credentials(r.Header)
+	switch err {
+	case errTwoCredentials:
+		return authstore.Grant{}, badRequest
+	case errNoCredentials: // the first request of most clients; no attempt, so nothing is told of it
+		return authstore.Grant{}, unauthenticated
+	}
+	defer clear(secret)
+	began := time.Now()
+	g, err := s.o.Verifier.Verify(r.Context(), authstore.Attempt{
+		Protocol: Protocol, Mechanism: "Basic", Login: login, Secret: secret, Client: f.Client.Addr(),
+	})
+	if err != nil {
+		s.tell(r, f, err, began)
+		return authstore.Grant{}, refused(err)
+	}
+	return g, answer{}
+}
+
+// tell tells of a login that was refused.
+func (s *Server) tell(r *http.Request, f protocols.Facts, err error, began time.Time) {
+	s.o.Observer.Login(protocols.LoginEvent{Facts: f, Mechanism: "Basic", App: appOf(r), Err: err, Duration: time.Since(began)})
+}
+
+// appOf is the client's name as it gave it, cut short.
+func appOf(r *http.Request) string {
+	app := strings.ToValidUTF8(r.UserAgent(), "?")
+	if len(app) > maxApp {
+		app = strings.ToValidUTF8(app[:maxApp], "")
+	}
+	return app
+}
+
+const maxApp = 100
+
+// clientOf is the client's address. Only proxies that we trust may name another one; what stands before the first address that
+// is none of them, seen from our end, was written by somebody else.
+func (s *Server) clientOf(r *http.Request) netip.AddrPort {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	client := netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
+	if !s.trusts(client.Addr()) {
+		return client
+	}
+	told := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, field := range slices.Backward(told) {
+		a, err := netip.ParseAddr(strings.TrimSpace(field))
+		if err != nil {
+			break
+		}
+		client = netip.AddrPortFrom(a.Unmap().WithZone(""), 0)
+		if !s.trusts(client.Addr()) {
+			break
+		}
+	}
+	return client
+}
+
+func (s *Server) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(s.o.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// session is one request of a verified client. Its context ends when the grant does.
+type session struct {
+	server *Server
+	ctx    context.Context
+	grant  authstore.Grant
+	facts  protocols.Facts
+	login  *loginState
+}
+
+// confirm is to be called right before anything that the grant allows is done.
+func (ss *session) confirm() error {
+	if err := context.Cause(ss.ctx); err != nil {
+		return err
+	}
+	return ss.server.o.Verifier.Confirm(ss.ctx, ss.grant)
+}

@@ -1,0 +1,538 @@
+package davproxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"postern/protocols"
+)
+
+// passedIn are the client's headers that a backend gets, besides those that are made here. All others stay out: Authorization,
+// everything with a name of its own (WSGI reads X_Remote_User as X-Remote-User), what Connection names, Range (a part of an
+// item can't be judged), Accept-Encoding (nor what is compressed).
+var passedIn = []string{
+	"Accept", "Accept-Language", "If-Match", "If-Modified-Since", "If-None-Match", "If-Schedule-Tag-Match",
+	"If-Unmodified-Since", "Overwrite", "Prefer", "Brief", "Schedule-Reply", "Caldav-Timezones", "User-Agent",
+}
+
+// single are headers that mean nothing when they stand twice.
+var single = []string{"Content-Type", "Depth", "Destination", "If", "Overwrite"}
+
+// passedOut are a backend's headers that the client gets. What bodies need is set here.
+var passedOut = []string{"Etag", "Last-Modified", "Schedule-Tag", "Preference-Applied", "Content-Language"}
+
+// exchange is one request on its way to a backend and back.
+type exchange struct {
+	*session
+	w      *writer
+	r      *http.Request
+	m      *mount
+	at     target
+	to     target // COPY and MOVE: the destination
+	access access
+	doc    *document // nil: the body is no XML
+	header http.Header
+	body   io.Reader // nil: none
+	length int64     // -1: unknown
+}
+
+// forward leads a request to the backend, if what it is about is of the mount's kind.
+func (ss *session) forward(w *writer, r *http.Request, t target, a access) answer {
+	m, err := ss.mountOf(t.kind)
+	switch {
+	case errors.Is(err, protocols.ErrNoRoute) && t.place == home:
+		return ss.serve(w, r, t, a)
+	case errors.Is(err, protocols.ErrNoRoute):
+		return notThere
+	case err != nil:
+		return ss.failed(t.kind.String(), err)
+	}
+	x := &exchange{session: ss, w: w, r: r, m: m, at: t, access: a}
+	for _, prepare := range []func() answer{x.checkKind, x.makeHeader, x.destination, x.takeBody} {
+		if refusal := prepare(); refusal.status != 0 {
+			return refusal
+		}
+	}
+	resp, err := x.send()
+	if err != nil {
+		return ss.failed(m.route.Backend, err)
+	}
+	defer discard(resp)
+	return x.relay(resp)
+}
+
+// failed answers an error on the way to a backend, and logs it.
+func (ss *session) failed(backend string, err error) answer {
+	if e, ok := errors.AsType[*endedError](err); ok {
+		return refused(e.cause)
+	}
+	if ss.ctx.Err() == nil {
+		ss.server.o.Log.Warn("backend", "conn", ss.facts.Conn, "proto", Protocol, "account", ss.grant.Account, "backend", backend, "err", err)
+	}
+	return unavailable
+}
+
+// makesCollection tells whether a method's target is not there yet.
+func makesCollection(method string) bool { return method == "MKCOL" || method == "MKCALENDAR" }
+
+// checkKind keeps contacts out of the calendars' mount and the other way round, whatever the path says.
+func (x *exchange) checkKind() answer {
+	if x.at.place == home || makesCollection(x.r.Method) {
+		return answer{}
+	}
+	return x.sameKind(x.at)
+}
+
+func (x *exchange) sameKind(t target) answer {
+	k, err := x.server.kinds.of(x.session, x.m, t)
+	switch {
+	case errors.Is(err, errNoCollection):
+		return notThere
+	case err != nil:
+		return x.failed(x.m.route.Backend, err)
+	case k != t.kind:
+		return notThere
+	}
+	return answer{}
+}
+
+// makeHeader makes the backend's header from the client's.
+func (x *exchange) makeHeader() answer {
+	from := x.r.Header
+	for _, name := range single {
+		if len(from[name]) > 1 {
+			return badRequest
+		}
+	}
+	if e := from.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return wrongEncoding
+	}
+	x.header = http.Header{"Accept-Encoding": {"identity"}}
+	for _, name := range passedIn {
+		if values := from[name]; len(values) > 0 {
+			x.header.Set(name, strings.Join(values, ", "))
+		}
+	}
+	if _, ok := x.header["User-Agent"]; !ok {
+		x.header.Set("User-Agent", "") // or net/http would name itself
+	}
+	depth, ok := depthOf(x.r.Method, from.Get("Depth"))
+	if !ok {
+		return badRequest
+	}
+	if depth != "" {
+		x.header.Set("Depth", depth)
+	}
+	if condition := from.Get("If"); condition != "" {
+		mapped, ok := mapIf(condition, x.inward)
+		if !ok {
+			return badRequest
+		}
+		x.header.Set("If", mapped)
+	}
+	return answer{}
+}
+
+// inward maps a client's href to the backend's, if it lies in the collection that the request is about.
+func (x *exchange) inward(href string) (string, bool) {
+	t, err := locate(href, x.r.Host)
+	if err != nil || !t.in(x.at) || t.place != x.at.place && t.place != member {
+		return "", false
+	}
+	return x.m.inward(t), true
+}
+
+// destination judges where COPY and MOVE lead: a place in the same mount, and no collection of another kind in between.
+func (x *exchange) destination() answer {
+	if x.r.Method != "COPY" && x.r.Method != "MOVE" {
+		return answer{}
+	}
+	to, err := locate(x.r.Header.Get("Destination"), x.r.Host)
+	if err != nil {
+		return badRequest
+	}
+	if !destined(x.at, to) {
+		return wrongPlace
+	}
+	x.to = to
+	x.header.Set("Destination", base(x.m.route)+x.m.inward(to))
+	k, err := x.server.kinds.of(x.session, x.m, to)
+	switch {
+	case errors.Is(err, errNoCollection) && to.place == collection:
+		return answer{}
+	case errors.Is(err, errNoCollection):
+		return answer{status: http.StatusConflict, text: "There is no such collection."} // RFC 4918 section 9.8.5
+	case err != nil:
+		return x.failed(x.m.route.Backend, err)
+	case k != to.kind:
+		return wrongPlace
+	}
+	return answer{}
+}
+
+// mapIf rewrites the URLs of a header If (RFC 4918 section 10.4). Those inside parentheses are state tokens and stay.
+func mapIf(condition string, inward func(string) (string, bool)) (string, bool) {
+	var b strings.Builder
+	inList, quoted := false, false
+	for i := 0; i < len(condition); i++ {
+		c := condition[i]
+		switch {
+		case quoted:
+			quoted = c != '"'
+		case c == '"':
+			quoted = true
+		case c == '(' || c == ')':
+			if inList == (c == '(') {
+				return "", false
+			}
+			inList = c == '('
+		case c == '<' && !inList:
+			end := strings.IndexByte(condition[i:], '>')
+			if end < 0 {
+				return "", false
+			}
+			mapped, ok := inward(condition[i+1 : i+end])
+			if !ok {
+				return "", false
+			}
+			b.WriteString("<" + mapped + ">")
+			i += end
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), !inList && !quoted
+}
+
+// takeBody judges the body before the first byte of it goes to the backend.
+func (x *exchange) takeBody() answer {
+	switch x.r.Method {
+	case "PUT":
+		return x.takeItem()
+	case "GET", "HEAD", "DELETE", "COPY", "MOVE":
+		return answer{} // these have none; what a client sends is left unread
+	}
+	text, refusal := x.readAll(x.w, x.r, maxBuffer)
+	if refusal.status != 0 {
+		return refusal
+	}
+	doc, err := parse(text, x.inward)
+	if err != nil {
+		return badRequest
+	}
+	if refusal := doc.check(x.r.Method, x.at.kind); refusal.status != 0 {
+		return refusal
+	}
+	if doc.isMultiget() && len(doc.hrefs) == 0 {
+		return x.allLost(doc)
+	}
+	x.doc = doc
+	x.setBody(doc.bytes, xmlType)
+	return answer{}
+}
+
+// allLost answers a multiget of nothing that is there; answered tells the caller so.
+func (x *exchange) allLost(doc *document) answer {
+	var b strings.Builder
+	for _, href := range doc.lost {
+		b.Write(notThereResponse(href))
+	}
+	multistatus(x.w, b.String())
+	return done
+}
+
+// done says that the answer has been written.
+var done = answer{status: -1}
+
+// setBody sends bytes that are here with their length.
+func (x *exchange) setBody(text []byte, contentType string) {
+	if len(text) == 0 {
+		return
+	}
+	x.body, x.length = bytes.NewReader(text), int64(len(text))
+	x.header.Set("Content-Type", contentType)
+}
+
+// takeItem judges an event or card by its first bytes and lets the rest stream. A body of unknown length is sent with its length
+// if it is short: WSGI servers take no chunks.
+func (x *exchange) takeItem() answer {
+	if x.r.ContentLength > maxBody {
+		return tooLarge
+	}
+	from := &body{http.MaxBytesReader(x.w, x.r.Body, maxBody), x.w.deadlines, &x.login.up}
+	in := bufio.NewReaderSize(from, 4<<10)
+	beginning, err := in.Peek(sniffed)
+	if err != nil && err != io.EOF {
+		return unread(err)
+	}
+	contentType := x.r.Header.Get("Content-Type")
+	if media, _, _ := mime.ParseMediaType(contentType); media == "application/octet-stream" || media == "text/plain" {
+		contentType = "" // what curl and scripts say when they say nothing
+	}
+	if !fits(x.at.kind, contentType, beginning) {
+		if x.at.kind == calendar {
+			return notCalendar
+		}
+		return notCard
+	}
+	if contentType == "" {
+		contentType = mediaTypes[x.at.kind][0] + "; charset=utf-8"
+	}
+	x.header.Set("Content-Type", contentType)
+	if x.r.ContentLength >= 0 {
+		x.body, x.length = in, x.r.ContentLength
+		return answer{}
+	}
+	head, err := io.ReadAll(io.LimitReader(in, maxBuffer))
+	switch {
+	case err != nil:
+		return unread(err)
+	case len(head) < maxBuffer:
+		x.setBody(head, contentType)
+	default:
+		x.body, x.length = io.MultiReader(bytes.NewReader(head), in), -1
+	}
+	return answer{}
+}
+
+// readAll reads a short body whole.
+func (ss *session) readAll(w *writer, r *http.Request, limit int64) ([]byte, answer) {
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	text, err := io.ReadAll(&body{http.MaxBytesReader(w, r.Body, limit), w.deadlines, &ss.login.up})
+	if err != nil {
+		return nil, unread(err)
+	}
+	return text, answer{}
+}
+
+// unread answers a body that could not be read.
+func unread(err error) answer {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge
+	}
+	return badRequest
+}
+
+// send sends the request, and forgets what it may change.
+func (x *exchange) send() (*http.Response, error) {
+	req, err := x.m.request(x.ctx, x.r.Method, x.m.inward(x.at), x.body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = x.header
+	if x.body != nil {
+		req.ContentLength = x.length
+	}
+	switch x.r.Method {
+	case "MKCOL", "MKCALENDAR", "DELETE", "COPY", "MOVE", "PROPPATCH":
+		x.forget()
+		defer x.forget() // who looked in the meantime may have seen it as it was
+	}
+	return x.do(x.m.route, req)
+}
+
+func (x *exchange) forget() {
+	x.server.kinds.forget(x.m, x.at)
+	if x.to.place != nowhere {
+		x.server.kinds.forget(x.m, x.to)
+	}
+}
+
+// relay tells the client what the backend answered.
+func (x *exchange) relay(resp *http.Response) answer {
+	status, instead := statusOf(resp.StatusCode)
+	if status == 0 {
+		x.server.o.Log.Warn("backend", "conn", x.facts.Conn, "proto", Protocol, "account", x.grant.Account, "backend", x.m.route.Backend, "err", resp.Status)
+		return instead
+	}
+	h := x.w.Header()
+	for _, name := range passedOut {
+		if v := resp.Header.Get(name); v != "" {
+			h.Set(name, v)
+		}
+	}
+	located := x.mapLocation(resp, "Location")
+	x.mapLocation(resp, "Content-Location")
+	switch {
+	case status == http.StatusMultiStatus:
+		return x.relayXML(status, resp)
+	case status == http.StatusNotModified:
+		return x.empty(status)
+	case status >= 400:
+		return x.relayError(status, resp)
+	case status >= 300 && !located, status == http.StatusPartialContent:
+		return x.unusable()
+	case status >= 300:
+		return x.empty(status)
+	}
+	switch x.r.Method {
+	case "GET", "HEAD":
+		return x.relayItem(resp)
+	case "REPORT":
+		if x.doc.root == (name{nsCalDAV, "free-busy-query"}) {
+			return x.relayItem(resp)
+		}
+		return x.unusable()
+	case "PROPFIND", "PROPPATCH":
+		return x.unusable()
+	}
+	if makesCollection(x.r.Method) && x.relayShort(status, resp) {
+		return answer{}
+	}
+	return x.empty(status)
+}
+
+// mapLocation passes on a URL that lies in the mount.
+func (x *exchange) mapLocation(resp *http.Response, name string) bool {
+	t, ok := x.m.outward(resp.Header.Get(name))
+	if ok {
+		x.w.Header().Set(name, t.path())
+	}
+	return ok
+}
+
+func (x *exchange) empty(status int) answer {
+	if status != http.StatusNotModified && status != http.StatusNoContent {
+		x.w.Header().Set("Content-Length", "0")
+	}
+	x.w.WriteHeader(status)
+	return answer{}
+}
+
+// relayItem passes on an event or card, if it is one, untouched: its ETag stays true. No browser shows it as a page.
+func (x *exchange) relayItem(resp *http.Response) answer {
+	contentType := resp.Header.Get("Content-Type")
+	in := bufio.NewReaderSize(resp.Body, 32<<10)
+	var beginning []byte
+	if x.r.Method == "HEAD" {
+		beginning = []byte(beginnings[x.at.kind]) // there is none to look at
+	} else {
+		var err error
+		if beginning, err = in.Peek(sniffed); err != nil && err != io.EOF {
+			return x.failed(x.m.route.Backend, err)
+		}
+	}
+	if contentType == "" || resp.Header.Get("Content-Encoding") != "" || !fits(x.at.kind, contentType, beginning) {
+		x.clear()
+		return notThere
+	}
+	h := x.w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Disposition", "attachment")
+	if resp.ContentLength >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	x.w.WriteHeader(http.StatusOK)
+	if _, err := io.Copy(onlyWriter{x.w}, in); err != nil {
+		panic(http.ErrAbortHandler) // never end cleanly what is not whole
+	}
+	return answer{}
+}
+
+// onlyWriter hides ReadFrom, which would write without deadlines.
+type onlyWriter struct{ io.Writer }
+
+// clear takes back the headers that describe what is not told.
+func (x *exchange) clear() {
+	for _, name := range append(slices.Clone(passedOut), "Location", "Content-Location") {
+		x.w.Header().Del(name)
+	}
+}
+
+// unusable answers what the backend should not have said.
+func (x *exchange) unusable() answer {
+	x.clear()
+	return badGateway
+}
+
+// relayXML filters the backend's XML. The header goes with the first 32 KiB, so that a bad short answer can still become another.
+func (x *exchange) relayXML(status int, resp *http.Response) answer {
+	if !isXML(resp.Header) {
+		return x.unusable()
+	}
+	x.w.Header().Set("Content-Type", xmlType)
+	out := bufio.NewWriterSize(&statusWriter{x.w, status}, 32<<10)
+	err := x.filter().copy(out, resp.Body)
+	switch {
+	case err != nil && x.w.begun:
+		panic(http.ErrAbortHandler) // never end cleanly what is not whole
+	case err != nil:
+		x.failed(x.m.route.Backend, err) // for the log
+		return x.unusable()
+	case !x.w.begun:
+		x.w.Header().Set("Content-Length", strconv.Itoa(out.Buffered()))
+	}
+	out.Flush() // who does not take it has gone
+	return answer{}
+}
+
+// statusWriter sends the status with the first bytes.
+type statusWriter struct {
+	w      *writer
+	status int
+}
+
+func (s *statusWriter) Write(b []byte) (int, error) {
+	if !s.w.begun {
+		s.w.WriteHeader(s.status)
+	}
+	return s.w.Write(b)
+}
+
+func (x *exchange) filter() *filter {
+	f := &filter{
+		m: x.m, at: x.at, also: x.to, readOnly: x.access != writeAccess,
+		kindOf: func(t target) (kind, error) { return x.server.kinds.of(x.session, x.m, t) },
+	}
+	if x.doc != nil {
+		f.lost = x.doc.lost
+	}
+	return f
+}
+
+// maxShort bounds XML that is told as a whole or not at all, in bytes.
+const maxShort = 64 << 10
+
+// relayError passes on what the backend's error says for programs (DAV:valid-sync-token makes a client start over); a page for
+// people is replaced.
+func (x *exchange) relayError(status int, resp *http.Response) answer {
+	if status == http.StatusMethodNotAllowed {
+		x.w.Header().Set("Allow", allowed(x.at, x.access))
+	}
+	if x.r.Method != "HEAD" && x.relayShort(status, resp) {
+		return answer{}
+	}
+	return answer{status: status, text: http.StatusText(status)}
+}
+
+// relayShort passes on a short XML answer, if it can be told.
+func (x *exchange) relayShort(status int, resp *http.Response) bool {
+	var text bytes.Buffer
+	if !isXML(resp.Header) || x.filter().copy(&text, io.LimitReader(resp.Body, maxShort)) != nil {
+		return false
+	}
+	x.w.Header().Set("Content-Type", xmlType)
+	x.w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
+	x.w.WriteHeader(status)
+	x.w.Write(text.Bytes()) // who does not take it has gone
+	return true
+}
+
+// isXML tells whether a body is XML in UTF-8.
+func isXML(h http.Header) bool {
+	media, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || media != "application/xml" && media != "text/xml" || h.Get("Content-Encoding") != "" {
+		return false
+	}
+	charset := params["charset"]
+	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "us-ascii")
+}

@@ -1,0 +1,233 @@
+// Package davproxy is the CalDAV and CardDAV front door: app passwords checked on every request, one namespace of its own in
+// front of backends with any other, scopes applied by method, by path and by what a collection holds. It stores nothing and parses
+// XML only to keep people to their own. The gateway builds a Server and hands it listeners.
+package davproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"postern/protocols"
+)
+
+// Protocol is the front door's name in configuration, logs and metrics.
+const Protocol = "dav"
+
+// Bounds of clients' connections. Bodies have no bound in time but in progress: see deadlines.
+const (
+	headerTime     = 10 * time.Second // for a request's header, and for TLS
+	keepTime       = 120 * time.Second
+	stallTime      = 60 * time.Second // for one read or write of a body
+	maxClientBytes = 32 << 10         // of a request's header
+	maxStreams     = 64               // at once on an HTTP/2 connection
+)
+
+// Options are a Server's parts.
+type Options struct {
+	Verifier protocols.Verifier
+	Sessions protocols.Sessions
+	Router   protocols.Router // asked for "calendar" and "contacts"
+	Observer protocols.Observer
+	Limits   *protocols.Limits // nil: one of its own
+	Log      *slog.Logger      // nil: the default one
+
+	// TLS is for Serve; nil: plain text, or a listener that does TLS itself. Its NextProtos are set here.
+	TLS *tls.Config
+	// TrustedProxies are HTTP proxies whose X-Forwarded-For names the client. They must pass on Host.
+	TrustedProxies []netip.Prefix
+	// BackendTimeout is how long a backend may take to begin its answer; zero: a minute.
+	BackendTimeout time.Duration
+	// Panicked is told of each defect of ours that ended a request; nil: nobody.
+	Panicked func(protocol string)
+}
+
+// Server answers DAV requests. Goroutines may share it.
+type Server struct {
+	o     Options
+	pools pools
+	homes cache[homeKey, homePaths]
+	kinds kinds
+}
+
+// New makes a server.
+func New(o Options) *Server {
+	if o.Limits == nil {
+		o.Limits = &protocols.Limits{}
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.BackendTimeout == 0 {
+		o.BackendTimeout = time.Minute
+	}
+	return &Server{o: o}
+}
+
+// Close closes the pooled connections to backends. It is called when all Serve have returned.
+func (s *Server) Close() { s.pools.Close() }
+
+// Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends.
+func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
+	var conns sync.Map // of net.Conn to *conn
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	srv := s.httpServer(life, &conns, &requests)
+	drained := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
+		srv.Shutdown(life)
+		srv.Close()
+	})
+	var err error
+	if s.o.TLS != nil {
+		err = srv.ServeTLS(ln, "", "")
+	} else {
+		err = srv.Serve(ln)
+	}
+	if !stop() {
+		<-drained
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	srv.Close()
+	return err
+}
+
+func (s *Server) httpServer(life context.Context, conns *sync.Map, requests *sync.WaitGroup) *http.Server {
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			defer requests.Done()
+			s.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       keepTime,
+		MaxHeaderBytes:    maxClientBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
+		BaseContext:       func(net.Listener) context.Context { return life },
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			c := s.newConn(nc)
+			conns.Store(nc, c)
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: func(nc net.Conn, state http.ConnState) {
+			if state != http.StateClosed {
+				return
+			}
+			if c, ok := conns.LoadAndDelete(nc); ok {
+				c.(*conn).close(life)
+			}
+		},
+	}
+	if s.o.TLS != nil {
+		srv.TLSConfig = s.o.TLS.Clone()
+		srv.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return srv
+}
+
+// ServeHTTP answers one request. Behind another server than Serve's, each request counts as a connection of its own.
+func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := newWriter(rw)
+	defer w.finish()
+	defer s.recover()
+	guard(w.Header())
+	t, err := locate(r.RequestURI, r.Host)
+	switch {
+	case err != nil:
+		badRequest.write(w)
+		return
+	case t.place == wellKnown: // before the login: clients look here without one
+		w.Header().Set("Location", "/dav/")
+		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	if !ok {
+		c = s.newConn(nil)
+		defer c.close(r.Context())
+	}
+	if a := s.admit(w, r, c, t); a.status > 0 {
+		a.write(w)
+	}
+}
+
+// recover logs a defect and has net/http cut the connection: its own log is for what strangers do.
+func (s *Server) recover() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		s.o.Log.Error("defect in a connection; please report it", "proto", Protocol, "err", fmt.Sprint(v), "stack", string(debug.Stack()))
+		if s.o.Panicked != nil {
+			s.o.Panicked(Protocol)
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// admit verifies a request and has it answered under its session. An answer with a status is still to be written.
+func (s *Server) admit(w *writer, r *http.Request, c *conn, t target) answer {
+	began := time.Now()
+	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: s.clientOf(r), TLS: r.TLS != nil}
+	if err := c.locate(f); err != nil {
+		w.Header().Set("Connection", "close")
+		return unavailable
+	}
+	g, refusal := s.login(r, f)
+	if refusal.status != 0 {
+		return refusal
+	}
+	ctx, end := context.WithCancelCause(r.Context())
+	defer end(nil)
+	defer context.AfterFunc(ctx, w.deadlines.cut)()
+	leave := s.o.Sessions.Enter(g, f, end)
+	defer leave()
+	ss := &session{server: s, ctx: ctx, grant: g, facts: f}
+	if err := ss.confirm(); err != nil {
+		s.tell(r, f, err, began)
+		return refused(err)
+	}
+	if err := c.accept(ss, r, t, began); err != nil {
+		return unavailable
+	}
+	w.down = &ss.login.down
+	defer func() { ss.login.note(context.Cause(ctx)) }()
+	return ss.answer(w, r, t)
+}
+
+// answer does what the rules say.
+func (ss *session) answer(w *writer, r *http.Request, t target) answer {
+	if !t.owned(ss.grant) {
+		return notThere
+	}
+	access := accessTo(t.kind, ss.grant.Scopes)
+	switch judge(r.Method, t, access) {
+	case forward:
+		return ss.forward(w, r, t, access)
+	case serve:
+		return ss.serve(w, r, t, access)
+	case notAllowed:
+		w.Header().Set("Allow", allowed(t, access))
+		return wrongMethod
+	case needPrivileges:
+		return unprivileged
+	case refuseProps:
+		return ss.refuseProps(w, r, t)
+	case refuseReport:
+		return unsupported
+	}
+	return notThere
+}
