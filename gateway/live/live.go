@@ -89,9 +89,13 @@ func (r *Registry) finish(s *session, cause error) {
 
 // Review ends the sessions of an account (zero: of all) for whose grant ended gives a cause; see authstore.Sessions.
 func (r *Registry) Review(id authstore.AccountID, ended func(authstore.Grant) error) <-chan struct{} {
+	return r.review(id, func(s *session) error { return ended(s.grant) })
+}
+
+func (r *Registry) review(id authstore.AccountID, ended func(*session) error) <-chan struct{} {
 	var leaving []*session
 	for _, s := range r.sessions(id) {
-		if cause := ended(s.grant); cause != nil {
+		if cause := ended(s); cause != nil {
 			r.finish(s, cause)
 			leaving = append(leaving, s)
 		}
@@ -123,9 +127,14 @@ func (r *Registry) sessions(id authstore.AccountID) []*session {
 	return list
 }
 
-// Drain ends all sessions and returns a channel that is closed when they have left.
-func (r *Registry) Drain() <-chan struct{} {
-	return r.Review(0, func(authstore.Grant) error { return ErrDrained })
+// Drain ends the sessions of which says so, and returns a channel that is closed when they have left.
+func (r *Registry) Drain(which func(protocols.Facts) bool) <-chan struct{} {
+	return r.review(0, func(s *session) error {
+		if which(s.facts) {
+			return ErrDrained
+		}
+		return nil
+	})
 }
 
 // Count tells how many sessions are open.

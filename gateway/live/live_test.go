@@ -46,7 +46,11 @@ func TestReviewEndsWhatHasEnded(t *testing.T) {
 	if got := r.Count(); got != 2 {
 		t.Errorf("Count() = %d, want 2", got)
 	}
-	<-r.Drain()
+	<-r.Drain(func(f protocols.Facts) bool { return f.Protocol == "dav" })
+	if bob() != nil {
+		t.Error("a mail session was drained with DAV")
+	}
+	<-r.Drain(func(protocols.Facts) bool { return true })
 	if bob() != ErrDrained || r.Count() != 0 {
 		t.Errorf("after Drain: cause %v, %d sessions", bob(), r.Count())
 	}

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"postern/config"
+	"postern/gateway/route"
+	"postern/protocols"
+)
+
+// buildRoutes reads the secrets and authorities that the backends name and makes the route table. It tells all that is wrong.
+func buildRoutes(cfg *config.Config, vault route.Vault) (*route.Table, error) {
+	var backends []route.Backend
+	var errs []error
+	for _, b := range cfg.Backends {
+		built, err := buildBackend(&b)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("backend %q: %w", b.Name, err))
+			continue
+		}
+		backends = append(backends, built)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	rules := make([]route.Rule, len(cfg.Routes))
+	for i, r := range cfg.Routes {
+		rules[i] = route.Rule(r)
+	}
+	return route.New(backends, rules, vault)
+}
+
+var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header}
+
+var backendSecurity = map[string]protocols.Security{"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText}
+
+func buildBackend(b *config.Backend) (route.Backend, error) {
+	built := route.Backend{Name: b.Name, Network: "tcp", Address: b.Address, Security: backendSecurity[b.TLS], Login: b.Login,
+		Kind: credentialKinds[b.Credential], User: b.User,
+		Quirks: protocols.Quirks{NoPipelining: !b.Pipelining, NoClientID: !b.ClientID}}
+	if b.Protocol == "dav" {
+		built.Principal = b.Principal
+	}
+	if built.Kind == route.Header {
+		built.Header = b.Header
+	}
+	var err error
+	if built.Security != protocols.PlainText {
+		if built.TLS, err = clientTLS(b.CAFile, b.ServerName, b.Address); err != nil {
+			return built, err
+		}
+	}
+	if b.PasswordFile != "" {
+		built.Password, err = readPassword(b.PasswordFile)
+	}
+	return built, err
+}
+
+// clientTLS verifies a server by name against an authority of ours or the system's.
+func clientTLS(caFile, serverName, address string) (*tls.Config, error) {
+	if serverName == "" {
+		serverName, _, _ = net.SplitHostPort(address)
+	}
+	c := &tls.Config{ServerName: serverName, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+	if caFile == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	c.RootCAs = x509.NewCertPool()
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca_file %s holds no certificate in PEM form", caFile)
+	}
+	return c, nil
+}
+
+// readPassword reads the first line of a file that only its owner may read.
+func readPassword(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+		clear(text)
+		return nil, fmt.Errorf("password_file %s can be read by everybody; run: chmod 0400 %s", path, path)
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, fmt.Errorf("password_file %s holds no password on its first line", path)
+	}
+	return line, nil
+}

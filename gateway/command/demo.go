@@ -1,0 +1,215 @@
+package command
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"postern/authstore"
+	"postern/config"
+	"postern/gateway"
+	"postern/gateway/demo"
+)
+
+// demoAddress is the demo's only account.
+const demoAddress = "alice@example.test"
+
+func demoCommand() *cobra.Command {
+	var dir string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "A first look: everything in one process, on loopback, with sample data",
+		Long: `Starts mail, calendar and contacts servers with sample data in this process, and
+the gateway in front of them; makes an account and its app passwords; prints commands
+to try. Everything is on loopback and ends with Ctrl-C.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if dir == "" {
+				temporary, err := os.MkdirTemp("", "postern-demo-")
+				if err != nil {
+					return err
+				}
+				defer os.RemoveAll(temporary)
+				dir = temporary
+			}
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelInfo
+			}
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			return runDemo(c.Context(), dir, log, c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "keep the database, keys and certificates in this folder (default: a temporary one)")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the gateway's log: a line for each login and ended session")
+	return c
+}
+
+func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	backends, err := demo.Start(log)
+	if err != nil {
+		return err
+	}
+	defer backends.Close()
+	ports, err := demoPorts()
+	if err != nil {
+		return err
+	}
+	cfg, err := demoConfig(dir, backends, ports)
+	if err != nil {
+		return err
+	}
+	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2]}
+	if tour.PublicID, tour.Passwords, err = demoAccount(ctx, cfg); err != nil {
+		return err
+	}
+	if err := tour.WriteFiles(); err != nil {
+		return err
+	}
+	g, err := gateway.New(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(out, tour.Text()); err != nil {
+		return errors.Join(err, g.Close())
+	}
+	return g.Run(ctx)
+}
+
+// demoPorts prefers ports that are the same at each start: IMAPS, IMAP with STARTTLS, DAV, operations.
+func demoPorts() ([]int, error) {
+	var ports []int
+	for _, preferred := range []int{10993, 10143, 10443, 10180} {
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred)))
+		if err != nil {
+			if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+				return nil, err
+			}
+		}
+		defer ln.Close() // all are held until all are chosen
+		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// demoConfig writes the demo's configuration and what it names into its folder, as an administrator would, and reads it.
+func demoConfig(dir string, b *demo.Backends, ports []int) (*config.Config, error) {
+	ca, err := demo.NewCA(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	text := fmt.Sprintf(`# The configuration of "postern demo". Its backends live in the demo's own process.
+tls.certificate = [{ cert = %[1]q, key = %[2]q }]
+store = { database = %[3]q, key_file = %[4]q, ballast = "0" }
+operations.address = "127.0.0.1:%[5]d"
+shutdown_grace = "2s"
+
+[[listener]]
+protocol = "imap"
+address = "127.0.0.1:%[6]d"
+
+[[listener]]
+protocol = "imap"
+address = "127.0.0.1:%[7]d"
+tls = "starttls"
+
+[[listener]]
+protocol = "dav"
+address = "127.0.0.1:%[8]d"
+
+[[backend]]
+name = "demo-imap"
+protocol = "imap"
+address = %[9]q
+tls = "none"
+credential = "master"
+user = %[10]q
+password_file = %[11]q
+client_id = false
+
+[[backend]]
+name = "demo-dav"
+protocol = "dav"
+address = %[12]q
+tls = "none"
+credential = "basic"
+password_file = %[13]q
+`, path("cert.pem"), path("key.pem"), path("postern.db"), path("root.key"), ports[3], ports[0], ports[1], ports[2],
+		b.IMAPAddress, b.MasterUser, path("imap.password"), b.DAVAddress, path("dav.password"))
+	certificate, key, err := pemFiles(ca.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range map[string][]byte{
+		"postern.toml": []byte(text), "cert.pem": certificate, "key.pem": key,
+		"imap.password": b.MasterPassword, "dav.password": b.DAVPassword,
+	} {
+		if err := os.WriteFile(path(name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := config.Load(path("postern.toml"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(cfg.Store.KeyFile); err != nil {
+		return cfg, gateway.Init(cfg)
+	}
+	return cfg, nil
+}
+
+func pemFiles(c tls.Certificate) (chain, key []byte, err error) {
+	for _, der := range c.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+}
+
+// demoAccount makes the account if need be, and new app passwords in place of those of an earlier start.
+func demoAccount(ctx context.Context, cfg *config.Config) (publicID string, passwords []demo.Password, err error) {
+	desk, err := gateway.OpenDesk(ctx, cfg, "demo")
+	if err != nil {
+		return "", nil, err
+	}
+	defer desk.Close()
+	account, err := desk.Get(ctx, demoAddress)
+	if errors.Is(err, authstore.ErrNotFound) {
+		account, err = desk.Add(ctx, demoAddress)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if _, err := desk.RevokeAll(ctx, account.ID, "demo started again"); err != nil {
+		return "", nil, err
+	}
+	for _, p := range authstore.Presets {
+		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: p.Title, Scopes: p.Scopes})
+		if err != nil {
+			return "", nil, err
+		}
+		passwords = append(passwords, demo.Password{Preset: p, Secret: secret.Reveal()})
+		secret.Clear()
+	}
+	return account.PublicID, passwords, nil
+}

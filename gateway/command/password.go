@@ -1,0 +1,329 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/authstore"
+	"postern/gateway"
+)
+
+func passwordCommand(e *env) *cobra.Command {
+	return group("password", "App passwords: create, list, revoke",
+		passwordCreate(e), passwordList(e), passwordShow(e), passwordRevoke(e), passwordRevokeAll(e))
+}
+
+// passwordView is an app password as --json prints it.
+type passwordView struct {
+	ID       authstore.PasswordID `json:"id"`
+	Label    string               `json:"label"`
+	Scopes   []string             `json:"scopes"`
+	State    string               `json:"state"`
+	Created  time.Time            `json:"created"`
+	Expires  *time.Time           `json:"expires,omitempty"`
+	Networks []netip.Prefix       `json:"networks,omitempty"`
+	Revoked  *time.Time           `json:"revoked,omitempty"`
+	Why      string               `json:"why,omitempty"`
+	Last     *lastUseView         `json:"last_used,omitempty"`
+	Secret   string               `json:"secret,omitempty"` // only when it was just created
+	Settings *gateway.AppSettings `json:"settings,omitempty"`
+}
+
+type lastUseView struct {
+	At       time.Time    `json:"at"`
+	Protocol string       `json:"protocol"`
+	App      string       `json:"app,omitempty"`
+	Network  netip.Prefix `json:"network"`
+	Count    int64        `json:"count"`
+}
+
+func viewPassword(p authstore.AppPassword) passwordView {
+	var last *lastUseView
+	if p.Last != nil {
+		last = &lastUseView{p.Last.At, p.Last.Protocol, p.Last.App, p.Last.Network, p.Last.Count}
+	}
+	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created,
+		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last}
+}
+
+func orNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func state(p authstore.AppPassword) string {
+	switch {
+	case !p.Revoked.IsZero():
+		return "revoked"
+	case !p.Expires.IsZero() && !p.Expires.After(time.Now()):
+		return "expired"
+	}
+	return "active"
+}
+
+func passwordCreate(e *env) *cobra.Command {
+	var label, preset, expires string
+	var scopes, networks []string
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "create ADDRESS",
+		Short: "Make an app password and show it once",
+		Long:  "Makes an app password for one app. It is shown now and never again.\n\nPresets for --for:\n" + presetHelp(),
+		Example: `  postern password create alice@example.org --label Thunderbird --for everything
+  postern password create alice@example.org --label "Kitchen tablet" --for calendar-read --expires 90d`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			set, err := chooseScopes(preset, scopes)
+			if err != nil {
+				return &usageError{err}
+			}
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return &usageError{err}
+			}
+			from, err := parseNetworks(networks)
+			if err != nil {
+				return &usageError{err}
+			}
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				p, secret, err := d.CreatePassword(c.Context(), authstore.PasswordRequest{
+					Account: a.ID, Label: label, Scopes: set, Expires: until, Networks: from})
+				if err != nil {
+					return err
+				}
+				defer secret.Clear()
+				settings := d.Settings(a.Names[0], set)
+				if e.json {
+					view := viewPassword(p)
+					view.Secret, view.Settings = secret.Reveal(), &settings
+					return printJSON(c.OutOrStdout(), view)
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "\n    %s\n\nApp password %d of %s (%s). It is shown only now.\n\n%s",
+					secret.Reveal(), p.ID, a.Names[0], p.Scopes, settings)
+				return err
+			})
+		},
+	})
+	c.Flags().StringVarP(&label, "label", "l", "", "what people call the app or device, such as \"Thunderbird on the laptop\"")
+	c.Flags().StringVar(&preset, "for", "", "what it opens: "+strings.Join(presetNames(), ", "))
+	c.Flags().StringSliceVar(&scopes, "scopes", nil, "exact scopes instead of a preset, such as mail,calendar:read")
+	c.Flags().StringVar(&expires, "expires", "never", "never, a number of days such as 90d, or a date such as 2027-01-31")
+	c.Flags().StringSliceVar(&networks, "network", nil, "networks it may be used from, such as 192.0.2.0/24; may be repeated (default: any)")
+	c.MarkFlagRequired("label")
+	c.MarkFlagsMutuallyExclusive("for", "scopes")
+	c.MarkFlagsOneRequired("for", "scopes")
+	c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(presetNames(), cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func presetNames() []string {
+	var names []string
+	for _, p := range authstore.Presets {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func presetHelp() string {
+	var b strings.Builder
+	for _, p := range authstore.Presets {
+		fmt.Fprintf(&b, "  %-14s %s (%s)\n", p.Name, p.Title, strings.ReplaceAll(p.Scopes.String(), " ", ", "))
+	}
+	return b.String()
+}
+
+func chooseScopes(preset string, names []string) (authstore.Scopes, error) {
+	if preset == "" {
+		return authstore.ParseScopes(names...)
+	}
+	for _, p := range authstore.Presets {
+		if p.Name == preset {
+			return p.Scopes, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown preset %q; the presets are %s", preset, strings.Join(presetNames(), ", "))
+}
+
+// parseExpiry reads "never", "90d" or a date, which ends with that day in local time.
+func parseExpiry(s string, now time.Time) (time.Time, error) {
+	if s == "never" || s == "" {
+		return time.Time{}, nil
+	}
+	var until time.Time
+	if digits, ok := strings.CutSuffix(s, "d"); ok {
+		days, err := strconv.Atoi(digits)
+		if err != nil || days < 1 || days > 36500 {
+			return time.Time{}, fmt.Errorf("--expires %q: the number of days is between 1d and 36500d", s)
+		}
+		until = now.AddDate(0, 0, days)
+	} else {
+		date, err := time.ParseInLocation(time.DateOnly, s, now.Location())
+		if err != nil {
+			return time.Time{}, fmt.Errorf("--expires %q is neither never, a number of days such as 90d, nor a date such as 2027-01-31", s)
+		}
+		until = date.AddDate(0, 0, 1)
+	}
+	if !until.After(now) {
+		return time.Time{}, fmt.Errorf("--expires %s has passed already", s)
+	}
+	return until, nil
+}
+
+func parseNetworks(texts []string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, s := range texts {
+		p, err := netip.ParsePrefix(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			p, err = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--network %q is neither an address nor a network such as 192.0.2.0/24", s)
+		}
+		networks = append(networks, p.Masked())
+	}
+	return networks, nil
+}
+
+func passwordList(e *env) *cobra.Command {
+	var all bool
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "list ADDRESS",
+		Short: "List an account's app passwords",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				passwords, err := d.Passwords(c.Context(), a.ID, all)
+				if err != nil {
+					return err
+				}
+				if e.json {
+					views := make([]passwordView, 0, len(passwords))
+					for _, p := range passwords {
+						views = append(views, viewPassword(p))
+					}
+					return printJSON(c.OutOrStdout(), views)
+				}
+				var rows [][]string
+				for _, p := range passwords {
+					rows = append(rows, []string{strconv.FormatInt(int64(p.ID), 10), p.Label, p.Scopes.String(), state(p), day(p.Created), day(p.Expires), lastUsed(p.Last)})
+				}
+				return table(c.OutOrStdout(), []string{"ID", "LABEL", "OPENS", "STATE", "CREATED", "EXPIRES", "LAST USED"}, rows)
+			})
+		},
+	})
+	c.Flags().BoolVarP(&all, "all", "a", false, "those that have ended as well")
+	return c
+}
+
+func lastUsed(l *authstore.LastUse) string {
+	if l == nil {
+		return "never"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s %s from %s %s", day(l.At), l.Protocol, l.Network, l.App))
+}
+
+func passwordShow(e *env) *cobra.Command {
+	return e.jsonFlag(&cobra.Command{
+		Use:   "show ID",
+		Short: "Show one app password; never its secret",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := parseID(args[0])
+			if err != nil {
+				return err
+			}
+			return e.withDesk(c.Context(), func(d *gateway.Desk) error {
+				p, err := d.Password(c.Context(), id)
+				if err != nil {
+					return passwordError(id, err)
+				}
+				if e.json {
+					return printJSON(c.OutOrStdout(), viewPassword(p))
+				}
+				networks := "any"
+				if len(p.Networks) > 0 {
+					networks = strings.Trim(fmt.Sprint(p.Networks), "[]")
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\n",
+					p.ID, printable(p.Label), p.Scopes, state(p), day(p.Created), day(p.Expires), networks,
+					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)))
+				return err
+			})
+		},
+	})
+}
+
+func parseID(s string) (authstore.PasswordID, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 1 {
+		return 0, &usageError{fmt.Errorf("%q is not the number of an app password; \"postern password list ADDRESS\" shows them", printable(s))}
+	}
+	return authstore.PasswordID(n), nil
+}
+
+func passwordError(id authstore.PasswordID, err error) error {
+	if errors.Is(err, authstore.ErrNotFound) {
+		return fmt.Errorf("there is no app password %d; \"postern password list ADDRESS\" shows them", id)
+	}
+	return err
+}
+
+func passwordRevoke(e *env) *cobra.Command {
+	var why string
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "revoke ID...",
+		Short: "Revoke app passwords and end their sessions",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var ids []authstore.PasswordID
+			for _, arg := range args {
+				id, err := parseID(arg)
+				if err != nil {
+					return err
+				}
+				ids = append(ids, id)
+			}
+			return e.withDesk(c.Context(), func(d *gateway.Desk) error {
+				for _, id := range ids {
+					done, err := d.Revoke(c.Context(), id, why)
+					if err != nil {
+						return passwordError(id, err)
+					}
+					if err := e.printConfirmation(c.OutOrStdout(), fmt.Sprintf("revoked app password %d", id), done); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	})
+	c.Flags().StringVar(&why, "why", "", "a reason for the history, such as \"phone lost\"")
+	return c
+}
+
+func passwordRevokeAll(e *env) *cobra.Command {
+	var why string
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "revoke-all ADDRESS",
+		Short: "Revoke all app passwords of an account and end its sessions",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				done, err := d.RevokeAll(c.Context(), a.ID, why)
+				if err != nil {
+					return err
+				}
+				return e.printConfirmation(c.OutOrStdout(), "revoked all app passwords of "+a.Names[0], done)
+			})
+		},
+	})
+	c.Flags().StringVar(&why, "why", "", "a reason for the history")
+	return c
+}

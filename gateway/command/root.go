@@ -1,0 +1,103 @@
+// Package command is the command line: one file per subcommand. It reads the configuration and leaves the work to package
+// gateway and authstore.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultConfig is where the packages and the service unit look.
+const defaultConfig = "/etc/postern/postern.toml"
+
+// env is what all subcommands share.
+type env struct {
+	config string // --config
+	json   bool   // --json
+}
+
+// Run executes one command line and returns the exit code: 0, 1 where something is wrong, 2 where the command line is.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errReported):
+		return 1
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "postern: interrupted")
+		return 1
+	}
+	fmt.Fprintf(stderr, "postern: %v\n", err)
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return 2
+	}
+	return 1
+}
+
+// errReported says that the command has printed already what is wrong.
+var errReported = errors.New("reported")
+
+// usageError is a fault of the command line itself.
+type usageError struct{ error }
+
+func newRoot() *cobra.Command {
+	e := &env{}
+	root := &cobra.Command{
+		Use:   "postern",
+		Short: "App passwords for mail, calendars and contacts",
+		Long: `Postern stands in front of your mail, calendar and contacts servers. Apps log in
+with the mail address and an app password; Postern checks it and logs in to the
+server with a credential of its own.
+
+A first look, with nothing else installed:  postern demo
+A configuration to start from:              postern config example`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())}
+	})
+	root.PersistentFlags().StringVarP(&e.config, "config", "c", defaultConfig, "configuration file")
+	root.AddCommand(
+		serveCommand(e), demoCommand(), checkCommand(e), configCommand(), initCommand(e),
+		accountCommand(e), passwordCommand(e), keyCommand(e), backupCommand(e), healthcheckCommand(e), versionCommand(),
+	)
+	usageErrors(root)
+	return root
+}
+
+// usageErrors turns complaints about arguments into usage errors, for the exit code, with the way to help.
+func usageErrors(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &usageError{fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		usageErrors(sub)
+	}
+}
+
+// group is a command that only has subcommands.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return c.Help()
+	}}
+	c.AddCommand(subs...)
+	return c
+}

@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"postern/authstore"
+	"postern/authstore/rediscache"
+	"postern/authstore/secret"
+	"postern/authstore/sqlstore"
+	"postern/config"
+	"postern/protocols/davproxy"
+	"postern/protocols/imapproxy"
+)
+
+// Enforced are the scopes that a front door of this program enforces. An app password for another one can't be made.
+const Enforced = imapproxy.Scopes | davproxy.Scopes
+
+// Desk is where things are changed: the stores that a configuration names, opened for the command line or a gateway.
+type Desk struct {
+	*authstore.Accounts
+	cfg   *config.Config
+	keys  *secret.Keyring
+	truth *sqlstore.Store
+	cache *rediscache.Cache // nil: no Redis
+}
+
+// OpenDesk opens the stores for the command line. actor stands in the history of what it changes.
+func OpenDesk(ctx context.Context, cfg *config.Config, actor string) (*Desk, error) {
+	return openDesk(ctx, cfg, deskOptions{actor: actor, log: slog.New(slog.DiscardHandler)})
+}
+
+type deskOptions struct {
+	actor   string
+	log     *slog.Logger
+	changed func() // see authstore.AccountsOptions
+	ballast bool
+}
+
+func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, error) {
+	keys, err := readKeys(cfg.KeyFile())
+	if err != nil {
+		return nil, err
+	}
+	d := &Desk{cfg: cfg, keys: keys}
+	so := sqlstore.Options{Path: cfg.Store.Database, Log: o.log}
+	if o.ballast {
+		so.Ballast = int64(cfg.Store.Ballast)
+	}
+	if d.truth, err = sqlstore.Open(ctx, so); err != nil {
+		return nil, err
+	}
+	if len(cfg.Redis.Addresses) > 0 {
+		if d.cache, err = openCache(&cfg.Redis); err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	d.Accounts, err = authstore.NewAccounts(ctx, authstore.AccountsOptions{
+		Truth: d.truth, Cache: d.sharedCache(), Keys: keys, Names: namesOf(cfg), Enforced: Enforced,
+		StaleGrace: cfg.Store.StaleGrace.Duration(), Actor: o.actor, Changed: o.changed,
+	})
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openCache makes the shared cache; it connects when it is first used, so that a Redis that is down stops nothing.
+func openCache(c *config.Redis) (*rediscache.Cache, error) {
+	o := rediscache.Options{Addresses: c.Addresses, MasterName: c.MasterName, Username: c.Username, Database: c.Database}
+	if c.PasswordFile != "" {
+		password, err := readPassword(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("[redis]: %w", err)
+		}
+		o.Password = string(password)
+	}
+	if c.TLS {
+		var err error
+		if o.TLS, err = clientTLS(c.CAFile, "", c.Addresses[0]); err != nil {
+			return nil, fmt.Errorf("[redis]: %w", err)
+		}
+	}
+	return rediscache.New(o), nil
+}
+
+// sharedCache avoids an interface that holds a nil pointer.
+func (d *Desk) sharedCache() authstore.Cache {
+	if d.cache == nil {
+		return nil
+	}
+	return d.cache
+}
+
+func namesOf(cfg *config.Config) authstore.Names {
+	return authstore.Names{DefaultDomain: cfg.DefaultDomain, PlusAddresses: cfg.PlusAddressing}
+}
+
+// Close closes the stores.
+func (d *Desk) Close() error {
+	var err error
+	if d.cache != nil {
+		err = d.cache.Close()
+	}
+	return errors.Join(err, d.truth.Close())
+}
+
+// Backup writes a consistent copy of the database to a file that must not be there yet. The gateway may run meanwhile.
+func (d *Desk) Backup(ctx context.Context, path string) error { return d.truth.Backup(ctx, path) }
+
+// readKeys reads the root keys.
+func readKeys(path string) (*secret.Keyring, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no key file %s; make one with \"postern init\", or restore the one that belongs to the database", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	defer clear(text)
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("key file %s can be read by others; run: chmod 0400 %s", path, path)
+	}
+	keys, err := secret.ParseKeyring(text)
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// writeKeys replaces the key file in one step, so that a crash leaves the old one or the new one.
+func writeKeys(path string, keys *secret.Keyring) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".root.key-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	text := keys.Text()
+	defer clear(text)
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Chmod(0o400), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Init makes the key file of a configuration, and the folder of its database. A key file that is there is never touched.
+func Init(cfg *config.Config) error {
+	path := cfg.KeyFile()
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already; nothing was changed", path)
+	}
+	for _, dir := range []string{filepath.Dir(path), filepath.Dir(cfg.Store.Database)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(cfg.Store.Database); err == nil {
+		return fmt.Errorf("the database %s is there without its key file; restore %s from its backup (a new key would open nothing)", cfg.Store.Database, path)
+	}
+	return writeKeys(path, secret.NewKeyring())
+}
+
+// AddKey adds a root key. New app passwords use it when every gateway has read the file again.
+func (d *Desk) AddKey() (uint32, error) {
+	keys, err := d.keys.Add()
+	if err != nil {
+		return 0, err
+	}
+	if err := writeKeys(d.cfg.KeyFile(), keys); err != nil {
+		return 0, fmt.Errorf("write the key file: %w; nothing was changed", err)
+	}
+	return keys.Newest(), nil
+}
+
+// RetireKey removes a root key that nothing needs any more.
+func (d *Desk) RetireKey(ctx context.Context, n uint32) error {
+	if err := d.CanRetire(ctx, n); err != nil {
+		return err
+	}
+	keys, err := d.keys.Without(n)
+	if err != nil {
+		return err
+	}
+	return writeKeys(d.cfg.KeyFile(), keys)
+}

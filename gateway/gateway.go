@@ -1,0 +1,165 @@
+// Package gateway builds Postern from its configuration and runs it: stores, listeners, front doors, routes, operations. It
+// reloads without closing a connection and drains before it stops. What decides a login is authstore; what speaks to
+// clients and backends is protocols.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/authstore"
+	"postern/config"
+	"postern/gateway/live"
+	"postern/gateway/ops"
+	"postern/protocols"
+	"postern/protocols/davproxy"
+)
+
+// Gateway is one running Postern.
+type Gateway struct {
+	log        *slog.Logger
+	desk       *Desk
+	store      *authstore.Store
+	live       live.Registry
+	limits     *protocols.Limits
+	metrics    *ops.Metrics
+	draining   atomic.Bool
+	servers    sync.WaitGroup // front doors of all generations, with their connections
+	operations sync.WaitGroup
+
+	mu      sync.Mutex      // guards the fields below
+	life    context.Context // of the connections; set by Run
+	sockets map[string]*socket
+	current *generation
+}
+
+// New opens the stores and all listeners; nothing is served before Run.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, error) {
+	g := &Gateway{log: log, sockets: make(map[string]*socket), limits: &protocols.Limits{
+		PreAuth: cfg.Limits.Preauth, PreAuthPerNetwork: cfg.Limits.PreauthPerNetwork, Sessions: cfg.Limits.Sessions}}
+	g.metrics = ops.NewMetrics(ops.Gauges{Sessions: g.live.Count, FeedLag: func() time.Duration { return g.store.Lag() }})
+	var err error
+	if g.desk, err = openDesk(ctx, cfg, deskOptions{actor: "gateway", log: log, ballast: true}); err != nil {
+		return nil, err
+	}
+	g.store = authstore.New(authstore.Options{
+		Truth: g.desk.truth, Cache: g.desk.sharedCache(), Sessions: &g.live, Keys: g.desk.keys, Names: namesOf(cfg), Log: log,
+		SessionGrace: cfg.Store.SessionGrace.Duration(), StaleGrace: cfg.Store.StaleGrace.Duration(), Observe: g.metrics.Verify,
+	})
+	if g.current, err = g.build(ctx, cfg); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// Close closes what New opened, for a gateway that does not Run.
+func (g *Gateway) Close() error {
+	g.closeSockets(nil)
+	return g.desk.Close()
+}
+
+// Run serves until ctx ends, then drains and closes everything. It may be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLife()
+	nodeCtx, endNode := context.WithCancel(context.WithoutCancel(ctx))
+	defer endNode()
+	node := make(chan error, 1)
+	go func() { node <- g.store.Run(nodeCtx) }()
+	g.mu.Lock()
+	g.life = life
+	g.start(g.current)
+	g.mu.Unlock()
+
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-node: // it only returns when it can't go on
+	}
+	g.drain()
+	endLife()
+	g.servers.Wait()
+	g.current.stopOps()
+	g.operations.Wait()
+	endNode()
+	if failed == nil {
+		failed = <-node
+	}
+	g.log.Info("stopped")
+	return errors.Join(failed, g.Close())
+}
+
+// drain closes the listeners, ends the mail sessions, lets requests under way finish, and returns when all have left, or after the grace.
+func (g *Gateway) drain() {
+	g.draining.Store(true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	grace := g.current.cfg.ShutdownGrace.Duration()
+	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace)
+	g.current.stop(protocols.ErrDraining)
+	g.live.Drain(func(f protocols.Facts) bool { return f.Protocol != davproxy.Protocol })
+	ended := make(chan struct{})
+	go func() { g.servers.Wait(); close(ended) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		g.log.Warn("the grace is over; what is left is cut", "sessions", g.live.Count())
+	}
+}
+
+// Ready says why the gateway takes no logins now; nil: it does.
+func (g *Gateway) Ready() error {
+	if g.draining.Load() {
+		return errors.New("draining")
+	}
+	return g.store.Ready()
+}
+
+// Reload takes a configuration that was read again, and the key file. On an error the old one stays in force. Open connections go
+// on as they were accepted.
+func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining.Load() {
+		return errors.New("the gateway is shutting down")
+	}
+	old := g.current
+	if err := sameFoundation(old.cfg, cfg); err != nil {
+		return err
+	}
+	keys, err := readKeys(cfg.KeyFile())
+	if err != nil {
+		return err
+	}
+	next, err := g.build(ctx, cfg)
+	if err == nil {
+		err = g.store.SetKeys(keys)
+	}
+	if err != nil {
+		g.closeSockets(old)
+		return err
+	}
+	old.retire()
+	g.current = next
+	g.start(next)
+	g.closeSockets(next)
+	return nil
+}
+
+// sameFoundation refuses what can't change while the gateway runs.
+func sameFoundation(old, next *config.Config) error {
+	of := func(c *config.Config) string {
+		return fmt.Sprint(c.Store, c.Redis, c.Limits, c.DefaultDomain, c.PlusAddressing)
+	}
+	if of(old) != of(next) {
+		return errors.New("[store], [redis], [limits], default_domain and plus_addressing can't change while the gateway runs; restart it")
+	}
+	return nil
+}

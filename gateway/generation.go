@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"postern/config"
+	"postern/gateway/ops"
+	"postern/protocols"
+	"postern/protocols/davproxy"
+	"postern/protocols/imapproxy"
+)
+
+// server is one front door on one listener.
+type server interface {
+	// Serve accepts until ctx ends, then waits for its connections, which go on until life ends.
+	Serve(ctx, life context.Context, ln net.Listener) error
+}
+
+// generation is what one reading of the configuration built. After a reload its connections go on; it accepts no more.
+type generation struct {
+	cfg    *config.Config
+	doors  []door
+	ops    *ops.Server
+	leases []net.Listener // while it accepts; the last is the operations'
+
+	accepting context.Context // of the front doors
+	stop      context.CancelCauseFunc
+	operating context.Context // of the operations listener, which goes on while the gateway drains
+	stopOps   context.CancelFunc
+}
+
+type door struct {
+	address string
+	server
+}
+
+// build makes a generation and opens the sockets that are new in it.
+func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, error) {
+	table, err := buildRoutes(cfg, g.desk)
+	if err != nil {
+		return nil, err
+	}
+	serverTLS, err := g.serverTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	next := &generation{cfg: cfg, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready}}
+	next.accepting, next.stop = context.WithCancelCause(context.Background())
+	next.operating, next.stopOps = context.WithCancel(context.Background())
+	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
+	for _, l := range cfg.Listeners {
+		next.doors = append(next.doors, door{l.Address, g.frontDoor(cfg, &l, table, serverTLS, observer)})
+	}
+	for _, address := range next.addresses() {
+		if g.sockets[address] != nil {
+			continue
+		}
+		if g.sockets[address], err = listen(ctx, address); err != nil {
+			delete(g.sockets, address)
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+	}
+	return next, nil
+}
+
+func (n *generation) addresses() []string {
+	var list []string
+	for _, d := range n.doors {
+		list = append(list, d.address)
+	}
+	return append(list, n.cfg.Operations.Address)
+}
+
+func (g *Gateway) frontDoor(cfg *config.Config, l *config.Listener, router protocols.Router, serverTLS *tls.Config, observer protocols.Observer) server {
+	if l.Protocol == davproxy.Protocol {
+		return davproxy.New(davproxy.Options{
+			Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Log: g.log, Limits: g.limits,
+			TrustedProxies: cfg.TrustedProxies, Panicked: g.metrics.Panic,
+			TLS: withTLS(l.TLS, serverTLS),
+		})
+	}
+	return &protocols.Server{
+		Door: imapproxy.Door{}, Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
+		Limits: g.limits, Log: g.log, Security: listenerSecurity[l.TLS], TLS: serverTLS, Proxies: l.ProxyProtocol,
+		LoginTimeout: cfg.IMAP.LoginTimeout.Duration(), IdleTimeout: cfg.IMAP.IdleTimeout.Duration(), Panicked: g.metrics.Panic,
+	}
+}
+
+var listenerSecurity = map[string]protocols.Security{
+	"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText, "insecure": protocols.PlainText,
+}
+
+func withTLS(word string, c *tls.Config) *tls.Config {
+	if listenerSecurity[word] == protocols.PlainText {
+		return nil
+	}
+	return c
+}
+
+func (g *Gateway) serverTLS(cfg *config.Config) (*tls.Config, error) {
+	var pairs []pairFiles
+	for _, c := range cfg.TLS.Certificates {
+		pairs = append(pairs, pairFiles{c.Cert, c.Key})
+	}
+	certs, err := loadCertificates(pairs, g.log)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: cfg.MinTLS(), GetCertificate: certs.get}, nil
+}
+
+// domainsOf tells which domains are ours, as far as the configuration says.
+func domainsOf(cfg *config.Config) func(string) bool {
+	domains := []string{cfg.DefaultDomain}
+	for _, r := range cfg.Routes {
+		domains = append(domains, r.Domain)
+	}
+	return func(d string) bool { return d != "" && slices.Contains(domains, d) }
+}
+
+// start lets a generation accept. The caller holds g.mu.
+func (g *Gateway) start(n *generation) {
+	for _, d := range n.doors {
+		g.serve(n, d.address, func(ln net.Listener) error { return d.Serve(n.accepting, g.life, ln) }, &g.servers)
+	}
+	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)
+	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
+}
+
+func (g *Gateway) serve(n *generation, address string, serve func(net.Listener) error, group interface{ Go(func()) }) {
+	ln, err := g.sockets[address].lease()
+	if err != nil {
+		g.log.Error("listen", "listener", address, "err", err)
+		return
+	}
+	n.leases = append(n.leases, ln)
+	group.Go(func() {
+		if err := serve(ln); err != nil {
+			g.log.Error("serve", "listener", address, "err", err)
+		}
+	})
+}
+
+// retire ends a generation's accepting for another to go on.
+func (n *generation) retire() {
+	for _, ln := range n.leases {
+		ln.Close()
+	}
+	n.stop(nil)
+	n.stopOps()
+}
+
+// closeSockets closes those that a generation does not use; nil: all.
+func (g *Gateway) closeSockets(keep *generation) {
+	for address, s := range g.sockets {
+		if keep == nil || !slices.Contains(keep.addresses(), address) {
+			s.Close()
+			delete(g.sockets, address)
+		}
+	}
+}

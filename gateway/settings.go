@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"postern/authstore"
+	"postern/config"
+)
+
+// AppSettings are what a person types into an app beside the app password.
+type AppSettings struct {
+	UserName string `json:"user_name"`
+	Server   string `json:"server"`
+	IMAP     []Port `json:"imap,omitempty"`
+	DAV      string `json:"dav,omitempty"` // the base URL of calendars and contacts
+}
+
+// Port is one way to reach a protocol.
+type Port struct {
+	Number   string `json:"port"`
+	Security string `json:"security"` // "TLS", "STARTTLS", "none"
+}
+
+var securityWords = map[string]string{"implicit": "TLS", "starttls": "STARTTLS", "none": "none", "insecure": "none"}
+
+// Settings tells what an app needs to use an account for some scopes.
+func (d *Desk) Settings(address string, scopes authstore.Scopes) AppSettings {
+	return settings(d.cfg, address, scopes)
+}
+
+func settings(cfg *config.Config, address string, scopes authstore.Scopes) AppSettings {
+	s := AppSettings{UserName: address, Server: cfg.Hostname}
+	if s.Server == "" {
+		s.Server, _ = os.Hostname()
+	}
+	for _, l := range cfg.Listeners {
+		_, port, _ := net.SplitHostPort(l.Address)
+		switch {
+		case l.Protocol == "imap" && scopes.Any(authstore.ScopeMail|authstore.ScopeMailRead):
+			s.IMAP = append(s.IMAP, Port{port, securityWords[l.TLS]})
+		case l.Protocol == "dav" && s.DAV == "" && scopes.Any(authstore.ScopeCalendar|authstore.ScopeCalendarRead|authstore.ScopeContacts|authstore.ScopeContactsRead):
+			s.DAV = davURL(s.Server, port, l.TLS)
+		}
+	}
+	return s
+}
+
+func davURL(host, port, security string) string {
+	scheme, usual := "https", "443"
+	if security != "implicit" {
+		scheme, usual = "http", "80"
+	}
+	if port != usual {
+		host = net.JoinHostPort(host, port)
+	}
+	return scheme + "://" + host + "/dav/"
+}
+
+// String is the settings for people, a line each.
+func (s AppSettings) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "In the app:\n  user name  %s\n  password   the app password above\n", s.UserName)
+	for _, p := range s.IMAP {
+		fmt.Fprintf(&b, "  IMAP       %s, port %s, %s\n", s.Server, p.Number, p.Security)
+	}
+	if s.DAV != "" {
+		fmt.Fprintf(&b, "  DAV        %s\n", s.DAV)
+	}
+	return b.String()
+}

@@ -1,0 +1,54 @@
+package acceptance
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/testlab"
+)
+
+// Every command that the demo prints runs, verbatim, and does what is said of it.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	testlab.Need(t, "curl", "openssl")
+	dir := filepath.Join(testlab.Dir(t), "demo")
+	p := testlab.Exec(t, nil, testlab.Postern(t), "demo", "--dir", dir)
+	p.WaitLine("Password")
+	shown := p.Output()
+	commands := 0
+	lines := strings.Split(shown, "\n")
+	for i, line := range lines {
+		if i == 0 || !strings.HasPrefix(lines[i-1], "# ") || line == "" {
+			continue
+		}
+		commands++
+		out, err := testlab.Command(t, "sh", "-c", line).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s\n%s: %v\n%s", lines[i-1], line, err, out)
+		}
+		want := map[string]string{
+			"the mail folders": "INBOX", "a message": "Subject:", "does not open mail": "refused", "the calendars": "<", "an event": "BEGIN:VCALENDAR",
+			"403": "403", "a contact": "BEGIN:VCARD", "IMAP by hand": "AUTH=PLAIN", "with STARTTLS": "AUTH=PLAIN",
+		}
+		for what, text := range want {
+			if strings.Contains(lines[i-1], what) && !strings.Contains(string(out), text) {
+				t.Errorf("%s\n%s printed %q, want %q in it", lines[i-1], line, out, text)
+			}
+		}
+	}
+	if commands < 9 {
+		t.Errorf("%d commands found in\n%s", commands, shown)
+	}
+	p.Terminate()
+	if code := p.Wait(); code != 0 {
+		t.Errorf("the demo ended with %d", code)
+	}
+	again := testlab.Exec(t, nil, testlab.Postern(t), "demo", "--dir", dir)
+	again.WaitLine("Password")
+	again.Terminate()
+	if _, err := os.Stat(filepath.Join(dir, "postern.db")); err != nil {
+		t.Error(err)
+	}
+}

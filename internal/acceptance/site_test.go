@@ -1,0 +1,182 @@
+// Package acceptance proves the main job with the real program: its command line, real Dovecot, Radicale, Xandikos and Redis
+// behind it, real clients in front. It holds tests only.
+package acceptance
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"postern/internal/testlab"
+)
+
+// site is a Postern installation: a configuration, its stores, one or more gateways on them.
+type site struct {
+	t       *testing.T
+	dir     string
+	program string
+	ca      *testlab.CA
+	backend string // the [[backend]] and [redis] parts of the configuration
+	mu      sync.Mutex
+	next    int
+}
+
+// gateway is one running process of a site.
+type gateway struct {
+	*testlab.Process
+	t        *testing.T
+	config   string
+	IMAP     string // implicit TLS
+	STARTTLS string
+	DAV      string // https://localhost:port
+	ops      string
+}
+
+func dovecotBackend(t *testing.T, d *testlab.DovecotServer, dir string) string {
+	t.Helper()
+	file := filepath.Join(dir, "dovecot.password")
+	if err := os.WriteFile(file, []byte(d.MasterPassword+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("\n[[backend]]\nname = \"dovecot\"\nprotocol = \"imap\"\naddress = %q\ntls = \"starttls\"\nca_file = %q\ncredential = \"master\"\nuser = %q\npassword_file = %q\n",
+		d.IMAP, d.CAFile, d.MasterUser, file)
+}
+
+func davBackend(name, backendURL string) string {
+	u, _ := url.Parse(backendURL)
+	return fmt.Sprintf("\n[[backend]]\nname = %q\nprotocol = \"dav\"\naddress = %q\ntls = \"none\"\ncredential = \"header\"\n", name, u.Host)
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	return &site{t: t, dir: testlab.Dir(t), program: testlab.Postern(t), ca: testlab.NewCA(t)}
+}
+
+// writeConfig writes the configuration of one more gateway on the site's stores and returns its file.
+func (s *site) writeConfig(ports []int) string {
+	s.t.Helper()
+	cert, key, _ := s.ca.Issue()
+	s.mu.Lock()
+	s.next++
+	path := filepath.Join(s.dir, fmt.Sprintf("postern%d.toml", s.next))
+	s.mu.Unlock()
+	text := fmt.Sprintf(`tls.certificate = [{ cert = %q, key = %q }]
+store = { database = %q, key_file = %q, ballast = "64KiB" }
+operations.address = "127.0.0.1:%d"
+shutdown_grace = "2s"
+limits.preauth_per_network = 1000
+listener = [
+  { protocol = "imap", address = "127.0.0.1:%d" },
+  { protocol = "imap", address = "127.0.0.1:%d", tls = "starttls" },
+  { protocol = "dav", address = "127.0.0.1:%d" },
+]
+`, cert, key, filepath.Join(s.dir, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2])
+	if err := os.WriteFile(path, []byte(text+s.backend), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// serve starts a gateway and waits until it takes logins. under is put before the command line, such as strace.
+func (s *site) serve(under ...string) *gateway {
+	s.t.Helper()
+	ports := testlab.Ports(s.t, 4)
+	local := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	g := &gateway{t: s.t, config: s.writeConfig(ports), IMAP: local(0), STARTTLS: local(1),
+		DAV: fmt.Sprintf("https://localhost:%d", ports[2]), ops: "http://" + local(3)}
+	if _, err := os.Stat(filepath.Join(s.dir, "root.key")); err != nil {
+		s.cli(g.config, "init")
+	}
+	g.Process = testlab.Exec(s.t, nil, append(under, s.program, "serve", "-c", g.config)...)
+	g.WaitURL(g.ops + "/readyz")
+	return g
+}
+
+// cli runs the command line and returns what it printed.
+func (s *site) cli(config string, args ...string) string {
+	s.t.Helper()
+	return testlab.Run(s.t, testlab.Command(s.t, s.program, append(args, "-c", config)...))
+}
+
+// fails runs a command that must fail and returns what it printed.
+func (s *site) fails(config string, args ...string) string {
+	s.t.Helper()
+	out, err := testlab.Command(s.t, s.program, append(args, "-c", config)...).CombinedOutput()
+	if err == nil {
+		s.t.Errorf("postern %s succeeded:\n%s", strings.Join(args, " "), out)
+	}
+	return string(out)
+}
+
+type appPassword struct {
+	ID     int64  `json:"id"`
+	Secret string `json:"secret"`
+}
+
+// password makes an app password through the command line.
+func (s *site) password(config, address string, args ...string) appPassword {
+	s.t.Helper()
+	var p appPassword
+	out := s.cli(config, append([]string{"password", "create", address, "--label", "test", "--json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), &p); err != nil || p.Secret == "" {
+		s.t.Fatalf("password create: %v\n%s", err, out)
+	}
+	return p
+}
+
+func (s *site) tls() *tls.Config { return &tls.Config{RootCAs: s.ca.Pool, ServerName: "localhost"} }
+
+// dial connects an IMAP client; the caller logs in.
+func (s *site) dial(g *gateway, o *imapclient.Options) *imapclient.Client {
+	s.t.Helper()
+	if o == nil {
+		o = &imapclient.Options{}
+	}
+	o.TLSConfig = s.tls()
+	c, err := imapclient.DialTLS(g.IMAP, o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// login connects and logs in.
+func (s *site) login(g *gateway, address, secret string) *imapclient.Client {
+	s.t.Helper()
+	c := s.dial(g, nil)
+	if err := c.Login(address, secret).Wait(); err != nil {
+		s.t.Fatalf("login of %s: %v", address, err)
+	}
+	return c
+}
+
+// full is a site with mail on Dovecot, calendars and contacts on Radicale, and alice's account.
+func full(t *testing.T) (*site, *testlab.DovecotServer, *testlab.DAVServer) {
+	t.Helper()
+	s := newSite(t)
+	dovecot, radicale := testlab.Dovecot(t), testlab.Radicale(t)
+	s.backend = dovecotBackend(t, dovecot, s.dir) + davBackend("radicale", radicale.URL)
+	return s, dovecot, radicale
+}
+
+const alice = "alice@example.test"
+
+// eventually waits for what must come about. It fails only when a test would hang otherwise.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
