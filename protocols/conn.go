@@ -249,7 +249,7 @@ func (c *Conn) logIn(ctx context.Context, s *Session) error {
 		return c.server.Door.LogInBackend(ctx, nc, s.route, c)
 	})
 	if errors.Is(err, ErrCredential) {
-		c.server.Log.Error("nobody can log in to this backend", "conn", c.Conn, "proto", c.Protocol, "account", s.Grant.Account,
+		c.server.Log.Error("the backend refused the gateway's login", "conn", c.Conn, "proto", c.Protocol, "account", s.Grant.Account,
 			"backend", s.route.Backend, "err", err)
 	}
 	return err

@@ -107,16 +107,6 @@ func (s *site) cli(config string, args ...string) string {
 	return testlab.Run(s.t, testlab.Command(s.t, s.program, append(args, "-c", config)...))
 }
 
-// fails runs a command that must fail and returns what it printed.
-func (s *site) fails(config string, args ...string) string {
-	s.t.Helper()
-	out, err := testlab.Command(s.t, s.program, append(args, "-c", config)...).CombinedOutput()
-	if err == nil {
-		s.t.Errorf("postern %s succeeded:\n%s", strings.Join(args, " "), out)
-	}
-	return string(out)
-}
-
 type appPassword struct {
 	ID     int64  `json:"id"`
 	Secret string `json:"secret"`

@@ -193,5 +193,5 @@ func fits(k kind, contentType string, beginning []byte) bool {
 	}
 	text := bytes.TrimLeft(bytes.TrimPrefix(beginning, []byte("\ufeff")), " \t\r\n")
 	want := beginnings[k]
-	return len(text) >= len(want) && strings.EqualFold(string(text[:len(want)]), want)
+	return want != "" && len(text) >= len(want) && strings.EqualFold(string(text[:len(want)]), want)
 }

@@ -41,19 +41,12 @@ type verifier struct {
 	uses     []authstore.Use
 }
 
-func (v *verifier) set(change func(*verifier)) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	change(v)
-}
-
 func (v *verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	secret := string(a.Secret)
+	scopes, ok := scopesOf[string(a.Secret)]
 	a.Secret = nil
 	v.attempts = append(v.attempts, a)
-	scopes, ok := scopesOf[secret]
 	switch {
 	case v.refuse != nil:
 		return authstore.Grant{}, v.refuse

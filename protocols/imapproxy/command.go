@@ -85,13 +85,21 @@ func (cmd *command) head(line []byte) {
 	tag, rest, _ := bytes.Cut(line, []byte(" "))
 	name, _, _ := bytes.Cut(rest, []byte(" "))
 	cmd.isHTTP = bytes.Contains(line, []byte(" HTTP/"))
-	cmd.tag, cmd.name = string(tag), strings.ToUpper(string(name))
+	cmd.tag, cmd.name = string(tag), string(bytes.Map(upperASCII, name))
 	switch {
 	case len(tag) == 0 || len(tag) > maxTag || bytes.ContainsFunc(tag, notInTag):
 		cmd.tag, cmd.bad = "*", "Invalid tag."
 	case len(name) == 0:
 		cmd.bad = "Missing command."
 	}
+}
+
+// upperASCII leaves what is beyond ASCII: there are letters whose capital is in it.
+func upperASCII(r rune) rune {
+	if 'a' <= r && r <= 'z' {
+		return r - 'a' + 'A'
+	}
+	return r
 }
 
 // notInTag tells what is no ASTRING-CHAR, or "+" (RFC 9051 section 9).

@@ -224,17 +224,3 @@ func (k *talker) rest() string {
 	}
 	return string(b)
 }
-
-func TestLoginToDovecot(t *testing.T) {
-	t.Parallel()
-	dovecot := testlab.Dovecot(t)
-	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS))
-	k := dialDoor(t, d)
-	t.Log(k.line())
-	k.send("a LOGIN %s %s\r\nb SELECT INBOX\r\n", testlab.Alice, appPassword)
-	t.Log(k.until("a"))
-	t.Log(k.until("b"))
-	k.send("c LOGOUT\r\n")
-	t.Log(k.rest())
-	t.Logf("%+v", <-d.observer.ended)
-}

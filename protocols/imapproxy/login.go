@@ -36,7 +36,7 @@ func (c *client) authenticate(ctx context.Context, cmd *command) error {
 		return c.write(privacyRequired.line(cmd.tag))
 	}
 	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.rest, []byte(" ")), []byte(" "))
-	mechanism := strings.ToUpper(string(name))
+	mechanism := string(bytes.Map(upperASCII, name))
 	exchange := saslauth.NewExchange(mechanism)
 	if exchange == nil {
 		if c.bad++; c.bad >= maxBad {

@@ -72,7 +72,7 @@ func TestBeforeLogin(t *testing.T) {
 		"literals":                         {plain, "a LOGIN {5}\r\nalice {5}\r\nwrong\r\n", []string{"+ OK", "+ OK", "a " + wrong, open}},
 		"literals at once":                 {plain, "a LOGIN {5+}\r\nalice {5+}\r\nwrong\r\n", []string{"a " + wrong, open}},
 		"empty literal":                    {plain, "a LOGIN {0+}\r\n {0+}\r\n\r\n", []string{"a " + wrong, open}},
-		"a literal of commands":            {plain, "a LOGIN {16+}\r\nINJ CAPABILITY\r\n\r\n x\r\n", []string{"a " + wrong, open}},
+		"a literal of commands":            {plain, "a LOGIN {16+}\r\nINJ CAPABILITY\r\n x\r\n", []string{"a " + wrong, open}},
 		"8-bit":                            {plain, "a LOGIN \"\xc3\xa4lice\" \"\xff\"\r\n", []string{"a " + wrong, open}},
 		"LOGIN bare":                       {plain, "a LOGIN\r\n", []string{"a BAD Missing name.", open}},
 		"LOGIN, one argument":              {plain, "a LOGIN alice\r\n", []string{"a BAD Missing password.", open}},
@@ -108,6 +108,7 @@ func TestBeforeLogin(t *testing.T) {
 
 		"unknown command":           {plain, "a SELECT INBOX\r\n", []string{"a BAD Unknown command, or not before login.", open}},
 		"no command":                {plain, "a\r\n", []string{"a BAD Missing command.", open}},
+		"a name beyond ASCII":       {plain, "a \xc5\xbfTARTTLS\r\n", []string{"a BAD Unknown command, or not before login.", open}},
 		"empty line":                {plain, "\r\n", []string{"* BAD Invalid tag.", open}},
 		"bad tag is not sent back":  {plain, "<script>+ NOOP\r\n", []string{"* BAD Invalid tag.", open}},
 		"8-bit in a tag":            {plain, "\xc3\xa4 NOOP\r\n", []string{"* BAD Invalid tag.", open}},

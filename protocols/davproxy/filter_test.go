@@ -1,0 +1,288 @@
+package davproxy
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"postern/protocols"
+)
+
+// mountAt is a mount whose home is the principal too, as in Radicale.
+func mountAt(k kind) *mount {
+	return &mount{
+		kind: k, id: "ID", principal: []string{"alice@x"}, home: []string{"alice@x"},
+		route: &protocols.Route{Backend: "lab", Network: "tcp", Address: "127.0.0.1:5232"},
+	}
+}
+
+var (
+	atHome = target{place: home, kind: calendar, id: "ID"}
+	atWork = target{place: collection, kind: calendar, id: "ID", collection: "work"}
+)
+
+const ns = ` xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav" xmlns:A="urn:ietf:params:xml:ns:carddav"`
+
+func run(f *filter, in string) (string, error) {
+	var out bytes.Buffer
+	err := f.copy(&out, strings.NewReader(in))
+	return strings.TrimPrefix(out.String(), xmlHeader), err
+}
+
+// response makes a DAV:response with one property.
+func responseWith(href, prop string) string {
+	return "<response><href>" + href + "</href><propstat><prop>" + prop + "</prop><status>HTTP/1.1 200 OK</status></propstat></response>"
+}
+
+func many(responses ...string) string {
+	return "<multistatus" + ns + ">" + strings.Join(responses, "") + "</multistatus>"
+}
+
+const (
+	isCalendar = "<resourcetype><collection/><C:calendar/></resourcetype>"
+	isBook     = "<resourcetype><A:addressbook/><collection/></resourcetype>"
+)
+
+func TestFilterHome(t *testing.T) {
+	looked := 0
+	kindOf := func(c target) (kind, error) {
+		looked++
+		switch c.collection {
+		case "work":
+			return calendar, nil
+		case "gone":
+			return unknown, errNoCollection
+		}
+		return contacts, nil
+	}
+	for name, tt := range map[string]struct{ in, want string }{
+		"the home itself is no principal": {
+			responseWith("/alice%40x/", "<resourcetype><principal/><collection/></resourcetype>"),
+			responseWith("/dav/cal/ID/", "<resourcetype><collection/></resourcetype>"),
+		},
+		"a calendar":                     {responseWith("/alice@x/work/", isCalendar), responseWith("/dav/cal/ID/work/", isCalendar)},
+		"by full URL, without its slash": {responseWith("http://127.0.0.1:5232/alice@x/work", isCalendar), responseWith("/dav/cal/ID/work/", isCalendar)},
+		"an address book":                {responseWith("/alice@x/friends/", isBook), ""},
+		"both":                           {responseWith("/alice@x/odd/", "<resourcetype><C:calendar/><A:addressbook/></resourcetype>"), ""},
+		"a plain folder":                 {responseWith("/alice@x/files/", "<resourcetype><collection/></resourcetype>"), ""},
+		"Cyrus's inbox":                  {responseWith("/alice@x/Inbox/", "<resourcetype><collection/><C:schedule-inbox/></resourcetype>"), ""},
+		"calendar in no namespace":       {responseWith("/alice@x/friends/", `<resourcetype><calendar xmlns=""/></resourcetype>`), ""},
+		"its type after the names":       {responseWith("/alice@x/work/", "<displayname>Work</displayname>"+isCalendar), responseWith("/dav/cal/ID/work/", "<displayname>Work</displayname>"+isCalendar)},
+		"no type told, looked up":        {responseWith("/alice@x/work/", "<displayname>a&amp;b</displayname>"), responseWith("/dav/cal/ID/work/", "<displayname>a&amp;b</displayname>")},
+		"no type told, a book":           {responseWith("/alice@x/friends/", "<displayname/>"), ""},
+		"no type told, gone":             {responseWith("/alice@x/gone/", "<displayname/>"), ""},
+		"somebody else's":                {responseWith("/bob@x/work/", isCalendar), ""},
+		"elsewhere":                      {responseWith("http://evil.example/alice@x/work/", isCalendar), ""},
+		"a member":                       {responseWith("/alice@x/work/1.ics", isCalendar), ""},
+		"dots":                           {responseWith("/alice@x/../bob@x/", isCalendar), ""},
+		"no href":                        {"<response><propstat><prop>" + isCalendar + "</prop></propstat></response>", ""},
+		"a relative href":                {responseWith("work/", isCalendar), ""},
+		"two hrefs, one elsewhere": {
+			"<response><href>/alice@x/work/</href><href>/bob@x/work/</href><status>HTTP/1.1 404 Not Found</status></response>",
+			"<response><href>/dav/cal/ID/work/</href><status>HTTP/1.1 404 Not Found</status></response>",
+		},
+		"comments and instructions": {
+			"<!-- x --><response><href>/alice@x<!-- /../bob -->/work/</href><?php x?><propstat><prop>" + isCalendar + "</prop></propstat></response>",
+			"<response><href>/dav/cal/ID/work/</href><propstat><prop>" + isCalendar + "</prop></propstat></response>",
+		},
+	} {
+		got, err := run(&filter{m: mountAt(calendar), at: atHome, kindOf: kindOf}, many(tt.in))
+		if err != nil || got != many(tt.want) {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, many(tt.want))
+		}
+	}
+	if looked != 3 {
+		t.Errorf("%d kinds were looked up, want 3", looked)
+	}
+}
+
+func TestFilterProperties(t *testing.T) {
+	for name, tt := range map[string]struct{ in, want string }{
+		"who I am":              {"<current-user-principal><href>/alice%40x/</href></current-user-principal>", "<current-user-principal><href>/dav/p/ID/</href></current-user-principal>"},
+		"my own":                {"<owner><href>/alice@x/</href></owner>", "<owner><href>/dav/p/ID/</href></owner>"},
+		"somebody's":            {"<owner><href>/bob@x/</href></owner>", "<owner></owner>"},
+		"homes":                 {"<C:calendar-home-set><href>/alice@x/</href></C:calendar-home-set><A:addressbook-home-set><href>/alice@x/</href></A:addressbook-home-set>", "<C:calendar-home-set><href>/dav/cal/ID/</href></C:calendar-home-set><A:addressbook-home-set><href>/dav/card/ID/</href></A:addressbook-home-set>"},
+		"inside this calendar":  {"<C:x><href>/alice@x/work/1.ics</href></C:x>", "<C:x><href>/dav/cal/ID/work/1.ics</href></C:x>"},
+		"in another collection": {"<C:x><href>/alice@x/friends/1.vcf</href></C:x>", "<C:x></C:x>"},
+		"rights":                {"<acl><ace><principal><href>/bob@x/</href></principal></ace></acl><getetag>\"1\"</getetag>", "<getetag>\"1\"</getetag>"},
+		"an empty hidden one":   {"<principal-collection-set/><getetag/>", "<getetag/>"},
+		"contents":              {"<C:calendar-data>BEGIN:VCALENDAR\n&lt;href>/alice@x/&lt;/href></C:calendar-data>", "<C:calendar-data>BEGIN:VCALENDAR\n&lt;href>/alice@x/&lt;/href></C:calendar-data>"},
+		"contents in CDATA":     {"<C:calendar-data><![CDATA[BEGIN:VCALENDAR<href>/alice@x/</href>]]></C:calendar-data>", "<C:calendar-data><![CDATA[BEGIN:VCALENDAR<href>/alice@x/</href>]]></C:calendar-data>"},
+		"elements in contents":  {"<C:calendar-data>BEGIN:VCALENDAR<href>/alice@x/</href></C:calendar-data>", "<C:calendar-data>BEGIN:VCALENDAR<href>/alice@x/</href></C:calendar-data>"},
+		"a card as an event":    {"<C:calendar-data>BEGIN:VCARD</C:calendar-data><getetag/>", "<C:calendar-data></C:calendar-data><getetag/>"},
+		"a card":                {"<A:address-data>BEGIN:VCARD</A:address-data><getetag/>", "<getetag/>"},
+		"privileges":            {"<current-user-privilege-set><privilege><all/></privilege></current-user-privilege-set><getetag/>", `<current-user-privilege-set><privilege xmlns="DAV:"><read/></privilege></current-user-privilege-set><getetag/>`},
+		"empty privileges":      {"<current-user-privilege-set/><getetag/>", "<current-user-privilege-set/><getetag/>"},
+	} {
+		f := &filter{m: mountAt(calendar), at: atWork, readOnly: true}
+		in, want := many(responseWith("/alice@x/work/", tt.in)), many(responseWith("/dav/cal/ID/work/", tt.want))
+		if got, err := run(f, in); err != nil || got != want {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, want)
+		}
+	}
+	all := many(responseWith("/alice@x/work/", "<current-user-privilege-set><privilege><all/></privilege></current-user-privilege-set>"))
+	if got, err := run(&filter{m: mountAt(calendar), at: atWork}, all); err != nil || !strings.Contains(got, "<all/>") {
+		t.Errorf("privileges of who may write: %v, %s", err, got)
+	}
+}
+
+func TestFilterCollection(t *testing.T) {
+	tagged := "<getetag>\"1\"</getetag>"
+	in := many(
+		responseWith("/alice@x/work/", tagged), responseWith("/alice@x/work/a%20b.ics", tagged), responseWith("/alice@x/", tagged),
+		responseWith("/alice@x/friends/1.vcf", tagged), responseWith("/alice@x/work/deep/er.ics", tagged),
+		"<response><href>/alice@x/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>", "<sync-token>http://radicale.org/ns/sync/1</sync-token>")
+	want := many(
+		responseWith("/dav/cal/ID/work/", tagged), responseWith("/dav/cal/ID/work/a%20b.ics", tagged),
+		"<response><href>/dav/cal/ID/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>", "<sync-token>http://radicale.org/ns/sync/1</sync-token>",
+		string(notThereResponse("/dav/<x>")))
+	f := &filter{m: mountAt(calendar), at: atWork, lost: []string{"/dav/<x>"}}
+	if got, err := run(f, in); err != nil || got != want {
+		t.Errorf("%v\ngot  %s\nwant %s", err, got, want)
+	}
+	moved := many("<response><href>/alice@x/other/1.ics</href><status>HTTP/1.1 409 Conflict</status></response>")
+	f = &filter{m: mountAt(calendar), at: atWork, also: target{place: member, kind: calendar, id: "ID", collection: "other", member: "1.ics"}}
+	if got, err := run(f, moved); err != nil || !strings.Contains(got, "/dav/cal/ID/other/1.ics") {
+		t.Errorf("the destination of MOVE: %v, %s", err, got)
+	}
+	conflict := "<error" + ns + "><C:no-uid-conflict><href>/alice@x/work/1.ics</href></C:no-uid-conflict></error>"
+	if got, err := run(&filter{m: mountAt(calendar), at: atWork}, conflict); err != nil || !strings.Contains(got, ">/dav/cal/ID/work/1.ics<") {
+		t.Errorf("an error's href: %v, %s", err, got)
+	}
+}
+
+// hostile documents must not be passed on: each is read by some parser as another than it seems.
+var hostile = map[string]string{
+	"nothing":                  "",
+	"no XML":                   "Internal Server Error",
+	"HTML":                     "<html><body/></html>",
+	"DOCTYPE":                  `<!DOCTYPE multistatus [<!ENTITY e "x">]>` + many(),
+	"another root":             `<multistatus/>`,
+	"cut off":                  "<multistatus" + ns + "><response>",
+	"two roots":                many() + many(),
+	"text before":              "x" + many(),
+	"text behind":              many() + "x",
+	"end of another":           "<multistatus" + ns + "><response></multistatus></response>",
+	"prefix of another":        `<a:multistatus xmlns:a="DAV:" xmlns:b="DAV:"></b:multistatus>`,
+	"undeclared prefix":        many("<D:response/>"),
+	"undeclared attribute":     many("<response D:x=''/>"),
+	"prefix that has ended":    many(`<x:a xmlns:x="x"/><x:b/>`),
+	"attribute twice":          many(`<response a="1" a="2"/>`),
+	"the same by two prefixes": many(`<response xmlns:x="u" xmlns:y="u" x:a="1" y:a="2"/>`),
+	"namespace twice":          many(`<response xmlns:x="u" xmlns:x="v"/>`),
+	"prefix xml":               many(`<response xmlns:xml="u"/>`),
+	"prefix xmlns":             many(`<response xmlns:xmlns="u"/>`),
+	"prefix unbound":           many(`<response xmlns:C=""/>`),
+	"another encoding":         `<?xml version="1.0" encoding="utf-7"?>` + many(),
+	"UTF-16":                   "\xff\xfe<\x00m\x00/\x00>\x00",
+	"bad UTF-8":                many("<x>\xff</x>"),
+	"NUL":                      many("<x>\x00</x>"),
+	"entity":                   many("<x>&e;</x>"),
+	"deep":                     many(strings.Repeat("<x>", maxXMLDepth), strings.Repeat("</x>", maxXMLDepth)),
+	"attributes":               many("<x " + attributes(maxXMLAttrs+1) + "/>"),
+	"an element in an href":    many("<response><href>/alice@x/<b/></href></response>"),
+	"long and undecided":       many("<response><x>" + strings.Repeat("x", maxUndecided) + "</x></response>"),
+}
+
+func attributes(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(" a" + strings.Repeat("b", i) + "=''")
+	}
+	return b.String()
+}
+
+func TestHostileXMLIsNotPassedOn(t *testing.T) {
+	for name, in := range hostile {
+		f := &filter{m: mountAt(calendar), at: atHome}
+		if got, err := run(f, in); err == nil {
+			t.Errorf("%s: %q became %q", name, in, got)
+		}
+	}
+	f := &filter{m: mountAt(calendar), at: atWork, lost: []string{"/x"}}
+	if got, err := run(f, "<multistatus xmlns='DAV:'/>"); err == nil {
+		t.Errorf("an empty answer to a multiget became %q", got)
+	}
+	f = &filter{m: mountAt(calendar), at: atHome, kindOf: func(target) (kind, error) { return unknown, io.ErrClosedPipe }}
+	if _, err := run(f, many(responseWith("/alice@x/work/", "<a/>"))); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a kind that can't be known: %v", err)
+	}
+	huge := io.MultiReader(strings.NewReader("<multistatus"+ns+"><x>"), io.LimitReader(letters{}, maxXMLToken+1<<20), strings.NewReader("</x></multistatus>"))
+	if err := (&filter{m: mountAt(calendar), at: atWork}).copy(io.Discard, huge); !errors.Is(err, errTooLarge) {
+		t.Errorf("a huge token: %v", err)
+	}
+}
+
+type letters struct{}
+
+func (letters) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+// FuzzFilter: what is passed on is well-formed, is the same whatever the portions it comes in, and leads nowhere else.
+func FuzzFilter(f *testing.F) {
+	for _, in := range hostile {
+		f.Add([]byte(in))
+	}
+	for _, in := range []string{
+		responseWith("/alice@x/work/", isCalendar), responseWith("/alice@x/friends/", isBook), responseWith("/alice@x/work/1.ics", "<C:calendar-data>BEGIN:VCALENDAR</C:calendar-data>"),
+		responseWith("/bob@x/", "<owner><href>/bob@x/</href></owner><acl/>"),
+	} {
+		f.Add([]byte(many(in)))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, at := range []target{atHome, atWork} {
+			pass := func(r io.Reader) (string, error) {
+				var out bytes.Buffer
+				fl := &filter{m: mountAt(calendar), at: at, readOnly: true, kindOf: func(target) (kind, error) { return calendar, nil }}
+				err := fl.copy(&out, r)
+				return out.String(), err
+			}
+			got, err := pass(bytes.NewReader(in))
+			again, errAgain := pass(iotest.OneByteReader(bytes.NewReader(in)))
+			if (err == nil) != (errAgain == nil) || err == nil && got != again {
+				t.Fatalf("in one piece %q, %v; by bytes %q, %v", got, err, again, errAgain)
+			}
+			if err == nil {
+				checkHrefs(t, got)
+			}
+		}
+	})
+}
+
+// checkHrefs reads a document with encoding/xml.
+func checkHrefs(t *testing.T, text string) {
+	dec := xml.NewDecoder(strings.NewReader(text))
+	inHref, opaque := false, 0
+	for {
+		tok, err := dec.Token()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		switch x := tok.(type) {
+		case xml.StartElement:
+			n := name{x.Name.Space, x.Name.Local}
+			if opaque > 0 || contents[n] != unknown {
+				opaque++
+			}
+			inHref = n == name{nsDAV, "href"} && opaque == 0
+		case xml.EndElement:
+			opaque = max(0, opaque-1)
+			inHref = false
+		case xml.CharData:
+			if inHref && !strings.HasPrefix(string(x), "/dav/") {
+				t.Fatalf("%q leads to %q", text, x)
+			}
+		}
+	}
+}
