@@ -81,7 +81,7 @@ func (g *Gateway) frontDoor(cfg *config.Config, l *config.Listener, router proto
 		return davproxy.New(davproxy.Options{
 			Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Log: g.log, Limits: g.limits,
 			TrustedProxies: cfg.TrustedProxies, Panicked: g.metrics.Panic,
-			TLS: withTLS(l.TLS, serverTLS),
+			TLS: withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, MaxBody: int64(cfg.DAV.MaxBody),
 		})
 	}
 	return &protocols.Server{

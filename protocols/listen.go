@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
@@ -72,6 +74,24 @@ func addrPort(a net.Addr) netip.AddrPort {
 	}
 	p := tcp.AddrPort()
 	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}
+
+// Refusals logs connections that are cut unheard, at most one line in a minute: there may be thousands. Goroutines may share it.
+type Refusals struct {
+	Protocol string
+	Log      *slog.Logger
+
+	count  atomic.Int64 // not logged yet
+	logged atomic.Int64 // when some were, in Unix seconds
+}
+
+// Add takes note of one.
+func (r *Refusals) Add(from net.Addr, err error) {
+	n, now, last := r.count.Add(1), time.Now().Unix(), r.logged.Load()
+	if now-last >= 60 && r.logged.CompareAndSwap(last, now) {
+		r.count.Add(-n)
+		r.Log.Warn("connections refused", "proto", r.Protocol, "count", n, "client", from.String(), "err", err)
+	}
 }
 
 // proxied is a connection behind a load balancer. The library's own connection would hide the socket from the relay.

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"postern/authstore"
@@ -68,13 +67,13 @@ const (
 // ErrDraining, those that have not logged in are sent away at once. It returns nil.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	run := &running{Server: s, relay: relay.Relay{Idle: s.IdleTimeout}}
+	run := &running{Server: s, relay: relay.Relay{Idle: s.IdleTimeout}, refusals: Refusals{Protocol: s.Door.Protocol(), Log: s.Log}}
 	if s.Security != PlainText {
 		run.tls = s.TLS.Clone()
 		run.tls.NextProtos = []string{s.Door.Protocol()} // another protocol's client is refused; one that names none is not
 	}
 	defer run.conns.Wait()
-	from := &Listener{Listener: ln, Proxies: s.Proxies, Refused: run.refused}
+	from := &Listener{Listener: ln, Proxies: s.Proxies, Refused: run.refusals.Add}
 	for {
 		nc, err := from.Accept()
 		switch {
@@ -104,17 +103,7 @@ type running struct {
 	tls      *tls.Config
 	relay    relay.Relay
 	conns    sync.WaitGroup // and their sessions
-	refusals atomic.Int64   // not logged yet
-	logged   atomic.Int64   // when one was, in Unix seconds
-}
-
-// refused logs a connection that was cut, at most one in a minute: there may be thousands.
-func (s *running) refused(from net.Addr, err error) {
-	n, now, last := s.refusals.Add(1), time.Now().Unix(), s.logged.Load()
-	if now-last >= 60 && s.logged.CompareAndSwap(last, now) {
-		s.refusals.Add(-n)
-		s.Log.Warn("connections refused", "proto", s.Door.Protocol(), "count", n, "client", from.String(), "err", err)
-	}
+	refusals Refusals
 }
 
 // serve leads one connection from its first byte to the relay.
@@ -151,7 +140,7 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 
 	c.Client = addrPort(c.nc.RemoteAddr())
 	if err := c.slot.Locate(c.Client.Addr()); err != nil {
-		c.server.refused(c.nc.RemoteAddr(), err)
+		c.server.refusals.Add(c.nc.RemoteAddr(), err)
 		return nil, err
 	}
 	if c.server.Security == ImplicitTLS {

@@ -120,7 +120,7 @@ func (p *pools) of(r *protocols.Route, o protocols.Observer, timeout time.Durati
 		return t
 	}
 	if len(p.open) >= maxPools { // reloads left them behind; a request that is under way keeps its connection
-		p.close()
+		p.empty()
 	}
 	if p.open == nil {
 		p.open = make(map[poolKey]*http.Transport)
@@ -130,19 +130,19 @@ func (p *pools) of(r *protocols.Route, o protocols.Observer, timeout time.Durati
 	return t
 }
 
-// close is called with mu held.
-func (p *pools) close() {
+// empty is called with mu held.
+func (p *pools) empty() {
 	for key, t := range p.open {
 		delete(p.open, key)
 		t.CloseIdleConnections()
 	}
 }
 
-// Close closes the pooled connections.
-func (p *pools) Close() {
+// close closes the pooled connections.
+func (p *pools) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.close()
+	p.empty()
 }
 
 // errStartTLS says what HTTP has not.

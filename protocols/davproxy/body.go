@@ -11,9 +11,8 @@ import (
 
 // Bounds of request bodies.
 const (
-	maxBody   = 20 << 20 // an event or card, with its attachments
-	maxBuffer = 1 << 20  // XML, and bodies of unknown length that are sent with their length
-	sniffed   = 512      // of a body's beginning
+	maxBuffer = 1 << 20 // XML, and bodies of unknown length that are sent with their length
+	sniffed   = 512     // of a body's beginning
 )
 
 // document is an XML request body as the backend gets it: the same bytes, but for its hrefs.

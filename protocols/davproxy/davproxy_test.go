@@ -148,15 +148,13 @@ func open(t testing.TB, r protocols.Router, change ...func(*davproxy.Options)) *
 	ctx, drain := context.WithCancel(context.Background())
 	life, kill := context.WithCancel(context.Background())
 	d.drain, d.kill = drain, kill
-	s := davproxy.New(o)
-	go func() { d.served <- s.Serve(ctx, life, ln) }()
+	go func() { d.served <- davproxy.New(o).Serve(ctx, life, ln) }()
 	d.client = d.newClient(true)
 	t.Cleanup(func() {
 		d.client.CloseIdleConnections()
 		kill()
 		drain()
 		<-d.served
-		s.Close()
 	})
 	return d
 }

@@ -263,10 +263,10 @@ func (x *exchange) setBody(text []byte, contentType string) {
 // takeItem judges an event or card by its first bytes and lets the rest stream. A body of unknown length is sent with its length
 // if it is short: WSGI servers take no chunks.
 func (x *exchange) takeItem() answer {
-	if x.r.ContentLength > maxBody {
+	if x.r.ContentLength > x.server.o.MaxBody {
 		return tooLarge
 	}
-	from := &body{http.MaxBytesReader(x.w, x.r.Body, maxBody), x.w.deadlines, &x.login.up}
+	from := &body{http.MaxBytesReader(x.w, x.r.Body, x.server.o.MaxBody), x.w.deadlines, &x.login.up}
 	in := bufio.NewReaderSize(from, 4<<10)
 	beginning, err := in.Peek(sniffed)
 	if err != nil && err != io.EOF {

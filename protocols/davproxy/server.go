@@ -42,8 +42,12 @@ type Options struct {
 
 	// TLS is for Serve; nil: plain text, or a listener that does TLS itself. Its NextProtos are set here.
 	TLS *tls.Config
+	// Proxies are load balancers that send the PROXY header: see protocols.Listener.
+	Proxies []netip.Prefix
 	// TrustedProxies are HTTP proxies whose X-Forwarded-For names the client. They must pass on Host.
 	TrustedProxies []netip.Prefix
+	// MaxBody is the largest event or card that is taken, in bytes; zero: 20 MiB.
+	MaxBody int64
 	// BackendTimeout is how long a backend may take to begin its answer; zero: a minute.
 	BackendTimeout time.Duration
 	// Panicked is told of each defect of ours that ended a request; nil: nobody.
@@ -52,10 +56,11 @@ type Options struct {
 
 // Server answers DAV requests. Goroutines may share it.
 type Server struct {
-	o     Options
-	pools pools
-	homes cache[homeKey, homePaths]
-	kinds kinds
+	o        Options
+	pools    pools
+	homes    cache[homeKey, homePaths]
+	kinds    kinds
+	refusals protocols.Refusals
 }
 
 // New makes a server.
@@ -69,18 +74,21 @@ func New(o Options) *Server {
 	if o.BackendTimeout == 0 {
 		o.BackendTimeout = time.Minute
 	}
-	return &Server{o: o}
+	if o.MaxBody == 0 {
+		o.MaxBody = 20 << 20
+	}
+	return &Server{o: o, refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
 }
 
-// Close closes the pooled connections to backends. It is called when all Serve have returned.
-func (s *Server) Close() { s.pools.Close() }
-
-// Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends.
+// Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends. It closes the pooled
+// connections to backends behind it.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
+	defer s.pools.close()
 	var conns sync.Map // of net.Conn to *conn
 	var requests sync.WaitGroup
 	defer requests.Wait()
 	srv := s.httpServer(life, &conns, &requests)
+	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)
