@@ -349,9 +349,7 @@ func testRevokedInIdle(t *testing.T, dovecot *testlab.DovecotServer) {
 	}
 	revoked := errors.New("revoked")
 	gone := d.sessions.Review(1, func(authstore.Grant) error { return revoked })
-	if _, err := io.ReadAll(k.r); err == nil {
-		t.Error("the client's TLS ended in peace") // for now; the polite goodbye needs to know the boundaries
-	}
+	io.Copy(io.Discard, k.r) // to its end, whatever TLS says of it
 	<-gone
 	if e := <-d.observer.ended; e.Reason != "revoked" {
 		t.Errorf("ended %+v", e)
