@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 type Finding struct {
 	Subject string // "database", "backend dovecot"
 	Detail  string // what is there
+	Untried string // what could not be tried, and what is missing for it
 	Err     error  // what is wrong, and what to do; nil: nothing
 }
 
@@ -42,7 +44,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	if err == nil {
 		defer desk.Close()
 		if accounts, err = desk.List(ctx); err == nil {
-			report(Finding{Subject: "store", Detail: fmt.Sprintf("%s, %d accounts", cfg.Store.Database, len(accounts))})
+			report(Finding{Subject: "store", Detail: fmt.Sprintf("%s, accounts: %d", cfg.Store.Database, len(accounts))})
 		}
 	}
 	if err != nil {
@@ -58,8 +60,9 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 		vault = desk
 	}
 	for i := range cfg.Backends {
-		detail, err := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault)
-		report(Finding{Subject: "backend " + cfg.Backends[i].Name, Detail: detail, Err: err})
+		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault)
+		f.Subject = "backend " + cfg.Backends[i].Name
+		report(f)
 	}
 }
 
@@ -91,49 +94,69 @@ func describe(leaf *x509.Certificate) string {
 	return text
 }
 
-// checkBackend resolves, connects, and logs in for an account that is routed there.
-func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, accounts []authstore.Account, vault route.Vault) (string, error) {
+// checkBackend connects, and logs in for an account that is routed there.
+func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, accounts []authstore.Account, vault route.Vault) Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	host, _, _ := net.SplitHostPort(b.Address)
-	if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
-		return "", fmt.Errorf("%w; correct the address, or the name service", err)
-	}
 	one := *cfg // only this backend, so that another one's fault is not told here
 	one.Backends = []config.Backend{*b}
-	one.Routes = nil
-	for _, r := range cfg.Routes {
-		if r.Backend == b.Name {
-			one.Routes = append(one.Routes, r)
-		}
-	}
+	one.Routes = slices.DeleteFunc(slices.Clone(cfg.Routes), func(r config.Route) bool { return r.Backend != b.Name })
 	table, err := buildRoutes(&one, vault)
 	if err != nil {
-		return "", errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))
+		return Finding{Err: errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))}
 	}
-	protocol, probe := "imap", imapproxy.Probe
+	probe := imapproxy.Probe
 	if b.Protocol == "dav" {
-		protocol, probe = "calendar", davproxy.Probe
+		probe = davproxy.Probe
 	}
-	for _, a := range accounts {
-		grant := authstore.Grant{Account: a.ID, PublicID: a.PublicID, Address: a.Names[0], BackendName: a.BackendName}
-		r, err := table.Route(ctx, protocol, grant)
-		if protocol == "calendar" && errors.Is(err, protocols.ErrNoRoute) {
-			r, err = table.Route(ctx, "contacts", grant)
-		}
-		if err == nil && a.Status == authstore.Active {
-			return fmt.Sprintf("%s, logged in for %s", b.Address, a.Names[0]), probe(ctx, r)
-		}
+	if r, account := routeFor(ctx, table, b.Protocol, accounts); r != nil {
+		return Finding{Detail: b.Address + ", logged in for " + account, Err: probe(ctx, r)}
 	}
-	return b.Address + " not tried", errNoAccount
+	built, err := buildBackend(b)
+	if err == nil {
+		err = reach(ctx, &protocols.Route{Backend: b.Name, Network: built.Network, Address: built.Address, Security: built.Security, TLS: built.TLS}, b.Protocol)
+	}
+	return Finding{Detail: b.Address + " answers", Err: err, Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
 }
 
-var errNoAccount = errors.New("no account leads here, so logging in could not be tried; add one with \"postern account add\"")
+// routeFor finds an active account that is led to the table's one backend; nil: there is none.
+func routeFor(ctx context.Context, table *route.Table, protocol string, accounts []authstore.Account) (*protocols.Route, string) {
+	words := map[string][]string{"imap": {"imap"}, "dav": {"calendar", "contacts"}}[protocol]
+	for _, a := range accounts {
+		if a.Status != authstore.Active {
+			continue
+		}
+		grant := authstore.Grant{Account: a.ID, PublicID: a.PublicID, Address: a.Names[0], BackendName: a.BackendName}
+		for _, word := range words {
+			if r, err := table.Route(ctx, word, grant); err == nil {
+				return r, a.Names[0]
+			}
+		}
+	}
+	return nil, ""
+}
+
+// reach tries a backend as far as one can without an account: to the greeting of IMAP, to the connection of HTTP.
+func reach(ctx context.Context, r *protocols.Route, protocol string) error {
+	if protocol == "imap" {
+		return imapproxy.Probe(ctx, r)
+	}
+	b, err := protocols.Connect(ctx, r, nil, func(_ context.Context, nc net.Conn) (*protocols.Backend, error) {
+		return &protocols.Backend{Conn: nc}, nil
+	})
+	if err != nil {
+		return protocols.Explain(r, err)
+	}
+	return b.Conn.Close()
+}
 
 // Text is the finding on one line.
 func (f Finding) Text() string {
 	if f.Err != nil {
 		return fmt.Sprintf("FAIL  %s: %s", f.Subject, strings.ReplaceAll(f.Err.Error(), "\n", "\n      "))
+	}
+	if f.Untried != "" {
+		return fmt.Sprintf("ok    %s: %s; %s", f.Subject, f.Detail, f.Untried)
 	}
 	return fmt.Sprintf("ok    %s: %s", f.Subject, cmp.Or(f.Detail, "fine"))
 }

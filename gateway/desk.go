@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"postern/authstore"
 	"postern/authstore/rediscache"
@@ -125,8 +126,8 @@ func readKeys(path string) (*secret.Keyring, error) {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
 	defer clear(text)
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("key file %s can be read by others; run: chmod 0400 %s", path, path)
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o027 != 0 { // systemd's ACL shows as the group's right to read
+		return nil, fmt.Errorf("key file %s is open to others (mode %v); run: chmod 0400 %s", path, info.Mode().Perm(), path)
 	}
 	keys, err := secret.ParseKeyring(text)
 	if err != nil {
@@ -135,7 +136,8 @@ func readKeys(path string) (*secret.Keyring, error) {
 	return keys, nil
 }
 
-// writeKeys replaces the key file in one step, so that a crash leaves the old one or the new one.
+// writeKeys replaces the key file in one step, so that a crash leaves the old one or the new one. Written by root, it belongs to the owner
+// of the old one or of the folder, for the gateway runs as another user.
 func writeKeys(path string, keys *secret.Keyring) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".root.key-*")
 	if err != nil {
@@ -145,13 +147,28 @@ func writeKeys(path string, keys *secret.Keyring) error {
 	text := keys.Text()
 	defer clear(text)
 	_, err = f.Write(text)
-	if err := errors.Join(err, f.Chmod(0o400), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Chmod(0o400), giveAway(f, path), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+func giveAway(f *os.File, path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(filepath.Dir(path))
+	}
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 func syncDir(path string) error {

@@ -100,7 +100,7 @@ func (g *Gateway) drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	grace := g.current.cfg.ShutdownGrace.Duration()
-	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace)
+	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace.String())
 	g.current.stop(protocols.ErrDraining)
 	g.live.Drain(func(f protocols.Facts) bool { return f.Protocol != davproxy.Protocol })
 	ended := make(chan struct{})

@@ -21,10 +21,10 @@ type AppSettings struct {
 // Port is one way to reach a protocol.
 type Port struct {
 	Number   string `json:"port"`
-	Security string `json:"security"` // "TLS", "STARTTLS", "none"
+	Security string `json:"security"` // "TLS", "STARTTLS", "no encryption"
 }
 
-var securityWords = map[string]string{"implicit": "TLS", "starttls": "STARTTLS", "none": "none", "insecure": "none"}
+var securityWords = map[string]string{"implicit": "TLS", "starttls": "STARTTLS", "none": "no encryption", "insecure": "no encryption"}
 
 // Settings tells what an app needs to use an account for some scopes.
 func (d *Desk) Settings(address string, scopes authstore.Scopes) AppSettings {

@@ -100,9 +100,10 @@ func converse(ctx context.Context, nc net.Conn, talk func(context.Context, net.C
 	return b, err
 }
 
-// Explain turns an error of connecting to a backend into what is wrong and what to do, for people who set one up.
+// Explain turns an error of connecting to a backend into what is wrong and what to do, for people who set one up. They know which
+// backend it is about.
 func Explain(r *Route, err error) error {
-	where := fmt.Sprintf("backend %q at %s", r.Backend, r.Address)
+	where := r.Address
 	unknown, okUnknown := errors.AsType[x509.UnknownAuthorityError](err)
 	_, okName := errors.AsType[x509.HostnameError](err)
 	invalid, okInvalid := errors.AsType[x509.CertificateInvalidError](err)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -44,17 +45,25 @@ func openSQLite(path string) (write, read, tail *sql.DB, err error) {
 	return open(1, "immediate"), open(4, "deferred", "query_only(1)"), open(1, "deferred", "query_only(1)"), nil
 }
 
-// prepareFile makes an absent database file readable by its owner only, and says in plain words what is in the way.
+// prepareFile makes an absent database file, readable by its owner only, and says in plain words what is in the way. Made by root, it
+// belongs to the folder's owner, the user that the gateway runs as; SQLite itself gives its other files the database's owner.
 func prepareFile(path string) error {
 	dir := filepath.Dir(path)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	folder, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the folder %s of the database does not exist; make it, owned by the user that runs Postern", dir)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("database: %w; the user that runs Postern needs to read and write it and its folder", err)
 	}
-	return f.Close()
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() > 0 || os.Geteuid() != 0 || folder == nil {
+		return err
+	}
+	owner := folder.Sys().(*syscall.Stat_t)
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // inForce checks what no promise holds without: a driver that ignored a pragma would lose revocations.

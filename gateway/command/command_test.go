@@ -108,7 +108,7 @@ func TestAccountsAndPasswords(t *testing.T) {
 	}
 	ok("added alias al@example.test: confirmed everywhere", "account", "alias", "add", "alice@example.test", "al@example.test")
 	created := ok("It is shown only now", "password", "create", "al@example.test", "-l", "Thunderbird", "--for", "everything")
-	for _, want := range []string{"IMAP       mail.example.test, port 993, none", "DAV        http://mail.example.test:8080/dav/", "user name  alice@example.test", "(mail calendar contacts)"} {
+	for _, want := range []string{"IMAP       mail.example.test, port 993, no encryption", "DAV        http://mail.example.test:8080/dav/", "user name  alice@example.test", "(mail calendar contacts)"} {
 		if !strings.Contains(created, want) {
 			t.Errorf("password create lacks %q:\n%s", want, created)
 		}
@@ -183,7 +183,7 @@ func TestCheckTellsAllAtOnce(t *testing.T) {
 	file := configured(t)
 	run(t, "", "account", "add", "alice@example.test", "-c", file)
 	code, stdout, _ := run(t, "", "check", "-c", file)
-	for _, want := range []string{"ok    configuration", "ok    store", "1 accounts", "FAIL  backend dovecot: ", "nobody listens there", "FAIL  backend radicale: "} {
+	for _, want := range []string{"ok    configuration", "ok    store", "accounts: 1", "FAIL  backend dovecot: ", "nobody listens there", "FAIL  backend radicale: "} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("check lacks %q:\n%s", want, stdout)
 		}

@@ -199,7 +199,7 @@ func (silent) Backend(string, string, time.Duration, error) {}
 
 // explain adds what to do to an error of discovery.
 func explain(r *protocols.Route, err error) error {
-	where := fmt.Sprintf("backend %q at %s", r.Backend, r.Address)
+	where := r.Address
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return fmt.Errorf("%s: %s: %w", where, adviseStatus(r, s.status), err)
 	}

@@ -20,7 +20,7 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 		return b.Conn.Close()
 	}
 	if remedy := remedyFor(r, err); remedy != "" {
-		return fmt.Errorf("backend %q at %s: %s: %w", r.Backend, r.Address, remedy, err)
+		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
 	}
 	return protocols.Explain(r, err)
 }
