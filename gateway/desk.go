@@ -32,8 +32,8 @@ type Desk struct {
 }
 
 // OpenDesk opens the stores for the command line. actor stands in the history of what it changes.
-func OpenDesk(ctx context.Context, cfg *config.Config, actor string) (*Desk, error) {
-	return openDesk(ctx, cfg, deskOptions{actor: actor, log: slog.New(slog.DiscardHandler)})
+func OpenDesk(ctx context.Context, cfg *config.Config, actor string, log *slog.Logger) (*Desk, error) {
+	return openDesk(ctx, cfg, deskOptions{actor: actor, log: log})
 }
 
 type deskOptions struct {

@@ -26,7 +26,7 @@ var migrations embed.FS
 // Options of a store.
 type Options struct {
 	Path    string           // the SQLite file
-	Ballast int64            // bytes kept beside it, freed for a revocation on a full disk; 0: none
+	Ballast int64            // bytes kept beside it, freed for a revocation on a full disk; 0: leave that to the gateway
 	Now     func() time.Time // nil: time.Now
 	Log     *slog.Logger     // nil: discarded
 }
@@ -59,11 +59,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.Close()
 		return nil, fmt.Errorf("database %s: %w", o.Path, err)
 	}
-	if o.Ballast > 0 {
-		s.ballast = &ballast{path: o.Path + ".ballast", size: o.Ballast}
-		if err := s.ballast.fill(); err != nil {
-			s.log.Warn("no ballast: a revocation may fail on a full disk", "err", err)
-		}
+	s.ballast = &ballast{path: o.Path + ".ballast"}
+	if err := s.ballast.fill(o.Ballast); err != nil {
+		s.log.Warn("no ballast: a revocation may fail on a full disk", "err", err)
 	}
 	return s, nil
 }

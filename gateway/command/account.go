@@ -64,7 +64,7 @@ func (e *env) withDesk(ctx context.Context, do func(*gateway.Desk) error) error 
 	if err != nil {
 		return err
 	}
-	desk, err := gateway.OpenDesk(ctx, cfg, actor())
+	desk, err := gateway.OpenDesk(ctx, cfg, actor(), e.log)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 		return err
 	}
 	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2]}
-	if tour.PublicID, tour.Passwords, err = demoAccount(ctx, cfg); err != nil {
+	if tour.PublicID, tour.Passwords, err = demoAccount(ctx, cfg, log); err != nil {
 		return err
 	}
 	if err := tour.WriteFiles(); err != nil {
@@ -187,8 +187,8 @@ func pemFiles(c tls.Certificate) (chain, key []byte, err error) {
 }
 
 // demoAccount makes the account if need be, and new app passwords in place of those of an earlier start.
-func demoAccount(ctx context.Context, cfg *config.Config) (publicID string, passwords []demo.Password, err error) {
-	desk, err := gateway.OpenDesk(ctx, cfg, "demo")
+func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (publicID string, passwords []demo.Password, err error) {
+	desk, err := gateway.OpenDesk(ctx, cfg, "demo", log)
 	if err != nil {
 		return "", nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 )
@@ -18,11 +19,12 @@ const defaultConfig = "/etc/postern/postern.toml"
 type env struct {
 	config string // --config
 	json   bool   // --json
+	log    *slog.Logger
 }
 
 // Run executes one command line and returns the exit code: 0, 1 where something is wrong, 2 where the command line is.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(warnings(stderr))
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -50,8 +52,18 @@ var errReported = errors.New("reported")
 // usageError is a fault of the command line itself.
 type usageError struct{ error }
 
-func newRoot() *cobra.Command {
-	e := &env{}
+// warnings is the log of commands that end soon: what needs somebody, without the time.
+func warnings(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+func newRoot(log *slog.Logger) *cobra.Command {
+	e := &env{log: log}
 	root := &cobra.Command{
 		Use:   "postern",
 		Short: "App passwords for mail, calendars and contacts",

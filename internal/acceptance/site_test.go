@@ -24,6 +24,7 @@ type site struct {
 	dir     string
 	program string
 	ca      *testlab.CA
+	data    string // the database's folder
 	backend string // the [[backend]] and [redis] parts of the configuration
 	mu      sync.Mutex
 	next    int
@@ -57,7 +58,8 @@ func davBackend(name, backendURL string) string {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	return &site{t: t, dir: testlab.Dir(t), program: testlab.Postern(t), ca: testlab.NewCA(t)}
+	dir := testlab.Dir(t)
+	return &site{t: t, dir: dir, data: dir, program: testlab.Postern(t), ca: testlab.NewCA(t)}
 }
 
 // writeConfig writes the configuration of one more gateway on the site's stores and returns its file.
@@ -78,7 +80,7 @@ listener = [
   { protocol = "imap", address = "127.0.0.1:%d", tls = "starttls" },
   { protocol = "dav", address = "127.0.0.1:%d" },
 ]
-`, cert, key, filepath.Join(s.dir, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2])
+`, cert, key, filepath.Join(s.data, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2])
 	if err := os.WriteFile(path, []byte(text+s.backend), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
