@@ -59,7 +59,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 
 // Close closes what New opened, for a gateway that does not Run.
 func (g *Gateway) Close() error {
-	g.closeSockets(nil)
+	g.closeSockets()
 	return g.desk.Close()
 }
 
@@ -102,6 +102,7 @@ func (g *Gateway) drain() {
 	grace := g.current.cfg.ShutdownGrace.Duration()
 	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace.String())
 	g.current.stop(protocols.ErrDraining)
+	g.closeSockets(g.current.cfg.Operations.Address)
 	g.live.Drain(func(f protocols.Facts) bool { return f.Protocol != davproxy.Protocol })
 	ended := make(chan struct{})
 	go func() { g.servers.Wait(); close(ended) }()
@@ -143,13 +144,13 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 		err = g.store.SetKeys(keys)
 	}
 	if err != nil {
-		g.closeSockets(old)
+		g.closeSockets(old.addresses()...)
 		return err
 	}
 	old.retire()
 	g.current = next
 	g.start(next)
-	g.closeSockets(next)
+	g.closeSockets(next.addresses()...)
 	return nil
 }
 

@@ -148,17 +148,17 @@ func (g *Gateway) serve(n *generation, address string, serve func(net.Listener) 
 
 // retire ends a generation's accepting for another to go on.
 func (n *generation) retire() {
+	n.stop(nil)
+	n.stopOps()
 	for _, ln := range n.leases {
 		ln.Close()
 	}
-	n.stop(nil)
-	n.stopOps()
 }
 
-// closeSockets closes those that a generation does not use; nil: all.
-func (g *Gateway) closeSockets(keep *generation) {
+// closeSockets closes those at other addresses.
+func (g *Gateway) closeSockets(keep ...string) {
 	for address, s := range g.sockets {
-		if keep == nil || !slices.Contains(keep.addresses(), address) {
+		if !slices.Contains(keep, address) {
 			s.Close()
 			delete(g.sockets, address)
 		}
