@@ -106,8 +106,6 @@ func guard(h http.Header) {
 // statusOf maps a backend's status to ours; zero: the backend's answer can't be told, and there is another one.
 func statusOf(backend int) (status int, instead answer) {
 	switch {
-	case backend == http.StatusUnauthorized, backend == http.StatusProxyAuthRequired: // it refused us, not the client
-		return 0, badGateway
 	case backend == http.StatusTooManyRequests, backend == http.StatusRequestTimeout:
 		return 0, unavailable
 	case backend == http.StatusNotImplemented, backend == http.StatusInsufficientStorage: // nothing that passes by itself

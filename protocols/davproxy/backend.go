@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/protocols"
@@ -112,7 +113,7 @@ type poolKey struct {
 }
 
 // of returns a backend's connections. They are made by what the route says of the backend, nothing that it says of the account.
-func (p *pools) of(r *protocols.Route, o protocols.Observer, timeout time.Duration) *http.Transport {
+func (p *pools) of(r *protocols.Route, o protocols.Observer) *http.Transport {
 	key := poolKey{r.Backend, r.Network, r.Address, r.Security, r.TLS}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +126,7 @@ func (p *pools) of(r *protocols.Route, o protocols.Observer, timeout time.Durati
 	if p.open == nil {
 		p.open = make(map[poolKey]*http.Transport)
 	}
-	t := newTransport(r, o, timeout)
+	t := newTransport(r, o)
 	p.open[key] = t
 	return t
 }
@@ -149,7 +150,7 @@ func (p *pools) close() {
 var errStartTLS = errors.New(`HTTP has no STARTTLS; set tls = "implicit", or "none" on a link that nobody else reaches`)
 
 // newTransport speaks HTTP/1.1 without following redirects, decompressing or repeating what may change something.
-func newTransport(r *protocols.Route, o protocols.Observer, timeout time.Duration) *http.Transport {
+func newTransport(r *protocols.Route, o protocols.Observer) *http.Transport {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		began := time.Now()
 		nc, err := connect(ctx, r)
@@ -165,7 +166,6 @@ func newTransport(r *protocols.Route, o protocols.Observer, timeout time.Duratio
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTime,
-		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxHeader,
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,
@@ -204,13 +204,96 @@ func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, er
 	}
 	s := ss.server
 	began := time.Now()
-	resp, err := s.pools.of(r, s.o.Observer, s.o.BackendTimeout).RoundTrip(req)
+	resp, err := bounded(s.pools.of(r, s.o.Observer), req, s.o.BackendTimeout)
 	s.o.Observer.Backend(r.Backend, "request", time.Since(began), err)
+	if err == nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusProxyAuthRequired) {
+		discard(resp) // it refused us, not the client
+		err = protocols.ErrCredential
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s to backend %s: %w", req.Method, r.Backend, err)
 	}
 	return resp, nil
 }
+
+// errStalled says that a backend did nothing for a time.
+var errStalled = errors.New("it has stalled")
+
+// bounded sends a request and bounds each wait for the backend: for a connection, for it to take a part of the body, for the
+// beginning of its answer, for the next part of that. Waiting for the client is not counted.
+func bounded(to http.RoundTripper, req *http.Request, limit time.Duration) (*http.Response, error) {
+	ctx, end := context.WithCancelCause(req.Context())
+	var answered atomic.Bool
+	waiting := time.AfterFunc(limit, func() {
+		if !answered.Load() {
+			end(errStalled)
+		}
+	})
+	req = req.WithContext(ctx)
+	if req.Body != nil {
+		req.Body = &sending{req.Body, waiting, limit}
+	}
+	resp, err := to.RoundTrip(req)
+	answered.Store(true)
+	waiting.Stop()
+	if err != nil {
+		if context.Cause(ctx) == errStalled {
+			err = errStalled
+		}
+		end(nil)
+		return nil, err
+	}
+	stalled := time.AfterFunc(limit, func() { end(errStalled) })
+	stalled.Stop()
+	resp.Body = &receiving{resp.Body, ctx, end, stalled, limit}
+	return resp, nil
+}
+
+// sending is a request's body.
+type sending struct {
+	io.ReadCloser
+	waiting *time.Timer
+	limit   time.Duration
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.waiting.Stop()
+	defer s.waiting.Reset(s.limit)
+	return s.ReadCloser.Read(p)
+}
+
+// receiving is an answer's body.
+type receiving struct {
+	io.ReadCloser
+	ctx     context.Context
+	end     context.CancelCauseFunc
+	stalled *time.Timer
+	limit   time.Duration
+}
+
+func (r *receiving) Read(p []byte) (int, error) {
+	r.stalled.Reset(r.limit)
+	n, err := r.ReadCloser.Read(p)
+	r.stalled.Stop()
+	if err != nil && err != io.EOF {
+		if context.Cause(r.ctx) == errStalled {
+			err = errStalled
+		}
+		err = &answerError{err}
+	}
+	return n, err
+}
+
+func (r *receiving) Close() error {
+	defer r.end(nil)
+	return r.ReadCloser.Close()
+}
+
+// answerError says that a backend's answer could not be read to its end.
+type answerError struct{ cause error }
+
+func (e *answerError) Error() string { return "the answer: " + e.cause.Error() }
+func (e *answerError) Unwrap() error { return e.cause }
 
 // endedError says that the grant no longer holds, or that this can't be known.
 type endedError struct{ cause error }

@@ -30,9 +30,13 @@ type conn struct {
 	located sync.Once
 	tooMany error
 
-	mu     sync.Mutex // guards logins and leave
-	logins map[loginKey]*loginState
-	leave  func() // nil: it has not logged in
+	mu       sync.Mutex // guards the fields below
+	logins   map[loginKey]*loginState
+	leave    func() // nil: it has not logged in
+	requests int    // under way; on HTTP/2 they may outlast the connection
+	closed   bool
+	reason   string // why it closed
+	ended    func() // called when it has closed and its requests have ended
 }
 
 type loginKey struct {
@@ -57,9 +61,10 @@ const (
 	usedEvery = 5 * time.Minute // "last used" of a connection that goes on
 )
 
-// newConn takes a place for a connection; nil: there is none to close.
-func (s *Server) newConn(nc net.Conn) *conn {
-	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, logins: make(map[loginKey]*loginState)}
+// newConn takes a place for a connection; nil: there is none to close. ended is called when it has closed and its requests have
+// ended.
+func (s *Server) newConn(nc net.Conn, ended func()) *conn {
+	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, logins: make(map[loginKey]*loginState), ended: ended}
 	c.slot = s.o.Limits.Enter(func() {
 		if tc, ok := nc.(*tls.Conn); ok {
 			nc = tc.NetConn() // whose Close does not wait for the peer
@@ -118,20 +123,44 @@ func (c *conn) loginOf(ss *session) (login *loginState, first bool, err error) {
 	return login, true, nil
 }
 
-// close tells the end of the connection's logins. It is called when the connection is closed; life is the context of all of them.
-func (c *conn) close(life context.Context) {
-	reason := "client closed"
-	if life.Err() != nil {
-		reason = "drained"
-	}
+// begin counts a request; false: the connection has closed, and the request came too late.
+func (c *conn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.closed {
+		c.requests++
+	}
+	return !c.closed
+}
+
+// done counts a request that has ended.
+func (c *conn) done() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requests--
+	c.end()
+}
+
+// close is called once, when the connection is closed.
+func (c *conn) close(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed, c.reason = true, reason
 	c.slot.Leave()
-	c.endAll(reason)
+	c.end()
+}
+
+// end tells the end of the logins of a connection that has closed, when the last of its requests has ended. It is called with mu
+// held.
+func (c *conn) end() {
+	if !c.closed || c.requests > 0 {
+		return
+	}
 	if c.leave != nil {
 		c.leave()
-		c.leave = nil
 	}
+	c.endAll(c.reason)
+	c.ended()
 }
 
 // endAll is called with mu held; the observer does not block.
@@ -212,12 +241,14 @@ func (d *deadlines) leave() {
 type writer struct {
 	http.ResponseWriter
 	deadlines *deadlines
+	reads     bool          // writing may wait for the client's words: net/http reads what is left of a request before it answers
 	begun     bool          // the header was sent
 	down      *atomic.Int64 // counts bytes; nil: nobody does
 }
 
-func newWriter(rw http.ResponseWriter) *writer {
+func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw, deadlines: &deadlines{ctl: http.NewResponseController(rw)}}
+	w.reads = r.ProtoMajor == 1 && r.ContentLength != 0
 	w.deadlines.write(time.Time{}) // the last request's stands on HTTP/1.1
 	return w
 }
@@ -229,18 +260,29 @@ func (w *writer) WriteHeader(status int) {
 
 func (w *writer) Write(b []byte) (int, error) {
 	w.begun = true
-	w.deadlines.write(time.Now().Add(stallTime))
+	w.limit()
 	n, err := w.ResponseWriter.Write(b)
 	w.deadlines.write(time.Time{})
+	if w.reads {
+		w.deadlines.read(time.Time{})
+	}
 	if w.down != nil {
 		w.down.Add(int64(n))
 	}
 	return n, err
 }
 
+// limit gives a write its time.
+func (w *writer) limit() {
+	w.deadlines.write(time.Now().Add(stallTime))
+	if w.reads {
+		w.deadlines.read(time.Now().Add(restTime))
+	}
+}
+
 // finish gives the last bytes, which net/http sends after the handler, their time.
 func (w *writer) finish() {
-	w.deadlines.write(time.Now().Add(stallTime))
+	w.limit()
 	w.deadlines.leave()
 }
 
@@ -256,5 +298,14 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.deadlines.read(time.Time{}) // or net/http's look-out for a client that goes would end the request
 	b.up.Add(int64(n))
+	if err != nil && err != io.EOF {
+		err = &bodyError{err}
+	}
 	return n, err
 }
+
+// bodyError says that a client's body could not be read, wherever that is noticed.
+type bodyError struct{ cause error }
+
+func (e *bodyError) Error() string { return "the client's body: " + e.cause.Error() }
+func (e *bodyError) Unwrap() error { return e.cause }

@@ -171,7 +171,7 @@ func decoded(path string) ([]string, error) {
 // Probe logs in to a backend and looks for the principal and its homes, as for an app. Its error says in plain words what is wrong
 // and what to do.
 func Probe(ctx context.Context, r *protocols.Route) error {
-	transport := newTransport(r, silent{}, metadataTime)
+	transport := newTransport(r, silent{})
 	defer transport.CloseIdleConnections()
 	c := &davClient{route: r, do: func(r *protocols.Route, req *http.Request) (*http.Response, error) {
 		if err := authorize(req, r); err != nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"slices"
@@ -73,8 +74,15 @@ func (ss *session) failed(backend string, err error) answer {
 	if e, ok := errors.AsType[*endedError](err); ok {
 		return refused(e.cause)
 	}
+	if e, ok := errors.AsType[*bodyError](err); ok {
+		return unread(e)
+	}
 	if ss.ctx.Err() == nil {
-		ss.server.o.Log.Warn("backend", "conn", ss.facts.Conn, "proto", Protocol, "account", ss.grant.Account, "backend", backend, "err", err)
+		level, message := slog.LevelWarn, "backend"
+		if errors.Is(err, protocols.ErrCredential) { // nobody gets in
+			level, message = slog.LevelError, "the backend refused the gateway's login"
+		}
+		ss.server.o.Log.Log(ss.ctx, level, message, "conn", ss.facts.Conn, "proto", Protocol, "account", ss.grant.Account, "backend", backend, "err", err)
 	}
 	return unavailable
 }
@@ -351,7 +359,7 @@ func (x *exchange) forget() {
 func (x *exchange) relay(resp *http.Response) answer {
 	status, instead := statusOf(resp.StatusCode)
 	if status == 0 {
-		x.server.o.Log.Warn("backend", "conn", x.facts.Conn, "proto", Protocol, "account", x.grant.Account, "backend", x.m.route.Backend, "err", resp.Status)
+		x.failed(x.m.route.Backend, &statusError{resp.StatusCode}) // for the log
 		return instead
 	}
 	h := x.w.Header()
@@ -433,9 +441,17 @@ func (x *exchange) relayItem(resp *http.Response) answer {
 	}
 	x.w.WriteHeader(http.StatusOK)
 	if _, err := io.Copy(onlyWriter{x.w}, in); err != nil {
-		panic(http.ErrAbortHandler) // never end cleanly what is not whole
+		x.abort(err)
 	}
 	return answer{}
+}
+
+// abort ends an answer that has begun and will not be whole: never cleanly.
+func (x *exchange) abort(err error) {
+	if e, ok := errors.AsType[*answerError](err); ok { // else the client did not take it
+		x.failed(x.m.route.Backend, e) // for the log
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // onlyWriter hides ReadFrom, which would write without deadlines.
@@ -464,7 +480,7 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	err := x.filter().copy(out, resp.Body)
 	switch {
 	case err != nil && x.w.begun:
-		panic(http.ErrAbortHandler) // never end cleanly what is not whole
+		x.abort(err)
 	case err != nil:
 		x.failed(x.m.route.Backend, err) // for the log
 		return x.unusable()

@@ -27,6 +27,7 @@ const (
 	headerTime     = 10 * time.Second // for a request's header, and for TLS
 	keepTime       = 120 * time.Second
 	stallTime      = 60 * time.Second // for one read or write of a body
+	restTime       = 10 * time.Second // for what is left of a request when it is answered
 	maxClientBytes = 32 << 10         // of a request's header
 	maxStreams     = 64               // at once on an HTTP/2 connection
 )
@@ -48,7 +49,7 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// MaxBody is the largest event or card that is taken, in bytes; zero: 20 MiB.
 	MaxBody int64
-	// BackendTimeout is how long a backend may take to begin its answer; zero: a minute.
+	// BackendTimeout is how long a backend may do nothing while it is waited for; zero: a minute.
 	BackendTimeout time.Duration
 	// Panicked is told of each defect of ours that ended a request; nil: nobody.
 	Panicked func(protocol string)
@@ -84,38 +85,36 @@ func New(o Options) *Server {
 // connections to backends behind it.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer s.pools.close()
-	var conns sync.Map // of net.Conn to *conn
-	var requests sync.WaitGroup
-	defer requests.Wait()
-	srv := s.httpServer(life, &conns, &requests)
+	var conns sync.WaitGroup // and their requests
+	defer conns.Wait()
+	srv := s.httpServer(ctx, life, &conns)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
-	drained := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(drained)
+	shut := sync.OnceFunc(func() {
 		srv.Shutdown(life)
 		srv.Close()
 	})
-	var err error
+	defer context.AfterFunc(ctx, shut)()
+	serve := srv.Serve
 	if s.o.TLS != nil {
-		err = srv.ServeTLS(ln, "", "")
-	} else {
-		err = srv.Serve(ln)
+		serve = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
 	}
-	if !stop() {
-		<-drained
-	}
-	if errors.Is(err, http.ErrServerClosed) {
+	err := serve(ln)
+	shut()
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
-	srv.Close()
 	return err
 }
 
-func (s *Server) httpServer(life context.Context, conns *sync.Map, requests *sync.WaitGroup) *http.Server {
+func (s *Server) httpServer(ctx, life context.Context, conns *sync.WaitGroup) *http.Server {
+	var open sync.Map // of net.Conn to *conn
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			requests.Add(1)
-			defer requests.Done()
+			c := r.Context().Value(connKey{}).(*conn)
+			if !c.begin() {
+				panic(http.ErrAbortHandler)
+			}
+			defer c.done()
 			s.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: headerTime,
@@ -124,17 +123,22 @@ func (s *Server) httpServer(life context.Context, conns *sync.Map, requests *syn
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
 		BaseContext:       func(net.Listener) context.Context { return life },
-		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
-			c := s.newConn(nc)
-			conns.Store(nc, c)
-			return context.WithValue(ctx, connKey{}, c)
+		ConnContext: func(base context.Context, nc net.Conn) context.Context {
+			conns.Add(1)
+			c := s.newConn(nc, conns.Done)
+			open.Store(nc, c)
+			return context.WithValue(base, connKey{}, c)
 		},
 		ConnState: func(nc net.Conn, state http.ConnState) {
 			if state != http.StateClosed {
 				return
 			}
-			if c, ok := conns.LoadAndDelete(nc); ok {
-				c.(*conn).close(life)
+			reason := "client closed"
+			if ctx.Err() != nil {
+				reason = "drained"
+			}
+			if c, ok := open.LoadAndDelete(nc); ok {
+				c.(*conn).close(reason)
 			}
 		},
 	}
@@ -147,7 +151,7 @@ func (s *Server) httpServer(life context.Context, conns *sync.Map, requests *syn
 
 // ServeHTTP answers one request. Behind another server than Serve's, each request counts as a connection of its own.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := newWriter(rw)
+	w := newWriter(rw, r)
 	defer w.finish()
 	defer s.recover()
 	guard(w.Header())
@@ -163,8 +167,8 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	c, ok := r.Context().Value(connKey{}).(*conn)
 	if !ok {
-		c = s.newConn(nil)
-		defer c.close(r.Context())
+		c = s.newConn(nil, func() {})
+		defer c.close("client closed")
 	}
 	if a := s.admit(w, r, c, t); a.status > 0 {
 		a.write(w)
