@@ -22,6 +22,8 @@ needs=(
   redis-server=redis-server
   sqlite3=sqlite3
   strace=strace
+  systemd-analyze=systemd
+  unshare=util-linux
   vdirsyncer=vdirsyncer
   xandikos=xandikos
 )
