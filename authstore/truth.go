@@ -173,7 +173,8 @@ type Writer interface {
 	// Revoke ends one app password; revoking one that is revoked already is no error and tells its change again.
 	Revoke(ctx context.Context, actor string, id PasswordID, why string) (Change, error)
 	RevokeAll(ctx context.Context, actor string, id AccountID, why string) (Change, error)
-	// Used writes a batch of usage, and the rekeys in it, which are changes like any other.
+	// Used writes a batch of usage, and the rekeys in it, which are changes like any other. Of each app password the clients that were
+	// seen last are kept, at least 100.
 	Used(ctx context.Context, batch []Usage) error
 	Events(ctx context.Context, id AccountID, limit int) ([]Event, error)
 

@@ -283,6 +283,13 @@ ON CONFLICT (app_password, protocol, app, network) DO UPDATE SET
 			int64(u.Password), u.Protocol, u.App, u.Network.String(), u.First.Unix(), u.Last.Unix(), u.Count); err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE app_password = $1
+AND last < (SELECT last FROM usage WHERE app_password = $1 ORDER BY last DESC LIMIT 1 OFFSET $2)`, int64(u.Password), maxUsage-1); err != nil {
+			return err
+		}
 	}
 	return tx.Commit()
 }
+
+// maxUsage bounds the clients kept for an app password: whoever holds it may give himself any name, and phones change networks.
+const maxUsage = 100

@@ -365,6 +365,16 @@ func testUsage(t *testing.T, f *fixture) {
 	if tail, _ := f.Tail(ctx, "", 0); tail.Counter != 2 {
 		t.Errorf("usage made changes: %+v", tail)
 	}
+	var many []authstore.Usage
+	for i := range 150 {
+		many = append(many, usage(p, fmt.Sprint("App ", i), at.Add(time.Duration(2+i)*time.Hour), 1))
+	}
+	if err := f.Used(ctx, many); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := f.Password(ctx, p.ID); got.Last == nil || got.Last.App != "App 149" || got.Last.Count != 100 {
+		t.Errorf("after 150 clients: %+v, want the last of 100 that are kept", got.Last)
+	}
 }
 
 func testRekey(t *testing.T, f *fixture) {
