@@ -167,8 +167,8 @@ func accountShow(e *env) *cobra.Command {
 						Events []eventView `json:"events"`
 					}{viewAccount(a), viewEvents(events)})
 				}
-				fmt.Fprintf(out, "address       %s\naliases       %s\nstatus        %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n\n",
-					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
+				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n\n",
+					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
 				var rows [][]string
 				for _, ev := range events {
 					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor, ev.Detail})
