@@ -25,6 +25,7 @@ type connKey struct{}
 type conn struct {
 	id     string
 	server *Server
+	socket net.Conn // nil: none that may be closed
 	slot   *protocols.Slot
 
 	located sync.Once
@@ -64,16 +65,19 @@ const (
 // newConn takes a place for a connection; nil: there is none to close. ended is called when it has closed and its requests have
 // ended.
 func (s *Server) newConn(nc net.Conn, ended func()) *conn {
-	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, logins: make(map[loginKey]*loginState), ended: ended}
-	c.slot = s.o.Limits.Enter(func() {
-		if tc, ok := nc.(*tls.Conn); ok {
-			nc = tc.NetConn() // whose Close does not wait for the peer
-		}
-		if nc != nil {
-			nc.Close()
-		}
-	})
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn() // whose Close does not wait for the peer
+	}
+	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, socket: nc, logins: make(map[loginKey]*loginState), ended: ended}
+	c.slot = s.o.Limits.Enter(c.hangUp)
 	return c
+}
+
+// hangUp cuts the connection.
+func (c *conn) hangUp() {
+	if c.socket != nil {
+		c.socket.Close()
+	}
 }
 
 // locate counts the connection for its client's network.
@@ -203,9 +207,10 @@ var longAgo = time.Unix(1, 0)
 // deadlines is the one place that moves a request's deadlines. Each read and write of a body has one, and waiting for the
 // backend has none: on HTTP/2 a deadline ends the stream even while nobody writes.
 type deadlines struct {
-	mu   sync.Mutex // guards over
-	ctl  *http.ResponseController
-	over bool // the request has ended, or was cut: nobody may move them any more
+	mu     sync.Mutex // guards over
+	ctl    *http.ResponseController
+	over   bool   // the request has ended, or was cut: nobody may move them any more
+	hangUp func() // cuts the connection, if it is only this request's; nil: it isn't
 }
 
 func (d *deadlines) set(move func(time.Time) error, until time.Time) {
@@ -227,6 +232,9 @@ func (d *deadlines) cut() {
 		d.over = true
 		d.ctl.SetReadDeadline(longAgo)
 		d.ctl.SetWriteDeadline(longAgo)
+		if d.hangUp != nil {
+			d.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
+		}
 	}
 }
 

@@ -427,6 +427,15 @@ func send(text string) http.HandlerFunc {
 	}
 }
 
+// cut says how a request was cut. Where it was waiting it may have got an answer yet.
+func (o outcome) cut() error {
+	if o.err == nil && o.StatusCode == 503 {
+		o.Body.Close()
+		return errors.New(o.Status)
+	}
+	return o.rest()
+}
+
 // rest reads what is left of an answer.
 func (o outcome) rest() error {
 	if o.err != nil {
@@ -498,7 +507,7 @@ func uploadUnderWay(t *testing.T, d *door, b *fake) func() error {
 	}
 	got := d.start(d.client, "cal", "PUT", cal+"work/1.ics", endless(t))
 	next(t, "the backend to get it", took)
-	return func() error { return next(t, "the client's end", got).rest() }
+	return func() error { return next(t, "the client's end", got).cut() }
 }
 
 // endless is an event that never ends.
@@ -526,7 +535,7 @@ func uploadNotTaken(t *testing.T, d *door, b *fake) func() error {
 	next(t, "the backend to be asked", took)
 	return func() error {
 		defer b.close()
-		return next(t, "the client's end", got).rest()
+		return next(t, "the client's end", got).cut()
 	}
 }
 
@@ -534,7 +543,7 @@ func waitingForAnswer(t *testing.T, d *door, b *fake) func() error {
 	b.holding(func(http.ResponseWriter, *http.Request) {})
 	got := d.start(d.client, "cal", "DELETE", cal+"work/1.ics", nil)
 	next(t, "the backend to be asked", b.seen)
-	return func() error { return next(t, "the client's end", got).rest() }
+	return func() error { return next(t, "the client's end", got).cut() }
 }
 
 // TestRevocationLeavesOtherStreamsAlone: a proxy's connection carries many people's requests.
@@ -718,6 +727,12 @@ func TestLifeEndsWithRequestsUnderWay(t *testing.T) {
 func TestNoLoginOnAConnectionThatHasGone(t *testing.T) {
 	t.Parallel()
 	d := open(t, routes{}, func(o *davproxy.Options) { o.Limits = &protocols.Limits{Sessions: 1} })
+	sockets := make(chan net.Conn, 1)
+	d.client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, address)
+		sockets <- nc
+		return nc, err
+	}
 	d.want(207, "card", "PROPFIND", self, "")
 	next(t, "a login", d.observer.logins)
 	asked := make(chan struct{}, 1)
@@ -730,21 +745,12 @@ func TestNoLoginOnAConnectionThatHasGone(t *testing.T) {
 			return nil
 		}
 	})
-	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "PROPFIND", d.url+self, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetBasicAuth(testlab.Alice, "cal")
-	failed := make(chan error, 1)
-	go func() {
-		_, err := d.client.Do(req)
-		failed <- err
-	}()
+	failed := d.start(d.client, "cal", "PROPFIND", self, strings.NewReader(askAll))
 	next(t, "the verifier to be asked", asked)
-	leave()
-	next(t, "the client to give up", failed)
-	d.client.CloseIdleConnections()
+	next(t, "the socket", sockets).Close()
+	if got := next(t, "the client's end", failed); got.err == nil {
+		t.Errorf("status %d", got.StatusCode)
+	}
 	next(t, "the first login's end", d.observer.ended)
 	d.client = d.newClient(true)
 	d.verifier.set(func(v *verifier) { v.confirm = nil })

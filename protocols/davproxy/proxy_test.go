@@ -341,12 +341,12 @@ func TestAnswersOfABackend(t *testing.T) {
 		"a list that is a page":           {"PROPFIND", says(200, "Content-Type", "text/html"), 502, ""},
 		"a list in another encoding":      {"PROPFIND", says(207, "Content-Type", "text/xml; charset=utf-16"), 502, ""},
 		"a list in gzip":                  {"PROPFIND", says(207, "Content-Type", "text/xml", "Content-Encoding", "gzip"), 502, ""},
-		"a list of long words":            {"PROPFIND", xml(`<multistatus xmlns="DAV:"><` + strings.Repeat("x", 1<<20)), 502, ""},
-		"a list of one long response":     {"PROPFIND", xml(`<multistatus xmlns="DAV:"><response><propstat>` + strings.Repeat("<x/>", 1<<18)), 502, ""},
+		"a list of long words":            {"PROPFIND", xml(`<multistatus xmlns="DAV:"><` + strings.Repeat("x", 300<<10)), 502, ""},
+		"a list of one long response":     {"PROPFIND", xml(`<multistatus xmlns="DAV:"><response><propstat>` + strings.Repeat("<x/>", 100<<10)), 502, ""},
 		"a list that ends after a while":  {"PROPFIND", xml(`<multistatus xmlns="DAV:">` + strings.Repeat(responseOf("/alice@example.test/work/1.ics", "<getetag>1</getetag>"), 1000)), 0, ""},
 		"a list that is cut after while":  {"PROPFIND", raw("HTTP/1.1 207 x\r\nContent-Type: text/xml\r\n\r\n" + `<multistatus xmlns="DAV:">` + strings.Repeat(responseOf("/alice@example.test/work/1.ics", "<getetag>1</getetag>"), 1000)), 0, ""},
 		"an error that tells of its home": {"PUT", raw("HTTP/1.1 409 Conflict\r\nContent-Type: text/xml\r\n\r\n" + `<error xmlns="DAV:"><x><href>/bob@example.test/</href></x></error>`), 409, ""},
-		"a huge error":                    {"DELETE", raw("HTTP/1.1 423 Locked\r\nContent-Type: text/xml\r\n\r\n" + `<error xmlns="DAV:">` + strings.Repeat("<x/>", 1<<18) + "</error>"), 423, ""},
+		"a huge error":                    {"DELETE", raw("HTTP/1.1 423 Locked\r\nContent-Type: text/xml\r\n\r\n" + `<error xmlns="DAV:">` + strings.Repeat("<x/>", 100<<10) + "</error>"), 423, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -408,7 +408,7 @@ func TestAnEndlessListStreams(t *testing.T) {
 	if got.err != nil || got.StatusCode != 207 {
 		t.Fatalf("got %+v", got)
 	}
-	if _, err := io.CopyN(io.Discard, got.Body, 2<<20); err != nil {
+	if _, err := io.CopyN(io.Discard, got.Body, 256<<10); err != nil {
 		t.Error(err)
 	}
 	got.Body.Close()
@@ -434,6 +434,9 @@ func TestABackendThatIsDown(t *testing.T) {
 	d.want(200, "both", "GET", cal+"work/1.ics", "")
 }
 
+// hanging is when a backend is given up here.
+const hanging = 300 * time.Millisecond
+
 // TestABackendThatHangs at any point is given up, and its client gets an answer or an end.
 func TestABackendThatHangs(t *testing.T) {
 	t.Parallel()
@@ -456,26 +459,22 @@ func TestABackendThatHangs(t *testing.T) {
 			hang(w, r)
 		}, 502},
 	} {
-		for _, major := range []int{1, 2} {
-			t.Run(fmt.Sprintf("%s, HTTP/%d", name, major), func(t *testing.T) {
-				t.Parallel()
-				b := newFake(t, tt.handle)
-				d := open(t, routes{"calendar": b.route}, func(o *davproxy.Options) { o.BackendTimeout = 200 * time.Millisecond })
-				d.client = d.newClient(major == 2)
-				var body io.Reader
-				if tt.method == "PUT" {
-					body = strings.NewReader(testlab.Event("1"))
-				}
-				got := next(t, "an answer", d.start(d.client, "cal", tt.method, cal+"work/1.ics", body))
-				err := got.rest()
-				if tt.want == 0 && err == nil || tt.want != 0 && (err != nil || got.StatusCode != tt.want) {
-					t.Errorf("got %+v, %v", got, err)
-				}
-				next(t, "the backend to be let go", b.gone)
-				d.want(207, "cal", "PROPFIND", self, "")
-				d.client.CloseIdleConnections()
-			})
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newFake(t, tt.handle)
+			d := open(t, routes{"calendar": b.route}, func(o *davproxy.Options) { o.BackendTimeout = hanging })
+			var body io.Reader
+			if tt.method == "PUT" {
+				body = strings.NewReader(testlab.Event("1"))
+			}
+			got := next(t, "an answer", d.start(d.client, "cal", tt.method, cal+"work/1.ics", body))
+			err := got.rest()
+			if tt.want == 0 && err == nil || tt.want != 0 && (err != nil || got.StatusCode != tt.want) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			next(t, "the backend to be let go", b.gone)
+			d.want(207, "cal", "PROPFIND", self, "")
+		})
 	}
 }
 
@@ -484,30 +483,29 @@ func TestAStoppedBackend(t *testing.T) {
 	t.Parallel()
 	b := testlab.Radicale(t)
 	b.MakeCalendar(testlab.Alice, "work")
-	d := open(t, routes{"calendar": to(b)}, func(o *davproxy.Options) { o.BackendTimeout = 200 * time.Millisecond })
+	d := open(t, routes{"calendar": to(b)}, func(o *davproxy.Options) { o.BackendTimeout = hanging })
 	b.Pause()
 	d.want(503, "cal", "PROPFIND", cal+"work/", askAll)
 	d.want(207, "cal", "PROPFIND", self, "")
 	b.Resume()
 }
 
-// TestAnUploadThatTheBackendLetsLie: the client is not kept for ever, and a slow client is not taken for a slow backend.
+// TestAnUploadThatTheBackendLetsLie does not keep its client for ever.
 func TestAnUploadThatTheBackendLetsLie(t *testing.T) {
 	t.Parallel()
-	b := newFake(t, func(_ http.ResponseWriter, r *http.Request) { panic("replaced") })
+	b := newFake(t, nil)
 	b.handle = func(http.ResponseWriter, *http.Request) { <-b.closing; panic(http.ErrAbortHandler) }
-	d := open(t, routes{"calendar": b.route}, func(o *davproxy.Options) { o.BackendTimeout = 200 * time.Millisecond })
-	long := begin + strings.Repeat("x", 19<<20)
-	got := next(t, "an answer", d.start(d.client, "cal", "PUT", cal+"work/1.ics", strings.NewReader(long)))
-	b.close()
-	if err := got.rest(); err != nil || got.StatusCode != 503 {
-		t.Errorf("got %+v, %v", got, err)
+	d := open(t, routes{"calendar": b.route}, func(o *davproxy.Options) { o.BackendTimeout, o.MaxBody = hanging, 1<<40 })
+	got := next(t, "an answer", d.start(d.client, "cal", "PUT", cal+"work/1.ics", endless(t)))
+	if got.err != nil || got.StatusCode != 503 {
+		t.Errorf("got %+v", got)
 	}
+	b.close()
 }
 
 func TestLargeBodiesAreRefused(t *testing.T) {
 	t.Parallel()
-	const limit = 3 << 20 // more than is held back to learn a body's length
+	const limit = 5 << 18 // more than is held back to learn a body's length
 	whole := make(chan string, 10)
 	b := newFake(t, func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(r.Body)

@@ -85,12 +85,13 @@ func New(o Options) *Server {
 // connections to backends behind it.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer s.pools.close()
-	var conns sync.WaitGroup // and their requests
+	conns := &connections{}
 	defer conns.Wait()
-	srv := s.httpServer(ctx, life, &conns)
+	srv := s.httpServer(ctx, life, conns)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	shut := sync.OnceFunc(func() {
 		srv.Shutdown(life)
+		conns.hangUp()
 		srv.Close()
 	})
 	defer context.AfterFunc(ctx, shut)()
@@ -106,8 +107,21 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	return err
 }
 
-func (s *Server) httpServer(ctx, life context.Context, conns *sync.WaitGroup) *http.Server {
-	var open sync.Map // of net.Conn to *conn
+// connections are those of one listener.
+type connections struct {
+	sync.WaitGroup          // of them and their requests
+	open           sync.Map // of net.Conn to *conn
+}
+
+// hangUp cuts all of them.
+func (cs *connections) hangUp() {
+	cs.open.Range(func(_, c any) bool {
+		c.(*conn).hangUp()
+		return true
+	})
+}
+
+func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := r.Context().Value(connKey{}).(*conn)
@@ -126,7 +140,7 @@ func (s *Server) httpServer(ctx, life context.Context, conns *sync.WaitGroup) *h
 		ConnContext: func(base context.Context, nc net.Conn) context.Context {
 			conns.Add(1)
 			c := s.newConn(nc, conns.Done)
-			open.Store(nc, c)
+			conns.open.Store(nc, c)
 			return context.WithValue(base, connKey{}, c)
 		},
 		ConnState: func(nc net.Conn, state http.ConnState) {
@@ -137,7 +151,7 @@ func (s *Server) httpServer(ctx, life context.Context, conns *sync.WaitGroup) *h
 			if ctx.Err() != nil {
 				reason = "drained"
 			}
-			if c, ok := open.LoadAndDelete(nc); ok {
+			if c, ok := conns.open.LoadAndDelete(nc); ok {
 				c.(*conn).close(reason)
 			}
 		},
@@ -169,6 +183,9 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if !ok {
 		c = s.newConn(nil, func() {})
 		defer c.close("client closed")
+	}
+	if r.ProtoMajor == 1 {
+		w.deadlines.hangUp = c.hangUp
 	}
 	if a := s.admit(w, r, c, t); a.status > 0 {
 		a.write(w)
