@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -35,7 +36,7 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 		observe = func(string, time.Duration, error) {}
 	}
 	began := time.Now()
-	nc, err := dial(ctx, r)
+	nc, err := Dial(ctx, r)
 	observe("connect", time.Since(began), err)
 	if err != nil {
 		if ctx.Err() != nil { // net says "operation was canceled"
@@ -56,10 +57,15 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 // backendKeepAlive finds a dead backend soon; servers don't mind being woken.
 var backendKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 
-func dial(ctx context.Context, r *Route) (net.Conn, error) {
+// Dial connects to a backend, with TLS if it is implicit. It takes at most five seconds.
+func Dial(ctx context.Context, r *Route) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	nc, err := (&net.Dialer{KeepAliveConfig: backendKeepAlive}).DialContext(ctx, r.Network, r.Address)
+	d := net.Dialer{KeepAliveConfig: backendKeepAlive}
+	if r.Security == PlainText {
+		d.ControlContext = insideOnly
+	}
+	nc, err := d.DialContext(ctx, r.Network, r.Address)
 	if err != nil || r.Security != ImplicitTLS {
 		return nc, err
 	}
@@ -69,6 +75,18 @@ func dial(ctx context.Context, r *Route) (net.Conn, error) {
 		return nil, err
 	}
 	return tc, nil
+}
+
+var errOutside = errors.New("no address of loopback or of a private network")
+
+// insideOnly keeps plain text, and the gateway's credential in it, in the house, whatever a name means today: that of a container
+// that has stopped is asked of the world's name servers.
+func insideOnly(_ context.Context, _, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if a := at.Addr().Unmap(); err == nil && !a.IsLoopback() && !a.IsPrivate() {
+		return errOutside
+	}
+	return nil // or a Unix socket
 }
 
 // Secure starts TLS towards a backend and verifies it. After an error nc is of no use.
@@ -128,6 +146,8 @@ func Explain(r *Route, err error) error {
 		return fmt.Errorf("%s: there is no such host; look at its address: %w", where, err)
 	case okDNS:
 		return fmt.Errorf("%s: its name can't be looked up; look at this machine's name servers: %w", where, err)
+	case errors.Is(err, errOutside):
+		return fmt.Errorf("%s: without TLS only loopback and private networks are reached; set tls, or look at the address: %w", where, err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: nobody listens there; start it, or look at host and port: %w", where, err)
 	case errors.Is(err, os.ErrNotExist):

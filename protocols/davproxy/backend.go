@@ -18,7 +18,6 @@ import (
 
 // Times and bounds towards backends.
 const (
-	connectTime  = 5 * time.Second
 	metadataTime = 15 * time.Second // for a question of our own
 	idleTime     = 30 * time.Second // of a pooled connection: less than servers allow
 	maxMetadata  = 256 << 10        // of an answer to a question of our own, in bytes
@@ -176,18 +175,7 @@ func connect(ctx context.Context, r *protocols.Route) (net.Conn, error) {
 	if r.Security == protocols.StartTLS {
 		return nil, errStartTLS
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTime)
-	defer cancel()
-	nc, err := new(net.Dialer).DialContext(ctx, r.Network, r.Address)
-	if err != nil || r.Security == protocols.PlainText {
-		return nc, err
-	}
-	tc, err := protocols.Secure(ctx, nc, r)
-	if err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return tc, nil
+	return protocols.Dial(ctx, r)
 }
 
 // do sends a request to a backend: the one place where the gateway's credential is put on, and the one way there. The grant is
