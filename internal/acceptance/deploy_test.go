@@ -3,6 +3,7 @@ package acceptance
 import (
 	"debug/elf"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -12,71 +13,114 @@ import (
 	"postern/internal/testlab"
 )
 
-const root = "../../"
+const root = "../.."
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(root + path)
+	text, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// What the pages and the compose file tell people to write into postern.toml is taken.
-func TestConfigurationsInDocsAreTaken(t *testing.T) {
+// What a reader copies from deploy/ and from the pages about backends is a configuration.
+func TestDeployConfigurations(t *testing.T) {
 	t.Parallel()
-	if _, err := config.Parse("postern.toml", []byte(read(t, "deploy/compose/postern.toml"))); err != nil {
-		t.Error(err)
+	parse := func(name, text string) {
+		if _, err := config.Parse(name, []byte(text)); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
 	}
-	block := regexp.MustCompile(`(?m)^    \[\[backend\]\]\n(    .+\n)+`)
+	files, err := filepath.Glob(root + "/deploy/*/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no configuration in deploy: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimPrefix(file, root+"/")
+		parse(name, readFile(t, name))
+	}
+	const listener = "listener = [{ protocol = \"imap\", address = \"127.0.0.1:143\", tls = \"none\" }]\n"
+	block := regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
 	for _, page := range []string{"docs/dovecot.md", "docs/radicale.md"} {
-		blocks := block.FindAllString(read(t, page), -1)
-		if len(blocks) == 0 {
+		found := block.FindAllStringSubmatch(readFile(t, page), -1)
+		if len(found) == 0 {
 			t.Errorf("%s shows no [[backend]]", page)
 		}
-		for _, text := range blocks {
-			for _, text := range []string{text, strings.ReplaceAll(text, "# login", "login")} {
-				if _, err := config.Parse(page, []byte("listener = [{ protocol = \"imap\", address = \"127.0.0.1:143\", tls = \"none\" }]\n"+text)); err != nil {
-					t.Errorf("%s: %v\n%s", page, err, text)
-				}
+		for _, b := range found {
+			parse(page, listener+b[1])
+		}
+	}
+}
+
+// The snippet of docs/dovecot.md for the installed version, and the whole file of deploy/compose where that version takes it.
+func TestDeployDovecot(t *testing.T) {
+	t.Parallel()
+	testlab.Need(t, "dovecot", "doveconf")
+	version := testlab.Run(t, testlab.Command(t, "dovecot", "--version"))[:3]
+	_, text, found := strings.Cut(readFile(t, "docs/dovecot.md"), "Dovecot "+version+":\n")
+	if !found {
+		t.Fatalf("docs/dovecot.md has nothing for Dovecot %s", version)
+	}
+	var snippet strings.Builder
+	for line := range strings.Lines(text) {
+		if line != "\n" && !strings.HasPrefix(line, "    ") {
+			break
+		}
+		snippet.WriteString(line)
+	}
+	dir := testlab.Dir(t)
+	check := func(name, text string, want ...string) {
+		file := filepath.Join(dir, "dovecot.conf")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out := testlab.Run(t, testlab.Command(t, "doveconf", "-n", "-c", file))
+		for _, line := range want {
+			if !strings.Contains(out, line) {
+				t.Errorf("%s: doveconf lacks %q:\n%s", name, line, out)
 			}
 		}
 	}
+	understood := []string{"master = yes", "/etc/dovecot/postern-master", "login_trusted_networks = 127.0.0.1", "mail_max_userip_connections = 50"}
+	if version == "2.3" {
+		check("docs/dovecot.md", "ssl = no\n"+snippet.String(), understood...)
+		return
+	}
+	check("docs/dovecot.md", "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\nssl = no\n"+snippet.String(), understood...)
+	check("deploy/compose/dovecot.conf", readFile(t, "deploy/compose/dovecot.conf"), "master = yes", "login_trusted_networks = 172.31.93.0/29")
 }
 
-func TestTheUnitIsHardened(t *testing.T) {
+func TestDeployUnit(t *testing.T) {
 	t.Parallel()
 	testlab.Need(t, "systemd-analyze")
-	unit, err := filepath.Abs(root + "deploy/postern.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	testlab.Run(t, testlab.Command(t, "systemd-analyze", "--no-pager", "security", "--offline=true", "--threshold=20", unit))
+	testlab.Run(t, testlab.Command(t, "systemd-analyze", "security", "--offline=true", "--threshold=20", filepath.Join(root, "deploy/postern.service")))
 }
 
-// The Dockerfile's own build command gives a binary that needs nothing beside it.
-func TestTheImagesBinaryIsStatic(t *testing.T) {
+// The image is empty but for the program: it must need no library, and say its version.
+func TestDeployImage(t *testing.T) {
 	t.Parallel()
-	build := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*) -o /out/postern \.$`).FindStringSubmatch(read(t, "Dockerfile"))
+	build := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*) -o /out/postern \.$`).FindStringSubmatch(readFile(t, "Dockerfile"))
 	if build == nil {
-		t.Fatal("the Dockerfile builds something else")
+		t.Fatal("the Dockerfile has no line that builds /out/postern")
 	}
-	binary := filepath.Join(testlab.Dir(t), "postern")
-	cmd := testlab.Command(t, "sh", "-c", build[1]+" -o "+binary+" .")
-	cmd.Dir, cmd.Env = root, os.Environ() // Go's caches are there
-	testlab.Run(t, cmd)
-	f, err := elf.Open(binary)
+	program := filepath.Join(testlab.Dir(t), "postern")
+	cmd := exec.Command("sh", "-c", build[1]+` -o "$OUT" .`)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "VERSION=v1.2.3-test", "OUT="+program)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build[1], err, out)
+	}
+	f, err := elf.Open(program)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Errorf("it has a segment %v", p.Type)
+			t.Errorf("the program is not static: it has %v", p.Type)
 		}
 	}
-	if out := testlab.Run(t, testlab.Command(t, binary, "version")); !strings.HasPrefix(out, "postern ") {
-		t.Errorf("version: %q", out)
+	if got := testlab.Run(t, testlab.Command(t, program, "version")); !strings.HasPrefix(got, "postern v1.2.3-test (") {
+		t.Errorf("version: got %q", got)
 	}
 }
