@@ -230,8 +230,8 @@ func (d *deadlines) cut() {
 	defer d.mu.Unlock()
 	if !d.over {
 		d.over = true
+		d.ctl.SetWriteDeadline(longAgo) // first: who is woken from reading shall not answer
 		d.ctl.SetReadDeadline(longAgo)
-		d.ctl.SetWriteDeadline(longAgo)
 		if d.hangUp != nil {
 			d.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
 		}

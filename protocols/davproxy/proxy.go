@@ -74,7 +74,7 @@ func (ss *session) failed(backend string, err error) answer {
 	if e, ok := errors.AsType[*endedError](err); ok {
 		return refused(e.cause)
 	}
-	if e, ok := errors.AsType[*bodyError](err); ok {
+	if e, ok := errors.AsType[*bodyError](err); ok && ss.ctx.Err() == nil {
 		return unread(e)
 	}
 	if ss.ctx.Err() == nil {
