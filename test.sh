@@ -23,7 +23,6 @@ needs=(
   sqlite3=sqlite3
   strace=strace
   systemd-analyze=systemd
-  systemd-analyze=systemd
   unshare=util-linux
   vdirsyncer=vdirsyncer
   xandikos=xandikos

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -51,6 +52,9 @@ func listen(ctx context.Context, address string) (*socket, error) {
 func listenRemedy(err error) string {
 	if errors.Is(err, fs.ErrPermission) {
 		return "; ports below 1024 need root or CAP_NET_BIND_SERVICE (the systemd unit in deploy/ grants it)"
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "; another program listens there (\"ss -ltnp\" shows which)"
 	}
 	return ""
 }

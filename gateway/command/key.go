@@ -55,7 +55,7 @@ it when they are used next.`,
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "added key %d; now reload every gateway (systemctl reload postern), and back up the key file\n", n)
+				_, err = fmt.Fprintf(c.OutOrStdout(), "added key %d; now have every gateway read it again (systemctl reload postern; restart where LoadCredential brings the file), and back it up\n", n)
 				return err
 			})
 		},

@@ -9,15 +9,17 @@ import (
 
 // packages names the Debian package that brings a program.
 var packages = map[string]string{
-	"curl":         "curl",
-	"dovecot":      "dovecot-imapd",
-	"mbsync":       "isync",
-	"openssl":      "openssl",
-	"radicale":     "radicale",
-	"redis-server": "redis-server",
-	"strace":       "strace",
-	"vdirsyncer":   "vdirsyncer",
-	"xandikos":     "xandikos",
+	"curl":            "curl",
+	"dovecot":         "dovecot-imapd",
+	"mbsync":          "isync",
+	"openssl":         "openssl",
+	"radicale":        "radicale",
+	"redis-server":    "redis-server",
+	"strace":          "strace",
+	"systemd-analyze": "systemd",
+	"unshare":         "util-linux",
+	"vdirsyncer":      "vdirsyncer",
+	"xandikos":        "xandikos",
 }
 
 // Need ends the test unless all programs are there. A missing one fails it where the whole suite is meant to run (CI=true, or

@@ -45,7 +45,7 @@ var (
 	disallowed      = answer{status: http.StatusForbidden, text: "This account is suspended. Ask your administrator."}
 )
 
-// refusals is the table of docs/promises.md for DAV.
+// refusals is the table of docs/security.md for DAV.
 var refusals = map[authstore.Code]answer{
 	authstore.Wrong:          unauthenticated,
 	authstore.NotAppPassword: unauthenticated,

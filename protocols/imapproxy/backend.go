@@ -47,7 +47,7 @@ var (
 	errPreauth  = errors.New("it says that everybody is logged in already (PREAUTH); it must ask for a login")
 	errInjected = errors.New("it sent words behind its answer to STARTTLS, in plain text; somebody may be in between")
 	errNoTLS    = errors.New("it does not offer STARTTLS; look at its TLS settings, or at the port")
-	errNeedsTLS = errors.New("it takes no logins without TLS; set tls to \"starttls\" or \"implicit\" for it")
+	errNeedsTLS = errors.New("it takes no logins without TLS (LOGINDISABLED)")
 	errNoPlain  = errors.New("it does not offer AUTH=PLAIN")
 	errEndless  = errors.New("it says too much before the login is over")
 	errNoSense  = errors.New("it does not speak IMAP")

@@ -59,12 +59,14 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoPlain):
 		return `it does not offer AUTH=PLAIN; allow that mechanism there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case errors.Is(err, errNoInbox):
-		return fmt.Sprintf("the login as %s works, but it may not open INBOX; with Dovecot's acl plugin set plugin { acl_user = %%u }, or the master user has no rights", r.Login)
+		return fmt.Sprintf("the login as %s works, but it may not open INBOX; with Dovecot's acl plugin set acl_user (docs/dovecot.md), or the master user has no rights", r.Login)
+	case said == imap.ResponseCodeAuthorizationFailed:
+		return "it takes the gateway's password, but not for " + r.Login + ": look whether that account exists there, and whether the passdb behind the masters' can look it up without a password"
 	case errors.Is(err, protocols.ErrCredential):
 		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
 			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
-		return "it has troubles of its own; look at its log"
+		return "it has troubles of its own, or does not know " + r.Login + "; look at its log"
 	}
 	return ""
 }
