@@ -12,7 +12,7 @@ import (
 
 const (
 	// codecVersion tells the layout; another one is a miss. A change of the layout takes the next number.
-	codecVersion = 1
+	codecVersion = 2
 	// l2Life is how long a cached snapshot may be used; its end stands inside the seal, so that nobody can prolong it.
 	l2Life = 5 * time.Minute
 	// maxText bounds a text in a cached snapshot, in bytes.
@@ -36,6 +36,7 @@ func (c *cached) encode() []byte {
 	b = binary.AppendUvarint(b, s.Sequence)
 	b = binary.AppendUvarint(b, uint64(s.Account))
 	b = appendText(b, s.PublicID)
+	b = appendText(b, s.Address)
 	b = binary.AppendUvarint(b, uint64(s.Status))
 	b = binary.AppendUvarint(b, s.Version)
 	b = appendText(b, s.BackendName)
@@ -92,6 +93,7 @@ func decodeCached(b []byte) (*cached, error) {
 	s.Sequence = d.uvarint()
 	s.Account = AccountID(d.uvarint())
 	s.PublicID = d.text()
+	s.Address = d.text()
 	s.Status = Status(d.uvarint())
 	s.Version = d.uvarint()
 	s.BackendName = d.text()

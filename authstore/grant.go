@@ -25,7 +25,7 @@ type Attempt struct {
 type Grant struct {
 	Account     AccountID
 	PublicID    string // the account's ten random letters, for URLs
-	Address     string // the canonical login address that was used
+	Address     string // the name that the account was made with, also where it logged in by an alias
 	Password    PasswordID
 	Scopes      Scopes
 	Version     uint64     // the account's version when the grant was given
@@ -33,6 +33,7 @@ type Grant struct {
 	Expires     time.Time  // when the app password ends; zero: never
 	Client      netip.Addr // the address it was given to
 
+	login string // the canonical name that was used
 	at    stamp  // when the snapshot was read that the grant rests on
 	rekey *Rekey // the digest under the newest key, to be written with "last used"; nil: nothing to do
 }

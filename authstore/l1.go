@@ -127,7 +127,7 @@ func (l *lru) drop(name string) {
 
 // sizeOf estimates what an entry takes with its places in list and map, in bytes.
 func sizeOf(name string, f *found) int {
-	size := 320 + 2*len(name) + int(unsafe.Sizeof(*f)+unsafe.Sizeof(*f.Snapshot)) + len(f.PublicID) + len(f.BackendName) + len(f.Epoch) + 4*len(f.keys)
+	size := 320 + 2*len(name) + int(unsafe.Sizeof(*f)+unsafe.Sizeof(*f.Snapshot)) + len(f.PublicID) + len(f.Address) + len(f.BackendName) + len(f.Epoch) + 4*len(f.keys)
 	for v := range f.all() {
 		size += int(unsafe.Sizeof(*v)) + len(v.Networks)*int(unsafe.Sizeof(v.Networks[0]))
 	}

@@ -68,7 +68,7 @@ func canonicalLocal(local string) (string, error) {
 		}
 		for _, r := range local { // full-width signs have become ASCII ones
 			if r < 0x80 && !isLocalASCII(r) {
-				return "", fmt.Errorf("%w: %q before the @", errName, r)
+				return "", fmt.Errorf("%w: a sign that can't stand before the @", errName)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func enforce(local string) (string, error) {
 	for range 4 {
 		mapped, err := precis.UsernameCaseMapped.String(local)
 		if err != nil {
-			return "", fmt.Errorf("%w: %v", errName, err)
+			return "", fmt.Errorf("%w: a sign that can't stand before the @", errName) // the library's words quote what was typed
 		}
 		if mapped == local {
 			return local, nil
@@ -106,7 +106,7 @@ func canonicalDomain(domain string) (string, error) {
 	}
 	ascii, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
-		return "", fmt.Errorf("%w: %v", errName, err)
+		return "", fmt.Errorf("%w: the domain", errName) // the library's words quote what was typed
 	}
 	if again, err := idna.Lookup.ToASCII(ascii); err != nil || again != ascii || !isHostname(ascii) {
 		return "", fmt.Errorf("%w: the domain", errName)

@@ -48,7 +48,7 @@ func (s *Store) recheck(ctx context.Context, id AccountID) <-chan struct{} {
 		defer close(done)
 		looked := make(map[login]bool)
 		for _, g := range grants {
-			l := login{g.Account, g.Address}
+			l := login{g.Account, g.login}
 			if !looked[l] {
 				looked[l] = true
 				s.recheckLogin(ctx, l)
@@ -74,7 +74,7 @@ func (s *Store) recheckLogin(ctx context.Context, l login) {
 		f, err = s.readTruth(ctx, l.address)
 	}
 	left := s.o.Sessions.Review(l.account, func(g Grant) error {
-		if g.Address == l.address && !g.knows(f.at) && f.refuses(g, s.o.Now()) != 0 {
+		if g.login == l.address && !g.knows(f.at) && f.refuses(g, s.o.Now()) != 0 {
 			return errEnded
 		}
 		return nil

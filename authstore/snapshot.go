@@ -32,6 +32,7 @@ type Snapshot struct {
 	Sequence    uint64 // the feed's counter when it was read
 	Account     AccountID
 	PublicID    string
+	Address     string // the name that the account was made with
 	Status      Status
 	Version     uint64
 	BackendName string
@@ -66,8 +67,11 @@ func (s *Snapshot) all() iter.Seq[*Verifiable] {
 // refuses says why a snapshot does not let a grant go on; zero: it does. A grant is checked so again when its account has
 // changed: the app password may have ended, or its networks.
 func (s *Snapshot) refuses(g Grant, now time.Time) Code {
-	if s.Account != g.Account || s.Status != Active {
+	switch {
+	case s.Account != g.Account || s.Status != Active:
 		return Suspended
+	case s.BackendName != g.BackendName || s.Address != g.Address: // it was led to another mailbox
+		return Unavailable
 	}
 	for i := range s.Active {
 		v := &s.Active[i]

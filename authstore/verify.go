@@ -81,8 +81,8 @@ func (s *Store) open(f *found, v *Verifiable, name string, a *Attempt, typed *se
 		return refused(OutOfScope, nil)
 	}
 	return Grant{
-		Account: f.Account, PublicID: f.PublicID, Address: name, Password: v.ID, Scopes: v.Scopes, Version: f.Version,
-		BackendName: f.BackendName, Expires: v.Expires, Client: a.Client, at: f.at, rekey: s.rekey(f, v, typed),
+		Account: f.Account, PublicID: f.PublicID, Address: f.Address, Password: v.ID, Scopes: v.Scopes, Version: f.Version,
+		BackendName: f.BackendName, Expires: v.Expires, Client: a.Client, login: name, at: f.at, rekey: s.rekey(f, v, typed),
 	}, nil
 }
 
@@ -195,7 +195,7 @@ func (s *Store) confirmByTruth(ctx context.Context, g Grant) (Code, error) {
 			}
 			continue
 		}
-		f, err := s.readTruth(ctx, g.Address)
+		f, err := s.readTruth(ctx, g.login)
 		if err != nil {
 			return Unavailable, err
 		}

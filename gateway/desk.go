@@ -49,7 +49,7 @@ func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, er
 		return nil, err
 	}
 	d := &Desk{cfg: cfg, keys: keys}
-	so := sqlstore.Options{Path: cfg.Store.Database, Log: o.log}
+	so := sqlstore.Options{Path: cfg.Store.Database, MustExist: true, Log: o.log}
 	if o.ballast {
 		so.Ballast = int64(cfg.Store.Ballast)
 	}
@@ -180,21 +180,39 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// Init makes the key file of a configuration, and the folder of its database. A key file that is there is never touched.
-func Init(cfg *config.Config) error {
-	path := cfg.KeyFile()
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s is there already; nothing was changed", path)
+// Init makes the key file and the database of a configuration, with their folders, and tells what it made. What is there is never
+// touched.
+func Init(ctx context.Context, cfg *config.Config) (made []string, err error) {
+	key, database := cfg.KeyFile(), cfg.Store.Database
+	hasKey, hasDatabase := exists(key), exists(database)
+	switch {
+	case hasKey && hasDatabase:
+		return nil, fmt.Errorf("%s and %s are there already; nothing was changed", key, database)
+	case hasDatabase:
+		return nil, fmt.Errorf("the database %s is there without its key file; restore %s from its backup (a new key would open nothing)", database, key)
 	}
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(cfg.Store.Database)} {
+	for _, dir := range []string{filepath.Dir(key), filepath.Dir(database)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if _, err := os.Stat(cfg.Store.Database); err == nil {
-		return fmt.Errorf("the database %s is there without its key file; restore %s from its backup (a new key would open nothing)", cfg.Store.Database, path)
+	if !hasKey {
+		if err := writeKeys(key, secret.NewKeyring()); err != nil {
+			return nil, err
+		}
+		made = append(made, key)
 	}
-	return writeKeys(path, secret.NewKeyring())
+	s, err := sqlstore.Open(ctx, sqlstore.Options{Path: database})
+	if err != nil {
+		return made, err
+	}
+	return append(made, database), s.Close()
+}
+
+// exists also takes a link to nothing for something.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // AddKey adds a root key. New app passwords use it when every gateway has read the file again.

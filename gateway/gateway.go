@@ -143,6 +143,9 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	if err == nil {
 		err = g.store.SetKeys(keys)
 	}
+	if err == nil {
+		g.desk.SetKeys(keys) // which opens stored credentials
+	}
 	if err != nil {
 		g.closeSockets(old.addresses()...)
 		return err

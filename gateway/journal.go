@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"postern/authstore"
@@ -18,6 +19,9 @@ type journal struct {
 	// ours tells whether a domain is one of ours: only then a refused name's domain is logged. A name that belongs to no
 	// account may be a password typed into the wrong field.
 	ours func(domain string) bool
+
+	throttled atomic.Int64 // refusals not logged yet
+	told      atomic.Int64 // when some were, in Unix seconds
 }
 
 var _ protocols.Observer = (*journal)(nil)
@@ -27,6 +31,10 @@ const maxApp = 64
 
 func (j *journal) Login(e protocols.LoginEvent) {
 	j.Metrics.Login(e)
+	if r, ok := errors.AsType[*authstore.Refusal](e.Err); ok && r.Code == authstore.Throttled {
+		j.throttle(e.Facts)
+		return
+	}
 	attrs := append(facts(e.Facts), "mechanism", e.Mechanism, "code", ops.Outcome(e.Err))
 	attrs = append(attrs, who(e.Grant)...)
 	if r, ok := errors.AsType[*authstore.Refusal](e.Err); ok && e.Grant.Account == 0 {
@@ -54,6 +62,15 @@ func (j *journal) Login(e protocols.LoginEvent) {
 		return
 	}
 	j.log.Info("login", attrs...)
+}
+
+// throttle logs what is refused without a look, at most one line in a minute: somebody may try thousands of times in a second.
+func (j *journal) throttle(f protocols.Facts) {
+	n, now, last := j.throttled.Add(1), time.Now().Unix(), j.told.Load()
+	if now-last >= 60 && j.told.CompareAndSwap(last, now) {
+		j.throttled.Add(-n)
+		j.log.Info("logins throttled", "proto", f.Protocol, "client", f.Client.Addr(), "count", n)
+	}
 }
 
 func (j *journal) Ended(e protocols.EndEvent) {

@@ -58,6 +58,13 @@ func TestJournal(t *testing.T) {
 		})
 	}
 	j, text := newJournal()
+	for range 1000 {
+		j.Login(protocols.LoginEvent{Facts: facts, Mechanism: "PLAIN", Err: &authstore.Refusal{Code: authstore.Throttled}})
+	}
+	if got, want := text(), `level=INFO msg="logins throttled" proto=imap client=192.0.2.7 count=1`; got != want {
+		t.Errorf("a thousand throttled attempts:\ngot  %s\nwant %s", got, want)
+	}
+	j, text = newJournal()
 	j.Ended(protocols.EndEvent{Facts: facts, Grant: grant, Backend: "dovecot", Reason: "client closed", Duration: 61 * time.Second, Up: 1, Down: 2})
 	want := `level=INFO msg="session ended" conn=c1 proto=imap client=192.0.2.7 account=7 app_password=9 backend=dovecot reason="client closed" dur=1m1s up=1 down=2`
 	if got := text(); got != want {

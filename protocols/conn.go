@@ -222,7 +222,7 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 		return err
 	}
 	s.event.Backend = s.route.Backend
-	uncount, err := c.server.Limits.EnterSession()
+	uncount, err := c.server.Limits.EnterSession(s.Grant.Account)
 	if err != nil {
 		return err
 	}

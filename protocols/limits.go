@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+
+	"postern/authstore"
 )
 
 // Errors of Limits.
@@ -19,11 +21,12 @@ var (
 type Limits struct {
 	PreAuth           int // connections that have not logged in; 0: 4096. Beyond it the oldest goes
 	PreAuthPerNetwork int // the same of one IPv4 address or IPv6 /64; 0: 32. Beyond it the newest goes: the others get their turn
-	Sessions          int // logged in; 0: 50000
+	Sessions          int // logged in; 0: 50000. One account may have a fiftieth of them, and at least 100
 
 	mu       sync.Mutex // guards the fields below
 	waiting  list.List  // of *Slot, the oldest first
 	networks map[netip.Prefix]int
+	accounts map[authstore.AccountID]int // sessions
 	sessions int
 }
 
@@ -93,18 +96,26 @@ func (s *Slot) leave() {
 	}
 }
 
-// EnterSession counts a session until leave is called, which is to be called once; ErrTooMany.
-func (l *Limits) EnterSession() (leave func(), err error) {
+// EnterSession counts a session of an account until leave is called, which is to be called once; ErrTooMany.
+func (l *Limits) EnterSession(id authstore.AccountID) (leave func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sessions >= cmp.Or(l.Sessions, 50_000) {
+	most := cmp.Or(l.Sessions, 50_000)
+	if l.sessions >= most || l.accounts[id] >= max(most/50, 100) {
 		return nil, ErrTooMany
 	}
+	if l.accounts == nil {
+		l.accounts = make(map[authstore.AccountID]int)
+	}
 	l.sessions++
+	l.accounts[id]++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.sessions--
+		if l.accounts[id]--; l.accounts[id] == 0 {
+			delete(l.accounts, id)
+		}
 	}, nil
 }
 

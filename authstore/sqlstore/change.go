@@ -109,7 +109,7 @@ func (s *Store) AddAccount(ctx context.Context, actor, address, publicID string)
 	if err != nil {
 		return authstore.Account{}, c, err
 	}
-	a, err := s.Account(ctx, address)
+	a, err := s.Account(context.WithoutCancel(ctx), address) // it is done, whatever becomes of the caller
 	return a, c, err
 }
 
@@ -191,7 +191,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, int64(p.Account), p.Label
 	if err != nil {
 		return authstore.AppPassword{}, c, err
 	}
-	made, err := s.Password(ctx, id)
+	made, err := s.Password(context.WithoutCancel(ctx), id) // it is done, whatever becomes of the caller
 	return made, c, err
 }
 

@@ -23,6 +23,9 @@ func (s *Store) Tail(ctx context.Context, node string, from uint64) (authstore.T
 
 func (s *Store) changes(ctx context.Context, node, query string, args ...any) (authstore.Tail, error) {
 	var t authstore.Tail
+	if err := s.inPlace(); err != nil {
+		return t, err
+	}
 	tx, err := s.tail.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return t, err
@@ -53,8 +56,16 @@ FROM feed f JOIN meta m ON m.name = 'epoch'`, node).Scan(&t.Counter, &t.Epoch, &
 
 // Register notes a serving process, or notes it again.
 func (s *Store) Register(ctx context.Context, node string, keys []uint32) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO node (id, acknowledged, keys, last_seen) VALUES ($1, 0, $2, $3)
+	register := func() error {
+		_, err := s.write.ExecContext(ctx, `INSERT INTO node (id, acknowledged, keys, last_seen) VALUES ($1, 0, $2, $3)
 ON CONFLICT (id) DO UPDATE SET acknowledged = 0, keys = excluded.keys, last_seen = excluded.last_seen`, node, joinIDs(keys), s.now().Unix())
+		return err
+	}
+	err := register()
+	if isFull(err) && s.ballast.free() {
+		s.log.Error("the database's disk is full; the ballast was given up to serve logins at all. Make room.")
+		err = register()
+	}
 	return plain(err)
 }
 

@@ -17,12 +17,13 @@ const remembered = 90 * 24 * time.Hour
 // loadQuery reads a whole snapshot in one statement, so that the counter belongs to what stands beside it. Active app
 // passwords come first, then those that ended last.
 const loadQuery = `
-SELECT f.counter, m.value, a.id, a.public_id, a.status, a.version, a.backend_name,
+SELECT f.counter, m.value, a.id, a.public_id, own.address, a.status, a.version, a.backend_name,
        p.id, p.key, p.digest, p.scopes, p.networks, p.expires, p.revoked
 FROM feed f
 JOIN meta m ON m.name = 'epoch'
 LEFT JOIN login_name n ON %s
 LEFT JOIN account a ON a.id = n.account
+LEFT JOIN login_name own ON own.account = a.id AND own.ordinal = 0
 LEFT JOIN app_password p ON p.account = a.id
      AND (p.revoked IS NULL OR p.revoked > $2) AND (p.expires IS NULL OR p.expires > $2)
 ORDER BY CASE WHEN p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $3) THEN 0 ELSE 1 END,
@@ -76,15 +77,15 @@ func scanVerifiable(rows *sql.Rows, snap *authstore.Snapshot) (*authstore.Verifi
 		epoch                                              []byte
 		account, status, version, id, key, scopes, expires sql.NullInt64
 		revoked                                            sql.NullInt64
-		publicID, backendName, networks                    sql.NullString
+		publicID, address, backendName, networks           sql.NullString
 		digest                                             []byte
 	)
-	if err := rows.Scan(&snap.Sequence, &epoch, &account, &publicID, &status, &version, &backendName,
+	if err := rows.Scan(&snap.Sequence, &epoch, &account, &publicID, &address, &status, &version, &backendName,
 		&id, &key, &digest, &scopes, &networks, &expires, &revoked); err != nil {
 		return nil, err
 	}
 	snap.Epoch = string(epoch)
-	snap.Account, snap.PublicID, snap.BackendName = authstore.AccountID(account.Int64), publicID.String, backendName.String
+	snap.Account, snap.PublicID, snap.Address, snap.BackendName = authstore.AccountID(account.Int64), publicID.String, address.String, backendName.String
 	snap.Status, snap.Version = authstore.Status(status.Int64), uint64(version.Int64)
 	if !id.Valid {
 		return nil, nil

@@ -23,10 +23,7 @@ const busyTimeout = 5 * time.Second
 
 // openSQLite opens the database's three ways in: the one writer, the readers, and the feed's own connection, which no slow
 // reader holds up.
-func openSQLite(path string) (write, read, tail *sql.DB, err error) {
-	if err := prepareFile(path); err != nil {
-		return nil, nil, nil, err
-	}
+func openSQLite(path string) (write, read, tail *sql.DB) {
 	open := func(connections int, lock string, extra ...string) *sql.DB {
 		q := url.Values{"_txlock": {lock}, "_pragma": append([]string{
 			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
@@ -42,16 +39,19 @@ func openSQLite(path string) (write, read, tail *sql.DB, err error) {
 		db.SetMaxIdleConns(connections)
 		return db
 	}
-	return open(1, "immediate"), open(4, "deferred", "query_only(1)"), open(1, "deferred", "query_only(1)"), nil
+	return open(1, "immediate"), open(4, "deferred", "query_only(1)"), open(1, "deferred", "query_only(1)")
 }
 
 // prepareFile makes an absent database file, readable by its owner only, and says in plain words what is in the way. Made by root, it
 // belongs to the folder's owner, the user that the gateway runs as; SQLite itself gives its other files the database's owner.
-func prepareFile(path string) error {
+func prepareFile(path string, mustExist bool) error {
 	dir := filepath.Dir(path)
 	folder, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the folder %s of the database does not exist; make it, owned by the user that runs Postern", dir)
+	}
+	if _, err := os.Stat(path); mustExist && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no database %s; \"postern init\" makes one, or restore a backup of the one that was there", path)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -25,10 +26,11 @@ var migrations embed.FS
 
 // Options of a store.
 type Options struct {
-	Path    string           // the SQLite file
-	Ballast int64            // bytes kept beside it, freed for a revocation on a full disk; 0: leave that to the gateway
-	Now     func() time.Time // nil: time.Now
-	Log     *slog.Logger     // nil: discarded
+	Path      string           // the SQLite file
+	MustExist bool             // a file that is not there is an error, not made: it may have been lost
+	Ballast   int64            // bytes kept beside it, freed for a revocation on a full disk; 0: leave that to the gateway
+	Now       func() time.Time // nil: time.Now
+	Log       *slog.Logger     // nil: discarded
 }
 
 // Store implements authstore.Truth.
@@ -36,15 +38,17 @@ type Store struct {
 	write, read, tail *sql.DB
 	load, loadByID    *sql.Stmt
 	ballast           *ballast
+	path              string
+	file              fs.FileInfo // what stood there when it was opened
 	now               func() time.Time
 	log               *slog.Logger
 }
 
 var _ authstore.Truth = (*Store)(nil)
 
-// Open opens the database, makes it if it is not there, and brings it to this version's tables.
+// Open opens the database, makes it if it is not there and may be made, and brings it to this version's tables.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{now: o.Now, log: o.Log}
+	s := &Store{path: o.Path, now: o.Now, log: o.Log}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -52,9 +56,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if s.write, s.read, s.tail, err = openSQLite(o.Path); err != nil {
+	if err = prepareFile(o.Path, o.MustExist); err != nil {
 		return nil, err
 	}
+	if s.file, err = os.Stat(o.Path); err != nil {
+		return nil, err
+	}
+	s.write, s.read, s.tail = openSQLite(o.Path)
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("database %s: %w", o.Path, err)
@@ -101,8 +109,25 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if have > want {
 		return fmt.Errorf("it was written by a newer Postern (tables of version %d, this one knows %d); run that version, or restore a backup", have, want)
 	}
-	_, err = provider.Up(ctx)
+	for range 3 { // another process may be bringing them there at this moment: what it has done is not done twice
+		if _, err = provider.Up(ctx); err == nil {
+			return nil
+		}
+	}
 	return err
+}
+
+// inPlace fails where the path no longer names the file that is open. Who changes something writes to what stands there now, and
+// nobody here would hear of it.
+func (s *Store) inPlace() error {
+	now, err := os.Stat(s.path)
+	if err != nil {
+		return fmt.Errorf("the database's file is gone: %w", err)
+	}
+	if !os.SameFile(now, s.file) {
+		return fmt.Errorf("another file was put in the place of the database %s; restart the gateway", s.path)
+	}
+	return nil
 }
 
 // Close closes all connections.

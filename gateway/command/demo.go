@@ -74,7 +74,7 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	cfg, err := demoConfig(dir, backends, ports)
+	cfg, err := demoConfig(ctx, dir, backends, ports)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func demoPorts() ([]int, error) {
 }
 
 // demoConfig writes the demo's configuration and what it names into its folder, as an administrator would, and reads it.
-func demoConfig(dir string, b *demo.Backends, ports []int) (*config.Config, error) {
+func demoConfig(ctx context.Context, dir string, b *demo.Backends, ports []int) (*config.Config, error) {
 	ca, err := demo.NewCA(dir)
 	if err != nil {
 		return nil, err
@@ -173,7 +173,8 @@ password_file = %[13]q
 		return nil, err
 	}
 	if _, err := os.Stat(cfg.Store.KeyFile); err != nil {
-		return cfg, gateway.Init(cfg)
+		_, err = gateway.Init(ctx, cfg)
+		return cfg, err
 	}
 	return cfg, nil
 }

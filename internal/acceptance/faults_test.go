@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,6 +114,44 @@ func TestTheDatabaseIsReplacedByACopy(t *testing.T) {
 	}
 	s.login(g, alice, old.Secret)
 	g.WaitLine("the database is not the one of a moment ago")
+}
+
+// The database's file is removed, or another one moved to its place, as people restore a backup: who revokes writes to the new file, so
+// the gateway that has the old one open must not accept anybody any more.
+func TestTheDatabasesFileIsAnother(t *testing.T) {
+	t.Parallel()
+	s, _, _ := full(t)
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	p := s.password(g.config, alice, "--for", "mail")
+	copied := filepath.Join(s.dir, "copy.db")
+	s.cli(g.config, "backup", copied)
+	s.login(g, alice, p.Secret)
+	database := filepath.Join(s.dir, "postern.db")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(database + suffix); err != nil {
+			t.Error(err)
+		}
+	}
+	g.WaitLine("file is gone")
+	out, err := testlab.Command(t, s.program, "account", "list", "-c", g.config).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "there is no database") {
+		t.Errorf("a command without a database: %v %s", err, out)
+	}
+	eventually(t, "unavailable", func() bool {
+		err := s.dial(g, nil).Login(alice, p.Secret).Wait()
+		e, ok := errors.AsType[*imap.Error](err)
+		return ok && e.Code == imap.ResponseCodeUnavailable
+	})
+	if err := os.Rename(copied, database); err != nil {
+		t.Fatal(err)
+	}
+	s.cli(g.config, "password", "revoke", fmt.Sprint(p.ID))
+	wantIMAP(t, s.dial(g, nil).Login(alice, p.Secret).Wait(), imap.ResponseCodeUnavailable)
+	g.Terminate()
+	next := s.serve()
+	wantIMAP(t, s.dial(next, nil).Login(alice, p.Secret).Wait(), imap.ResponseCodeAuthenticationFailed)
+	s.login(next, alice, s.password(next.config, alice, "--for", "mail").Secret)
 }
 
 // What was shown was written: kill -9 at any step loses nothing that was acknowledged, and leaves a database that goes on.

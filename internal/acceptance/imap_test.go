@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -263,5 +264,53 @@ func throw(s *site, address, garbage string, overTLS bool) {
 		if _, err := conn.Read(buf); err != nil {
 			return
 		}
+	}
+}
+
+// An alias is another name of the account, and opens the account's own mailbox.
+func TestAnAliasOpensTheAccountsOwnMailbox(t *testing.T) {
+	t.Parallel()
+	s, dovecot, radicale := full(t)
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	s.cli(g.config, "account", "alias", "add", alice, testlab.Bob)
+	p := s.password(g.config, alice, "--for", "everything")
+	dovecot.Deliver(alice, "INBOX", []byte("Subject: for alice\r\n\r\nHello\r\n"))
+	c := s.login(g, testlab.Bob, p.Secret)
+	box, err := c.Select("INBOX", nil).Wait()
+	if err != nil || box.NumMessages != 1 {
+		t.Errorf("alice's INBOX by her alias: %+v, %v", box, err)
+	}
+	radicale.MakeCalendar(alice, "of-alice")
+	if code, text, _ := s.do(g, testlab.Bob, p.Secret, "PROPFIND", "/dav/cal/"+s.publicID(g)+"/", "", "Depth", "1"); code != 207 || !strings.Contains(text, "of-alice") {
+		t.Errorf("alice's calendars by her alias: %d %s", code, text)
+	}
+}
+
+// A mailbox of which only the account's own password is known, kept sealed, also under a root key that was added while the gateway ran.
+func TestStoredCredentials(t *testing.T) {
+	t.Parallel()
+	s, _, _ := full(t)
+	s.backend = strings.Replace(s.backend, `credential = "master"`, `credential = "stored"`, 1)
+	s.backend = regexp.MustCompile(`(?m)^(user|password_file) = .*\n`).ReplaceAllString(s.backend, "")
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	p := s.password(g.config, alice, "--for", "mail")
+	wantIMAP(t, s.dial(g, nil).Login(alice, p.Secret).Wait(), imap.ResponseCodeUnavailable)
+	file := filepath.Join(s.dir, "alice.password")
+	if err := os.WriteFile(file, []byte(testlab.Primary(alice)+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	store := func() {
+		s.cli(g.config, "account", "credential", alice, "--backend", "dovecot", "--password-file", file)
+	}
+	store()
+	s.login(g, alice, p.Secret)
+	s.cli(g.config, "key", "add")
+	g.reload(`"msg":"reloaded"`)
+	store()
+	s.login(g, alice, p.Secret)
+	if database, err := os.ReadFile(filepath.Join(s.dir, "postern.db-wal")); err != nil || bytes.Contains(database, []byte(testlab.Primary(alice))) {
+		t.Errorf("the stored password stands in the database: %v", err)
 	}
 }

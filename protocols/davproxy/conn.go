@@ -70,6 +70,15 @@ func (s *Server) newConn(nc net.Conn, ended func()) *conn {
 	}
 	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, socket: nc, logins: make(map[loginKey]*loginState), ended: ended}
 	c.slot = s.o.Limits.Enter(c.hangUp)
+	if nc == nil || len(s.o.Proxies) > 0 {
+		return c // who the client is comes later
+	}
+	if from, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil && !s.trusts(unmapped(from).Addr()) {
+		if err := c.locate(unmapped(from)); err != nil {
+			s.refusals.Add(nc.RemoteAddr(), err)
+			c.hangUp()
+		}
+	}
 	return c
 }
 
@@ -81,8 +90,8 @@ func (c *conn) hangUp() {
 }
 
 // locate counts the connection for its client's network.
-func (c *conn) locate(f protocols.Facts) error {
-	c.located.Do(func() { c.tooMany = c.slot.Locate(f.Client.Addr()) })
+func (c *conn) locate(client netip.AddrPort) error {
+	c.located.Do(func() { c.tooMany = c.slot.Locate(client.Addr()) })
 	return c.tooMany
 }
 
@@ -114,7 +123,7 @@ func (c *conn) loginOf(ss *session) (login *loginState, first bool, err error) {
 		return login, false, nil
 	}
 	if c.leave == nil {
-		if c.leave, err = c.server.o.Limits.EnterSession(); err != nil {
+		if c.leave, err = c.server.o.Limits.EnterSession(ss.grant.Account); err != nil {
 			return nil, false, err
 		}
 		c.slot.Leave()

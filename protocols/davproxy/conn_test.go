@@ -890,7 +890,9 @@ func TestLimits(t *testing.T) {
 		return resp.StatusCode, resp.Header
 	}
 
-	d := limited(&protocols.Limits{PreAuthPerNetwork: 1})
+	d := open(t, routes{}, func(o *davproxy.Options) { // behind a proxy the client is known with its first request
+		o.Limits, o.TrustedProxies = &protocols.Limits{PreAuthPerNetwork: 1}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
 	first, r1 := d.dial()
 	ask(d, first, r1, "")
 	second, r2 := d.dial()
@@ -959,5 +961,71 @@ func TestADefectEndsOneRequest(t *testing.T) {
 	}
 	if n := d.sessions.Count(); n != 0 {
 		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// One address has its share of the connections that have not logged in, from their first moment on; the well-known redirect is no login.
+func TestConnectionsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	limits := &protocols.Limits{PreAuthPerNetwork: 4}
+	d := open(t, routes{}, func(o *davproxy.Options) { o.Limits = limits })
+	address := strings.TrimPrefix(d.url, "https://")
+	var kept []net.Conn
+	for range 4 {
+		nc, err := tls.Dial("tcp", address, &tls.Config{RootCAs: d.ca.Pool, NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		kept = append(kept, nc)
+	}
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if n, err := nc.Read(make([]byte, 1)); err == nil {
+		t.Errorf("a fifth was sent %d bytes", n)
+	}
+	fmt.Fprintf(kept[0], "GET /.well-known/caldav HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(kept[0]), nil); err != nil || resp.StatusCode != 301 {
+		t.Errorf("well-known: %v %v", resp, err)
+	}
+	again, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if n, err := again.Read(make([]byte, 1)); err == nil {
+		t.Errorf("a fifth after the redirect was sent %d bytes", n)
+	}
+}
+
+// One account has its share of the requests under way, whatever the number of its connections.
+func TestRequestsOfOneAccount(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	b := newFake(t, func(w http.ResponseWriter, r *http.Request) {
+		<-release
+		w.WriteHeader(204)
+	})
+	d := open(t, routes{"calendar": b.route})
+	var answers []<-chan outcome
+	clients := []*http.Client{d.newClient(true), d.newClient(true)}
+	for i := range 32 {
+		answers = append(answers, d.start(clients[i%2], "cal", "DELETE", cal+"work/1.ics", nil))
+	}
+	for range answers {
+		next(t, "a request at the backend", b.seen)
+	}
+	a := d.want(503, "cal", "DELETE", cal+"work/1.ics", "")
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("it does not say when to come again")
+	}
+	close(release)
+	for _, c := range answers {
+		if got := next(t, "an answer", c); got.StatusCode != 204 {
+			t.Errorf("one of its share: %+v", got)
+		}
 	}
 }

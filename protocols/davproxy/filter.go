@@ -20,6 +20,7 @@ type filter struct {
 	readOnly bool                                  // hide what the scopes do not allow
 	kindOf   func(collection target) (kind, error) // for lists that do not say it
 	lost     []string                              // hrefs as the client wrote them, to be told as not there
+	turn     func() error                          // asked for leave to hold a large item; nil: nobody is
 
 	out      io.Writer
 	tokens   *tokenizer
@@ -94,6 +95,7 @@ var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, 
 // copy passes a document from r to w.
 func (f *filter) copy(w io.Writer, r io.Reader) error {
 	f.out, f.tokens = w, newTokenizer(r)
+	f.tokens.rec.turn = f.turn
 	if err := f.put([]byte(xmlHeader)); err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (s *Server) clientOf(r *http.Request) netip.AddrPort {
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	client := netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
+	client := unmapped(remote)
 	if !s.trusts(client.Addr()) {
 		return client
 	}
@@ -122,6 +122,11 @@ func (s *Server) clientOf(r *http.Request) netip.AddrPort {
 		}
 	}
 	return client
+}
+
+// unmapped is an address in the form in which it is compared.
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 func (s *Server) trusts(a netip.Addr) bool {

@@ -477,8 +477,16 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	}
 	x.w.Header().Set("Content-Type", xmlType)
 	out := bufio.NewWriterSize(&statusWriter{x.w, status}, 32<<10)
-	err := x.filter().copy(out, resp.Body)
+	f, done := x.filter(), func() {}
+	f.turn = func() (err error) {
+		done, err = x.server.shares.turn(x.ctx)
+		return err
+	}
+	err := f.copy(out, resp.Body)
+	defer func() { done() }()
 	switch {
+	case err != nil && errors.Is(err, errBusy) && !x.w.begun:
+		return unavailable
 	case err != nil && x.w.begun:
 		x.abort(err)
 	case err != nil:

@@ -29,7 +29,7 @@ const (
 	stallTime      = 60 * time.Second // for one read or write of a body
 	restTime       = 10 * time.Second // for what is left of a request when it is answered
 	maxClientBytes = 32 << 10         // of a request's header
-	maxStreams     = 64               // at once on an HTTP/2 connection
+	maxStreams     = maxRequests      // at once on an HTTP/2 connection
 )
 
 // Options are a Server's parts.
@@ -61,6 +61,7 @@ type Server struct {
 	pools    pools
 	homes    cache[homeKey, homePaths]
 	kinds    kinds
+	shares   *shares
 	refusals protocols.Refusals
 }
 
@@ -78,7 +79,7 @@ func New(o Options) *Server {
 	if o.MaxBody == 0 {
 		o.MaxBody = 20 << 20
 	}
-	return &Server{o: o, refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
+	return &Server{o: o, shares: newShares(), refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
 }
 
 // Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends. It closes the pooled
@@ -169,8 +170,18 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer w.finish()
 	defer s.recover()
 	guard(w.Header())
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	if !ok {
+		c = s.newConn(nil, func() {})
+		defer c.close("client closed")
+	}
+	client := s.clientOf(r)
 	t, err := locate(r.RequestURI, r.Host)
 	switch {
+	case c.locate(client) != nil:
+		w.Header().Set("Connection", "close")
+		unavailable.write(w)
+		return
 	case err != nil:
 		badRequest.write(w)
 		return
@@ -179,15 +190,10 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusMovedPermanently)
 		return
 	}
-	c, ok := r.Context().Value(connKey{}).(*conn)
-	if !ok {
-		c = s.newConn(nil, func() {})
-		defer c.close("client closed")
-	}
 	if r.ProtoMajor == 1 {
 		w.deadlines.hangUp = c.hangUp
 	}
-	if a := s.admit(w, r, c, t); a.status > 0 {
+	if a := s.admit(w, r, c, client, t); a.status > 0 {
 		a.write(w)
 	}
 }
@@ -208,17 +214,17 @@ func (s *Server) recover() {
 }
 
 // admit verifies a request and has it answered under its session. An answer with a status is still to be written.
-func (s *Server) admit(w *writer, r *http.Request, c *conn, t target) answer {
+func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPort, t target) answer {
 	began := time.Now()
-	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: s.clientOf(r), TLS: r.TLS != nil}
-	if err := c.locate(f); err != nil {
-		w.Header().Set("Connection", "close")
-		return unavailable
-	}
+	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil}
 	g, refusal := s.login(r, f)
 	if refusal.status != 0 {
 		return refusal
 	}
+	if !s.shares.enter(g.Account) {
+		return unavailable
+	}
+	defer s.shares.leave(g.Account)
 	ctx, end := context.WithCancelCause(r.Context())
 	defer end(nil)
 	defer context.AfterFunc(ctx, w.deadlines.cut)()

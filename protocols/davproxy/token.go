@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -184,16 +185,17 @@ func (t *tokenizer) declare(a xml.Attr, depth int) error {
 
 // attributes refuses one that stands twice, under whatever prefix.
 func (t *tokenizer) attributes(attrs []xml.Attr) error {
-	for i, a := range attrs {
+	seen := make([]name, 0, len(attrs))
+	for _, a := range attrs {
 		space, ok := t.space(a.Name.Space, false)
 		if !ok {
 			return fmt.Errorf("%w: an undeclared prefix", errMalformed)
 		}
-		for _, b := range attrs[:i] {
-			if other, _ := t.space(b.Name.Space, false); other == space && a.Name.Local == b.Name.Local {
-				return fmt.Errorf("%w: an attribute stands twice", errMalformed)
-			}
+		n := name{space, a.Name.Local}
+		if slices.Contains(seen, n) {
+			return fmt.Errorf("%w: an attribute stands twice", errMalformed)
 		}
+		seen = append(seen, n)
 	}
 	return nil
 }
@@ -241,6 +243,7 @@ func (t *tokenizer) parent(up int) name {
 // recorder remembers the bytes that the decoder has read and not yet told about.
 type recorder struct {
 	src  io.Reader
+	turn func() error // asked once, when buf becomes large; nil: nobody is
 	buf  []byte
 	base int64 // offset in the document of buf[0]
 }
@@ -248,6 +251,12 @@ type recorder struct {
 func (r *recorder) Read(p []byte) (int, error) {
 	if len(r.buf) > maxXMLToken {
 		return 0, errTooLarge
+	}
+	if r.turn != nil && len(r.buf) > largeItem {
+		if err := r.turn(); err != nil {
+			return 0, err
+		}
+		r.turn = nil
 	}
 	n, err := r.src.Read(p)
 	r.buf = append(r.buf, p[:n]...)
