@@ -28,8 +28,6 @@ type Truth interface {
 type Reader interface {
 	// Load reads the snapshot of a login name. A name that nobody has is no error.
 	Load(ctx context.Context, address string) (*Snapshot, error)
-	// LoadAccount reads the snapshot of an account. An account that is gone has Account zero.
-	LoadAccount(ctx context.Context, id AccountID) (*Snapshot, error)
 }
 
 // Change is one row of the change feed.

@@ -42,7 +42,7 @@ func (w *walker) check() {
 		}
 	}
 	for path, file := range map[string]string{"store.database": c.Store.Database, "store.key_file": c.Store.KeyFile} {
-		if !filepath.IsAbs(file) && file == "" {
+		if file == "" {
 			w.say(path, path+" must name a file")
 		}
 	}

@@ -21,7 +21,7 @@ SELECT f.counter, m.value, a.id, a.public_id, own.address, a.status, a.version, 
        p.id, p.key, p.digest, p.scopes, p.networks, p.expires, p.revoked
 FROM feed f
 JOIN meta m ON m.name = 'epoch'
-LEFT JOIN login_name n ON %s
+LEFT JOIN login_name n ON n.address = $1
 LEFT JOIN account a ON a.id = n.account
 LEFT JOIN login_name own ON own.account = a.id AND own.ordinal = 0
 LEFT JOIN app_password p ON p.account = a.id
@@ -32,17 +32,8 @@ LIMIT $4`
 
 // Load reads the snapshot of a login name.
 func (s *Store) Load(ctx context.Context, address string) (*authstore.Snapshot, error) {
-	return s.snapshot(ctx, s.load, address)
-}
-
-// LoadAccount reads the snapshot of an account.
-func (s *Store) LoadAccount(ctx context.Context, id authstore.AccountID) (*authstore.Snapshot, error) {
-	return s.snapshot(ctx, s.loadByID, int64(id))
-}
-
-func (s *Store) snapshot(ctx context.Context, query *sql.Stmt, key any) (*authstore.Snapshot, error) {
 	now := s.now()
-	rows, err := query.QueryContext(ctx, key, now.Add(-remembered).Unix(), now.Unix(), authstore.MaxActive+authstore.MaxEnded)
+	rows, err := s.load.QueryContext(ctx, address, now.Add(-remembered).Unix(), now.Unix(), authstore.MaxActive+authstore.MaxEnded)
 	if err != nil {
 		return nil, err
 	}

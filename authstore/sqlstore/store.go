@@ -36,7 +36,7 @@ type Options struct {
 // Store implements authstore.Truth.
 type Store struct {
 	write, read, tail *sql.DB
-	load, loadByID    *sql.Stmt
+	load              *sql.Stmt
 	ballast           *ballast
 	path              string
 	file              fs.FileInfo // what stood there when it was opened
@@ -85,10 +85,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.load, err = s.read.PrepareContext(ctx, fmt.Sprintf(loadQuery, "n.address = $1")); err != nil {
-		return err
-	}
-	s.loadByID, err = s.read.PrepareContext(ctx, fmt.Sprintf(loadQuery, "n.account = $1 AND n.ordinal = 0"))
+	s.load, err = s.read.PrepareContext(ctx, loadQuery)
 	return err
 }
 

@@ -76,7 +76,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		"a bad expiry":         {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "soon", "-c", file}, 2, "neither never, a number of days"},
 		"an expiry gone by":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "2001-01-01", "-c", file}, 2, "has passed already"},
 		"a bad network":        {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--network", "home", "-c", file}, 2, "neither an address nor a network"},
-		"keys made twice":      {[]string{"init", "-c", file}, 1, "is there already; nothing was changed"},
+		"keys made twice":      {[]string{"init", "-c", file}, 1, "are there already; nothing was changed"},
 		"retire the only key":  {[]string{"key", "retire", "1", "-c", file}, 1, "key 1"},
 		"nobody answers":       {[]string{"healthcheck", "-c", file}, 1, "no gateway answers on 127.0.0.1:9180"},
 	} {
