@@ -152,20 +152,20 @@ func (r *transcript) String() string {
 
 func (r *transcript) accepted() bool { return strings.Contains(r.String(), "\na OK") }
 
-// tryLogin sends a login and keeps what comes back; ended is closed with the connection.
+// tryLogin connects, sends a login and keeps what comes back, whenever that is; ended is closed with the connection.
 func (s *site) tryLogin(address, login, secret string) (got *transcript, ended <-chan struct{}) {
-	s.t.Helper()
-	conn, err := dialAny(s, address, true)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := io.WriteString(conn, "a LOGIN "+login+" "+secret+"\r\n"); err != nil {
-		s.t.Fatal(err)
-	}
 	got, done := new(transcript), make(chan struct{})
-	go func() { io.Copy(got, conn); close(done) }()
+	go func() {
+		defer close(done)
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", address, s.tls())
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(conn, "a LOGIN "+login+" "+secret+"\r\n")
+		io.Copy(got, conn)
+	}()
 	return got, done
 }
 

@@ -219,7 +219,7 @@ func explain(r *protocols.Route, err error) error {
 func adviseStatus(r *protocols.Route, status int) string {
 	switch {
 	case status == http.StatusForbidden && r.Header != "":
-		return fmt.Sprintf("it takes a name from the header %s, but gives %s no right to %s; look at login, principal and its own rules on rights and names", r.Header, r.Login, r.Path)
+		return fmt.Sprintf("it does not take the account's name from the header %s, or gives %s no right to %s; let it trust that header from this machine, and look at login, principal and its own rules on rights", r.Header, r.Login, r.Path)
 	case status == http.StatusUnauthorized && r.Header != "":
 		return fmt.Sprintf("it does not take the account's name from the header %s; let it trust that header from this machine", r.Header)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
