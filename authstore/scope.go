@@ -74,6 +74,7 @@ type Preset struct {
 var Presets = []Preset{
 	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeCalendar | ScopeContacts},
 	{"mail", "Mail", ScopeMail},
+	{"mail-read", "Mail, read only", ScopeMailRead},
 	{"dav", "Calendars and contacts", ScopeCalendar | ScopeContacts},
 	{"calendar", "Calendars", ScopeCalendar},
 	{"contacts", "Contacts", ScopeContacts},

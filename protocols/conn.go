@@ -30,6 +30,7 @@ type Conn struct {
 	server   *running
 	nc       net.Conn        // the socket, or TLS over it
 	raw      net.Conn        // the socket
+	life     context.Context // of all connections
 	ctx      context.Context // of the connection, up to the end of its session
 	end      context.CancelCauseFunc
 	settle   func() bool // takes it out of the login's limits of time; false: too late
@@ -44,7 +45,7 @@ type Conn struct {
 const MaxHops = 5
 
 func newConn(s *running, life context.Context, nc net.Conn) *Conn {
-	c := &Conn{server: s, nc: nc, raw: nc, Hops: MaxHops}
+	c := &Conn{server: s, nc: nc, raw: nc, life: life, Hops: MaxHops}
 	c.ctx, c.end = context.WithCancelCause(life)
 	c.Facts = Facts{Conn: strings.ToLower(rand.Text()[:13]), Protocol: s.Door.Protocol()}
 	c.R = wire.NewReader(nc)

@@ -30,6 +30,8 @@ type FrontDoor interface {
 	LogInBackend(ctx context.Context, nc net.Conn, r *Route, c *Conn) (*Backend, error)
 	// Goodbye is what a client that has not logged in is told when its connection ends for this reason.
 	Goodbye(reason error) []byte
+	// Guard watches a session after its login; nil: nobody does.
+	Guard(g authstore.Grant) relay.Guard
 }
 
 // Reasons that end a connection before login, for FrontDoor.Goodbye; ErrEvicted is one, too, and whatever ends the life of Serve.
@@ -159,7 +161,8 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 func (c *Conn) relay(session *Session, done func()) {
 	c.slot.Leave()
 	began := time.Now()
-	pair := relay.Pair{Client: c.bare(), Backend: session.Backend.Conn, ToBackend: c.R.Take(), ToClient: session.Backend.Rest}
+	pair := relay.Pair{Client: c.bare(), Backend: session.Backend.Conn, ToBackend: c.R.Take(), ToClient: session.Backend.Rest,
+		Guard: c.server.Door.Guard(session.Grant), Life: c.life}
 	c.raw.SetDeadline(time.Time{})
 	c.server.relay.Start(c.ctx, pair, func(r relay.Result) {
 		defer done()

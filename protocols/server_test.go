@@ -18,14 +18,17 @@ import (
 
 	"postern/authstore"
 	"postern/internal/testlab"
+	"postern/protocols/relay"
 )
 
 // tinyDoor is the smallest front door: "pass AUTHZID AUTHCID SECRET", "stls", "quit", "panic". Its backends greet with a line
 // and answer the account's name with "ok".
 type tinyDoor struct{}
 
-func (tinyDoor) Protocol() string         { return "tiny" }
-func (tinyDoor) Scopes() authstore.Scopes { return authstore.ScopePOP }
+func (tinyDoor) Protocol() string                  { return "tiny" }
+func (tinyDoor) Scopes() authstore.Scopes          { return authstore.ScopePOP }
+func (tinyDoor) Guard(authstore.Grant) relay.Guard { return nil }
+
 func (tinyDoor) Goodbye(reason error) []byte {
 	return []byte("bye " + reason.Error() + "\n")
 }

@@ -15,11 +15,8 @@ import (
 	"postern/protocols"
 )
 
-// Reasons that end a session. They travel as the cause of its context, so that each protocol says goodbye in its own words.
-var (
-	ErrExpired = errors.New("the app password has expired")
-	ErrDrained = errors.New("the gateway is shutting down")
-)
+// ErrExpired ends a session. Such reasons travel as the cause of its context, so that each protocol says goodbye in its own words.
+var ErrExpired = errors.New("the app password has expired")
 
 // Registry holds the open sessions. The zero value is ready; goroutines may share it.
 type Registry struct {
@@ -131,7 +128,7 @@ func (r *Registry) sessions(id authstore.AccountID) []*session {
 func (r *Registry) Drain(which func(protocols.Facts) bool) <-chan struct{} {
 	return r.review(0, func(s *session) error {
 		if which(s.facts) {
-			return ErrDrained
+			return protocols.ErrDraining
 		}
 		return nil
 	})

@@ -51,7 +51,7 @@ func TestReviewEndsWhatHasEnded(t *testing.T) {
 		t.Error("a mail session was drained with DAV")
 	}
 	<-r.Drain(func(protocols.Facts) bool { return true })
-	if bob() != ErrDrained || r.Count() != 0 {
+	if bob() != protocols.ErrDraining || r.Count() != 0 {
 		t.Errorf("after Drain: cause %v, %d sessions", bob(), r.Count())
 	}
 }

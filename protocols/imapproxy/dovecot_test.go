@@ -2,6 +2,7 @@ package imapproxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"compress/flate"
 	"context"
 	"crypto/tls"
@@ -10,7 +11,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +55,9 @@ func TestDovecot(t *testing.T) {
 	t.Run("compress", func(t *testing.T) { t.Parallel(); testCompress(t, dovecot) })
 	t.Run("imapclient", func(t *testing.T) { t.Parallel(); testClient(t, dovecot) })
 	t.Run("curl", func(t *testing.T) { t.Parallel(); testCurl(t, dovecot) })
+	t.Run("second login", func(t *testing.T) { t.Parallel(); testSecondLogin(t, dovecot) })
+	t.Run("read only", func(t *testing.T) { t.Parallel(); testReadOnly(t, dovecot) })
+	t.Run("revoked in FETCH", func(t *testing.T) { t.Parallel(); testRevokedInFetch(t, dovecot) })
 	t.Run("revoked in IDLE", func(t *testing.T) { t.Parallel(); testRevokedInIdle(t, dovecot) })
 }
 
@@ -349,10 +355,112 @@ func testRevokedInIdle(t *testing.T, dovecot *testlab.DovecotServer) {
 	}
 	revoked := errors.New("revoked")
 	gone := d.sessions.Review(1, func(authstore.Grant) error { return revoked })
-	io.Copy(io.Discard, k.r) // to its end, whatever TLS says of it
+	if rest, err := io.ReadAll(k.r); err != nil || string(rest) != "* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n" {
+		t.Errorf("got %q, %v", rest, err)
+	}
 	<-gone
 	if e := <-d.observer.ended; e.Reason != "revoked" {
 		t.Errorf("ended %+v", e)
+	}
+}
+
+// A client in the middle of a long answer is told goodbye at the end of a response, or cut, but never in the middle of a message.
+func testRevokedInFetch(t *testing.T, dovecot *testlab.DovecotServer) {
+	for range 20 {
+		dovecot.Deliver(testlab.Bob, "Long", testlab.Attachment(1<<20))
+	}
+	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS))
+	k := dialDoor(t, d)
+	k.send("a LOGIN %s %s\r\nb SELECT Long\r\nc FETCH 1:* BODY.PEEK[]\r\n", testlab.Bob, appPassword)
+	for !strings.Contains(k.line(), "FETCH (BODY[] {") {
+	}
+	d.sessions.Review(1, func(authstore.Grant) error { return errors.New("revoked") })
+	rest, _ := io.ReadAll(k.r)
+	if i := bytes.Index(rest, []byte("* BYE [UNAVAILABLE]")); i >= 0 && !bytes.HasSuffix(rest[:i], []byte(")\r\n")) {
+		t.Errorf("a goodbye inside a response, behind %q", rest[max(0, i-50):i])
+	}
+	if e := <-d.observer.ended; e.Reason != "revoked" {
+		t.Errorf("ended %+v", e)
+	}
+}
+
+func testSecondLogin(t *testing.T, dovecot *testlab.DovecotServer) {
+	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS))
+	k := dialDoor(t, d)
+	k.send("a LOGIN %s %s\r\nb UNAUTHENTICATE\r\nc LOGIN {%d+}\r\n%s %s\r\nd AUTHENTICATE PLAIN\r\ne NOOP\r\n", testlab.Alice, appPassword,
+		len(testlab.Bob), testlab.Bob, testlab.Primary(testlab.Bob))
+	k.until("a")
+	for _, want := range []string{"b NO [CANNOT] Close the connection instead.", "c BAD You are logged in already.", "d BAD You are logged in already."} {
+		if got := k.until(want[:1]); got != want+"\n" {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := k.until("e"); !strings.Contains(got, "e OK") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// With an app password that may only read, everything can be read and nothing changes: the mailbox is byte for byte the same afterwards.
+func testReadOnly(t *testing.T, dovecot *testlab.DovecotServer) {
+	dovecot.Deliver(testlab.Carol, "ReadOnly", []byte(message("first")))
+	dovecot.Deliver(testlab.Carol, "ReadOnly", []byte(message("second")))
+	full := newDoor(t, toDovecot(dovecot, protocols.StartTLS))
+	look := func() string {
+		k := dialDoor(t, full)
+		k.send("a LOGIN %s %s\r\nb EXAMINE ReadOnly\r\nc FETCH 1:* (FLAGS BODY.PEEK[])\r\nd STATUS ReadOnly (MESSAGES UIDNEXT UNSEEN HIGHESTMODSEQ)\r\n"+
+			"e LIST \"\" *\r\nf LSUB \"\" *\r\ng GETACL ReadOnly\r\nh LOGOUT\r\n", testlab.Carol, appPassword)
+		lines := strings.Split(regexp.MustCompile(` \([\d.+ ]+secs\)`).ReplaceAllString(k.rest(), ""), "\n")
+		slices.Sort(lines) // Dovecot may answer some of these at once
+		return strings.Join(lines, "\n")
+	}
+	look() // which takes "recent" away
+	before := look()
+	if !strings.Contains(before, "Subject: second") || !strings.Contains(before, "* STATUS ReadOnly (") {
+		t.Fatalf("looked at %q", before)
+	}
+	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS))
+	d.verifier.verify = func(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
+		return authstore.Grant{Account: 1, Password: 12, Address: a.Login, Scopes: authstore.ScopeMailRead}, nil
+	}
+	k := dialDoor(t, d)
+	k.send("a LOGIN %s %s\r\n", testlab.Carol, appPassword)
+	if got := k.until("a"); strings.Contains(got, "COMPRESS") || !strings.Contains(got, "IDLE") {
+		t.Errorf("offered: %q", got)
+	}
+	k.send("b SELECT ReadOnly (CONDSTORE)\r\n")
+	if got := k.until("b"); !strings.Contains(got, "b OK [READ-ONLY]") {
+		t.Errorf("SELECT: %q", got)
+	}
+	for i, command := range []string{
+		"STORE 1 +FLAGS (\\Deleted)", "UID STORE 1:* +FLAGS.SILENT (\\Seen)", "EXPUNGE", "UID EXPUNGE 1:*", "COPY 1 INBOX", "UID COPY 1 INBOX", "MOVE 1 INBOX",
+		"UID MOVE 1 INBOX", "CREATE new", "DELETE Drafts", "RENAME Drafts x", "SUBSCRIBE ReadOnly", "UNSUBSCRIBE Drafts", "SETACL ReadOnly anyone lr", "DELETEACL ReadOnly anyone",
+		"SETMETADATA ReadOnly (/private/comment \"x\")", "SETQUOTA \"\" (STORAGE 1)", "APPEND ReadOnly {5+}\r\nhello", "APPEND ReadOnly (\\Seen) {5}", "COMPRESS DEFLATE",
+		"GENURLAUTH x INTERNAL", "RESETKEY", "REPLACE 1 ReadOnly {5+}\r\nhello", "XUNKNOWN",
+	} {
+		tag := fmt.Sprint("w", i)
+		k.send("%s %s\r\n", tag, command)
+		if got := k.until(tag); !strings.HasPrefix(got, tag+" NO [") {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	for i, command := range []string{"FETCH 1:* (FLAGS BODY[])", "UID FETCH 1:* BODY[TEXT]", "SEARCH ALL", "SORT (DATE) UTF-8 ALL", "THREAD REFERENCES UTF-8 ALL",
+		"STATUS INBOX (UNSEEN)", "LIST \"\" *", "NOOP", "CHECK", "CLOSE", "EXAMINE INBOX", "UNSELECT"} {
+		tag := fmt.Sprint("r", i)
+		k.send("%s %s\r\n", tag, command)
+		if got := k.until(tag); !strings.Contains(got, tag+" OK") {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	k.send("s EXAMINE ReadOnly\r\nt UID SEARCH SUBJECT {5}\r\n")
+	k.until("+")
+	k.send("first\r\n")
+	if got := k.until("t"); !strings.Contains(got, "* SEARCH 1\n") {
+		t.Errorf("a search with a literal: %q", got)
+	}
+	k.send("z LOGOUT\r\n")
+	k.rest()
+	if after := look(); after != before {
+		t.Errorf("the mailbox has changed:\n%s\nbefore:\n%s", after, before)
 	}
 }
 

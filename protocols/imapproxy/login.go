@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"slices"
 	"strings"
 
+	"postern/authstore"
 	"postern/protocols"
 	"postern/protocols/saslauth"
 	"postern/protocols/wire"
@@ -87,7 +89,16 @@ func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) err
 		return c.answered(tag, err)
 	}
 	c.session = s
-	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+s.Backend.Capabilities+"] Logged in.\r\n"))
+	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+offered(s)+"] Logged in.\r\n"))
+}
+
+// offered are the backend's capabilities without what the guard refuses.
+func offered(s *protocols.Session) string {
+	if s.Grant.Scopes.Any(authstore.ScopeMail) {
+		return s.Backend.Capabilities
+	}
+	list := strings.Fields(s.Backend.Capabilities)
+	return strings.Join(slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(strings.ToUpper(name), "COMPRESS=") }), " ")
 }
 
 // Bounds of ID (RFC 2971 section 3.3).

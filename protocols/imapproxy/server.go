@@ -1,5 +1,6 @@
 // Package imapproxy is the IMAP front door: what is said before login (IMAP4rev1 of RFC 3501, with what apps need of its
-// extensions), the login at the backend, and the answers to refusals. After login the backend's own words are relayed, unread.
+// extensions), the login at the backend, and the answers to refusals. After login the words of both are relayed; a guard reads them as
+// far as it takes to keep a client from a second login, and from writing where it may only read, and to say goodbye in time.
 package imapproxy
 
 import (
@@ -19,7 +20,7 @@ import (
 const Protocol = "imap"
 
 // Scopes are those that it enforces.
-const Scopes = authstore.ScopeMail
+const Scopes = authstore.ScopeMail | authstore.ScopeMailRead
 
 // Limits of one connection before login.
 const (

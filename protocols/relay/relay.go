@@ -35,6 +35,10 @@ type Relay struct {
 type Pair struct {
 	Client, Backend     net.Conn
 	ToBackend, ToClient []byte // what was read from the other side already; written first
+	Guard               Guard  // nil: nobody looks at what passes, and a session that must end is cut
+
+	// Life ends a session at once, also one that waits to end in good order; nil: nothing does.
+	Life context.Context
 }
 
 // Result tells how a session went.
@@ -51,13 +55,19 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// Start relays until either side closes, nothing happens, or ctx ends; then at once, in the middle of anything. Both connections are
-// closed when done is called, from a goroutine of the relay's. Start itself does not wait, so that a session need not cost a stack.
+// Start relays until either side closes, nothing happens, or ctx ends: then with a goodbye, if the guard has one and it can be told
+// in time, and else in the middle of anything. Both connections are closed when done is called, from a goroutine of the relay's.
+// Start itself does not wait, so that a session need not cost a stack.
 func (r *Relay) Start(ctx context.Context, p Pair, done func(Result)) {
-	s := &session{pair: p, idle: cmp.Or(r.Idle, 35*time.Minute), stall: cmp.Or(r.Stall, 5*time.Minute), linger: cmp.Or(r.Linger, 10*time.Second)}
+	s := &session{pair: p, idle: cmp.Or(r.Idle, 35*time.Minute), stall: cmp.Or(r.Stall, 5*time.Minute), linger: cmp.Or(r.Linger, 10*time.Second),
+		over: make(chan struct{}), atBoundary: true}
 	s.touch()
-	stop := context.AfterFunc(ctx, func() { s.end(context.Cause(ctx)) })
-	up := &direction{session: s, from: p.Client, to: p.Backend, first: p.ToBackend, fromClosed: ErrClientClosed, toClosed: ErrBackendClosed}
+	stop := context.AfterFunc(ctx, func() { s.leave(context.Cause(ctx)) })
+	stopLife := func() bool { return true }
+	if p.Life != nil {
+		stopLife = context.AfterFunc(p.Life, func() { s.end(context.Cause(p.Life)) })
+	}
+	up := &direction{session: s, up: true, from: p.Client, to: p.Backend, first: p.ToBackend, fromClosed: ErrClientClosed, toClosed: ErrBackendClosed}
 	down := &direction{session: s, from: p.Backend, to: p.Client, first: p.ToClient, fromClosed: ErrBackendClosed, toClosed: ErrClientClosed}
 	var both sync.WaitGroup
 	both.Go(up.run)
@@ -65,6 +75,7 @@ func (r *Relay) Start(ctx context.Context, p Pair, done func(Result)) {
 		down.run()
 		both.Wait()
 		stop()
+		stopLife()
 		s.end(nil)
 		done(Result{Up: up.copied, Down: down.copied, Reason: s.why()})
 	}()
@@ -76,10 +87,18 @@ type session struct {
 	idle, stall, linger time.Duration
 	active              atomic.Int64 // when a byte last came, either way, in Unix nanoseconds
 
-	mu        sync.Mutex // guards the fields below
-	reason    error      // the first one
-	closed    bool
-	lingering *time.Timer
+	over   chan struct{} // closed when the session is to end: nothing more of the client's passes
+	toward sync.Mutex    // held while something is written to the client
+
+	mu         sync.Mutex // guards the fields below
+	reason     error      // the first one
+	closed     bool
+	lingering  *time.Timer
+	atBoundary bool   // all that was written to the client is whole responses
+	words      []byte // of the guard's, for the client
+	leaving    bool
+	orderly    bool   // it leaves when no command is under way
+	goodbye    []byte // the last words
 }
 
 func (s *session) touch() time.Time {
@@ -97,6 +116,9 @@ func (s *session) end(reason error) {
 		return
 	}
 	s.closed = true
+	if !s.leaving {
+		close(s.over)
+	}
 	if s.lingering != nil {
 		s.lingering.Stop()
 	}
@@ -130,6 +152,7 @@ func (s *session) because(reason error) {
 // direction copies one way.
 type direction struct {
 	*session
+	up                   bool // from the client
 	from, to             net.Conn
 	first                []byte
 	fromClosed, toClosed error // what it means when that side closes
@@ -144,7 +167,10 @@ func (d *direction) run() {
 		}
 	}()
 	reason := d.copy()
-	if reason != d.fromClosed {
+	switch {
+	case reason == errLeaving: // the other direction says goodbye
+		return
+	case reason != d.fromClosed:
 		d.end(reason)
 		return
 	}
@@ -161,18 +187,20 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 func (d *direction) copy() error {
 	if len(d.first) > 0 {
-		if err := d.write(d.first); err != nil {
+		if err := d.pass(d.first); err != nil {
 			return err
 		}
 		d.first = nil
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	d.from.SetReadDeadline(time.Now().Add(d.idle))
+	if !d.await(time.Now().Add(d.idle)) {
+		return errLeaving
+	}
 	for {
 		n, err := d.from.Read(buf[:])
 		if n > 0 {
-			if err := d.write(buf[:n]); err != nil {
+			if err := d.pass(buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -180,21 +208,39 @@ func (d *direction) copy() error {
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return d.fromClosed
+		case !d.await(time.Unix(0, d.active.Load()).Add(d.idle)):
+			return errLeaving
 		case d.isIdle():
 			return ErrIdle
 		}
 	}
 }
 
-// isIdle is asked when the read deadline has passed. It is not moved with each byte; only here, if there were some meanwhile.
-func (d *direction) isIdle() bool {
-	until := time.Unix(0, d.active.Load()).Add(d.idle)
-	if time.Until(until) <= 0 {
-		return true
+// await sets until when a read may wait; false: nothing more is to be read from the client. The client's deadline moves with mu held,
+// or the wake-up of leave would be lost.
+func (d *direction) await(until time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.leaving && d.up {
+		return false
 	}
 	d.from.SetReadDeadline(until)
-	return false
+	return true
 }
+
+// pass hands on what was read, past the guard.
+func (d *direction) pass(p []byte) error {
+	switch {
+	case d.pair.Guard == nil:
+		return d.write(p)
+	case d.up:
+		return d.passUp(p)
+	}
+	return d.passDown(p)
+}
+
+// isIdle is asked when the read deadline has passed. That is not moved with each byte; only then, if there were some meanwhile.
+func (d *direction) isIdle() bool { return time.Since(time.Unix(0, d.active.Load())) >= d.idle }
 
 func (d *direction) write(p []byte) error {
 	now := d.touch()

@@ -1,0 +1,93 @@
+package imapproxy
+
+import (
+	"errors"
+	"sync"
+
+	"postern/authstore"
+	"postern/protocols"
+	"postern/protocols/relay"
+)
+
+// guard watches a session after its login. It implements relay.Guard.
+type guard struct {
+	mu    sync.Mutex // guards the fields below; held for as long as it takes to look through a buffer
+	scan  scanner
+	track tracker
+	woken chan struct{} // something that the scanner waited for has come
+}
+
+// Guard watches what passes after the login.
+func (Door) Guard(g authstore.Grant) relay.Guard {
+	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail)}, woken: make(chan struct{}, 1)}
+}
+
+// Up takes what the client sent.
+func (g *guard) Up(p []byte) (relay.Step, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	st, err := g.scan.up(p)
+	return relay.Step{Taken: st.taken, Pass: st.pass, Answer: st.answer}, err
+}
+
+// Down takes what the backend sent.
+func (g *guard) Down(p []byte) (boundary int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	boundary = -1
+	for i := 0; i < len(p) && g.scan.state != opaque; {
+		n, b, e := g.track.down(p[i:])
+		if b >= 0 {
+			boundary = i + b
+		}
+		i += n
+		g.tell(e)
+	}
+	if g.scan.state == opaque {
+		return -1
+	}
+	return boundary
+}
+
+// tell tells the scanner what the backend answered. It is called with mu held.
+func (g *guard) tell(e event) {
+	waited := g.scan.state == waiting
+	switch e {
+	case goesOn:
+		g.scan.continued()
+	case completes:
+		tag, ok := g.track.answered()
+		g.scan.completed(tag, ok)
+	}
+	if waited && g.scan.state != waiting {
+		select {
+		case g.woken <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Woken says that Up may take what it did not.
+func (g *guard) Woken() <-chan struct{} { return g.woken }
+
+// Busy tells whether a command is under way, other than IDLE.
+func (g *guard) Busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.scan.busy > 0 && g.scan.state != opaque
+}
+
+// Goodbye is what a client is told at the next end of a response; nil: it can't be told anything.
+func (g *guard) Goodbye(reason error) (words []byte, orderly bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.scan.state == opaque:
+		return nil, false
+	case authstore.ErrRevoked(reason):
+		return []byte("* BYE [EXPIRED] This app password was revoked.\r\n"), false
+	case errors.Is(reason, protocols.ErrDraining):
+		return []byte("* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n"), true
+	}
+	return []byte("* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n"), false
+}

@@ -1,0 +1,145 @@
+package imapproxy
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// session is a script of what client and backend say after the login, run through a guard as a relay does.
+type dialogue struct {
+	g        *guard
+	client   []byte // said and not taken yet
+	backend  bytes.Buffer
+	answered bytes.Buffer
+	err      error
+}
+
+func newDialogue(readOnly bool) *dialogue {
+	return &dialogue{g: &guard{scan: scanner{readOnly: readOnly}, woken: make(chan struct{}, 1)}}
+}
+
+func (d *dialogue) says(p string, piece int) {
+	for len(p) > 0 {
+		n := min(piece, len(p))
+		d.client = append(d.client, p[:n]...)
+		p = p[n:]
+		d.pump()
+	}
+}
+
+func (d *dialogue) pump() {
+	for d.err == nil && len(d.client) > 0 {
+		st, err := d.g.Up(d.client)
+		d.backend.Write(st.Pass)
+		d.answered.Write(st.Answer)
+		d.err = err
+		d.client = d.client[st.Taken:]
+		if st.Taken == 0 && len(st.Pass) == 0 {
+			return
+		}
+	}
+}
+
+func (d *dialogue) hears(p string, piece int) {
+	for len(p) > 0 {
+		n := min(piece, len(p))
+		d.g.Down([]byte(p[:n]))
+		p = p[n:]
+		d.pump()
+	}
+}
+
+// Lines that begin with "S: " are the backend's, others the client's; "\n" stands for CRLF.
+func TestScanner(t *testing.T) {
+	const noPerm = " NO [NOPERM] This app password may only read.\n"
+	for name, tt := range map[string]struct {
+		readOnly bool
+		script   []string
+		backend  string // what reaches it
+		answers  string
+		err      error
+	}{
+		"all passes": {false, []string{"a SELECT INBOX\nb UID STORE 1 +FLAGS (\\Deleted)\nc EXPUNGE\n"},
+			"a SELECT INBOX\nb UID STORE 1 +FLAGS (\\Deleted)\nc EXPUNGE\n", "", nil},
+		"no second login": {false, []string{"a LOGIN x y\nb noop\nc authenticate PLAIN AAAA\nd STARTTLS\ne UNAUTHENTICATE\nf NOOP\n"}, "b noop\nf NOOP\n",
+			"a BAD You are logged in already.\nc BAD You are logged in already.\nd BAD You are logged in already.\ne NO [CANNOT] Close the connection instead.\n", nil},
+		"a literal that is wanted":     {false, []string{"a APPEND Drafts {12}\n", "S: + OK\n", "b LOGIN x y\n\n", "c NOOP\n"}, "a APPEND Drafts {12}\nb LOGIN x y\n\nc NOOP\n", "", nil},
+		"a literal that is not wanted": {false, []string{"a APPEND Drafts {12}\nb LOGIN x\nc NOOP\n", "S: a NO no room\n"}, "a APPEND Drafts {12}\nc NOOP\n", "b BAD You are logged in already.\n", nil},
+		"another's answer is none":     {false, []string{"a NOOP\nb APPEND Drafts {12}\nc LOGIN x\n", "S: a OK done\nS: * 1 EXISTS\n"}, "a NOOP\nb APPEND Drafts {12}\n", "", nil},
+		"a literal at once":            {false, []string{"a APPEND Drafts {9+}\nb LOGIN x\nc NOOP\n"}, "a APPEND Drafts {9+}\nb LOGIN x\nc NOOP\n", "", nil},
+		"an empty literal":             {false, []string{"a LIST {0+}\n {0+}\n\nb LOGIN x y\n"}, "a LIST {0+}\n {0+}\n\n", "b BAD You are logged in already.\n", nil},
+		"literals of a refused one":    {false, []string{"a LOGIN {5+}\nalice {3+}\nx\n\nb NOOP\n"}, "b NOOP\n", "a BAD You are logged in already.\n", nil},
+		"a refused one waits in vain":  {false, []string{"a LOGIN {5}\nb NOOP\n"}, "b NOOP\n", "a BAD You are logged in already.\n", nil},
+		"literal8":                     {false, []string{"a APPEND x ~{3+}\n\x00\x00\x00\nb NOOP\n"}, "a APPEND x ~{3+}\n\x00\x00\x00\nb NOOP\n", "", nil},
+		"no literal":                   {false, []string{"a SEARCH KEYWORD x}\nb SEARCH TEXT \"{5}\"\nc NOOP\n"}, "a SEARCH KEYWORD x}\nb SEARCH TEXT \"{5}\"\nc NOOP\n", "", nil},
+		"idling":                       {false, []string{"a IDLE\nDONE\nb NOOP\n", "S: * 2 EXISTS\nS: + idling\n"}, "a IDLE\nDONE\nb NOOP\n", "", nil},
+		"IDLE holds what follows":      {false, []string{"a IDLE\nb LOGIN x y\n"}, "a IDLE\n", "", nil},
+		"IDLE is refused":              {false, []string{"a IDLE\nb NOOP\n", "S: a BAD no\n"}, "a IDLE\nb NOOP\n", "", nil},
+		"compressed":                   {false, []string{"a COMPRESS DEFLATE\n", "S: a OK active\n", "b LOGIN \x00\r\r {99999999999999999999}\n"}, "a COMPRESS DEFLATE\nb LOGIN \x00\r\r {99999999999999999999}\n", "", nil},
+		"not compressed":               {false, []string{"a COMPRESS LZW\nb LOGIN x y\n", "S: a NO what\n"}, "a COMPRESS LZW\n", "b BAD You are logged in already.\n", nil},
+		"no tag":                       {false, []string{" LOGIN x y\n*x NOOP\na\tb LOGIN x y\n"}, "", "* BAD Invalid tag.\n* BAD Invalid tag.\n* BAD Invalid tag.\n", nil},
+		"two blanks":                   {true, []string{"a  STORE 1 +FLAGS x\n"}, "", "a" + noPerm, nil},
+		"a long tag":                   {false, []string{strings.Repeat("t", 200) + " LOGIN {5+}\nalice x\nb NOOP\n"}, "b NOOP\n", "* BAD Command too long.\n", nil},
+		"a bare CR":                    {false, []string{"a NOOP\rb LOGIN x y\n"}, "a NOOP", "", errBareCR},
+		"a NUL":                        {false, []string{"a NOOP\x00\n"}, "a NOOP", "", errNUL},
+		"a literal without end":        {false, []string{"a APPEND x {9999999999999999999}\n"}, "a APPEND x {9999999999999999999}", "", errLiteral},
+
+		"reading": {true, []string{"a select INBOX (CONDSTORE)\nb FETCH 1 BODY[]\nc uid fetch 1:* FLAGS\nd UID SEARCH ALL\ne STATUS x (MESSAGES)\nf CLOSE\n"},
+			"a EXAMINE INBOX (CONDSTORE)\nb FETCH 1 BODY[]\nc uid fetch 1:* FLAGS\nd UID SEARCH ALL\ne STATUS x (MESSAGES)\nf CLOSE\n", "", nil},
+		"writing": {true, []string{"a STORE 1 +FLAGS x\nb UID STORE 1 +FLAGS x\nc EXPUNGE\nd UID EXPUNGE 1\ne CREATE x\nf XWRITE\ng UID\nh SETMETADATA x {3}\n"}, "",
+			"a" + noPerm + "b" + noPerm + "c" + noPerm + "d" + noPerm + "e" + noPerm + "f" + noPerm + "g" + noPerm + "h" + noPerm, nil},
+		"a literal as a way round": {true, []string{"a SEARCH SUBJECT {30}\nb STORE 1 +FLAGS (\\Deleted)\nc EXPUNGE\n", "S: a BAD no\n"}, "a SEARCH SUBJECT {30}\n", "b" + noPerm + "c" + noPerm, nil},
+		"IDLE as a way round":      {true, []string{"a IDLE\nb SEARCH SUBJECT {30}\nc STORE 1 +FLAGS x\n", "S: + idling\n"}, "a IDLE\nb SEARCH SUBJECT {30}\n", "", nil},
+		"COMPRESS":                 {true, []string{"a COMPRESS DEFLATE\n"}, "", "a NO [CANNOT] No compression with an app password that may only read.\n", nil},
+		"APPEND at once":           {true, []string{"a APPEND INBOX {5+}\nhello\nb NOOP\n"}, "b NOOP\n", "a" + noPerm, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, piece := range []int{1, 2, 3, 7, 1000} {
+				d := newDialogue(tt.readOnly)
+				for _, words := range tt.script {
+					said, isServer := strings.CutPrefix(crlf(words), "S: ")
+					if isServer {
+						d.hears(strings.ReplaceAll(said, "\r\nS: ", "\r\n"), piece)
+					} else {
+						d.says(said, piece)
+					}
+				}
+				wantBackend, wantAnswers := crlf(tt.backend), crlf(tt.answers)
+				if got := d.backend.String(); tt.err == nil && got != wantBackend || tt.err != nil && !strings.HasPrefix(wantBackend, strings.TrimSuffix(got, "\r")) {
+					t.Errorf("in pieces of %d: the backend gets %q, want %q", piece, got, wantBackend)
+				}
+				if got := d.answered.String(); got != wantAnswers {
+					t.Errorf("in pieces of %d: the client gets %q, want %q", piece, got, wantAnswers)
+				}
+				if !errors.Is(d.err, tt.err) {
+					t.Errorf("in pieces of %d: error %v, want %v", piece, d.err, tt.err)
+				}
+			}
+		})
+	}
+}
+
+func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
+
+// In whatever pieces the bytes come, the outcome is the same, and nothing that may not pass stands at the beginning of a line.
+func FuzzScanner(f *testing.F) {
+	f.Add("a SELECT INBOX\r\nb STORE 1 +FLAGS x\r\nc APPEND x {3}\r\nabc\r\n", "+ OK\r\nc OK\r\n", 3, true)
+	f.Add("a LOGIN {3+}\r\nabc x\r\nb IDLE\r\nDONE\r\n", "+ idling\r\n", 2, false)
+	f.Add("a SEARCH {10}\r\nb STORE\r\n", "a NO\r\n", 1, true)
+	f.Fuzz(func(t *testing.T, client, backend string, piece int, readOnly bool) {
+		whole, pieces := newDialogue(readOnly), newDialogue(readOnly)
+		whole.says(client, len(client)+1)
+		whole.hears(backend, len(backend)+1)
+		piece = max(1, piece%20)
+		pieces.says(client, piece)
+		pieces.hears(backend, piece)
+		if (whole.err == nil) != (pieces.err == nil) || whole.answered.String() != pieces.answered.String() {
+			t.Errorf("at once: %q, %v; in pieces of %d: %q, %v", whole.answered.String(), whole.err, piece, pieces.answered.String(), pieces.err)
+		}
+		if whole.err == nil && whole.backend.String() != pieces.backend.String() {
+			t.Errorf("at once: %q; in pieces of %d: %q", whole.backend.String(), piece, pieces.backend.String())
+		}
+	})
+}

@@ -1,0 +1,208 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"time"
+)
+
+// Guard looks at what passes in a session, and knows where words of ours can come between. Up is called by one goroutine, Down by
+// another.
+type Guard interface {
+	// Up takes bytes of the client. What is not taken comes again: at once, or, if the step is empty, after Woken.
+	Up(p []byte) (Step, error)
+	// Woken is received from when Up has to wait for the backend.
+	Woken() <-chan struct{}
+	// Down looks at bytes of the backend. boundary is the last offset at which words of ours can come between; -1: none.
+	Down(p []byte) (boundary int)
+	// Busy tells whether the client waits for the end of something.
+	Busy() bool
+	// Goodbye is what the client is told when its session must end for this reason; nil: nothing can be told. orderly: what the client
+	// waits for may end before.
+	Goodbye(reason error) (words []byte, orderly bool)
+}
+
+// Step is what a guard wants done about some bytes of a client.
+type Step struct {
+	Taken  int    // so many of them are done with
+	Pass   []byte // for the backend, good until the next call
+	Answer []byte // for the client, at the next boundary; good until the next call
+}
+
+// goodbyeTime is how long a client waits for the end of a response to be told goodbye. With the time for a revocation to get
+// here it must stay below a second.
+const goodbyeTime = 600 * time.Millisecond
+
+// lastTime is how long a client that was told goodbye may take to close its end. What it still sends is thrown away: closing a socket
+// with bytes unread resets it, and the goodbye would be lost.
+const lastTime = 200 * time.Millisecond
+
+// errLeaving ends a direction whose session says goodbye.
+var errLeaving = errors.New("leaving")
+
+// longAgo as a deadline wakes whoever reads.
+var longAgo = time.Unix(1, 0)
+
+// leave ends a session with a goodbye, if there is one.
+func (s *session) leave(reason error) {
+	var words []byte
+	var orderly bool
+	if s.pair.Guard != nil {
+		words, orderly = s.pair.Guard.Goodbye(reason)
+	}
+	if words == nil {
+		s.end(reason)
+		return
+	}
+	s.mu.Lock()
+	s.because(reason)
+	if s.closed || s.goodbye != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.goodbye, s.orderly = words, orderly
+	if !orderly {
+		s.stopReading()
+		time.AfterFunc(goodbyeTime, func() { s.end(nil) })
+	}
+	s.mu.Unlock()
+	s.flush()
+}
+
+// stopReading ends the direction from the client. It is called with mu held.
+func (s *session) stopReading() {
+	if !s.leaving {
+		s.leaving = true
+		close(s.over)
+		s.pair.Client.SetReadDeadline(longAgo)
+	}
+}
+
+// passUp hands on what the guard lets through.
+func (d *direction) passUp(p []byte) error {
+	for len(p) > 0 {
+		st, err := d.pair.Guard.Up(p)
+		if len(st.Pass) > 0 {
+			if err := d.write(st.Pass); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(st.Answer) > 0 {
+			d.say(st.Answer)
+		}
+		if p = p[st.Taken:]; st.Taken > 0 || len(st.Pass) > 0 || len(p) == 0 {
+			continue
+		}
+		select {
+		case <-d.pair.Guard.Woken():
+		case <-d.over:
+			return errLeaving
+		}
+	}
+	return nil
+}
+
+// passDown writes to the client, with words of ours where they can come between.
+func (d *direction) passDown(p []byte) error {
+	whole := len(p)
+	boundary := d.pair.Guard.Down(p)
+	d.toward.Lock()
+	d.mu.Lock()
+	d.atBoundary = false
+	var words, goodbye []byte
+	if boundary >= 0 {
+		words, goodbye = d.lastWords()
+	}
+	d.mu.Unlock()
+	err := d.writeWith(p, boundary, words, goodbye)
+	d.mu.Lock()
+	d.atBoundary = boundary == whole
+	d.mu.Unlock()
+	d.toward.Unlock()
+	if err == nil && goodbye != nil {
+		d.farewell()
+		return nil
+	}
+	if err == nil {
+		d.flush()
+	}
+	return err
+}
+
+// writeWith writes p with words of ours at the boundary. Behind a goodbye nothing more is written.
+func (d *direction) writeWith(p []byte, boundary int, words, goodbye []byte) error {
+	if words == nil && goodbye == nil {
+		return d.write(p)
+	}
+	for _, part := range [][]byte{p[:boundary], words, goodbye, p[boundary:]} {
+		if len(part) == 0 {
+			continue
+		}
+		if err := d.write(part); err != nil {
+			return err
+		}
+		if goodbye != nil && &part[0] == &goodbye[0] {
+			return nil
+		}
+	}
+	return nil
+}
+
+// lastWords takes what waits to be told at a boundary. It is called with mu held.
+func (s *session) lastWords() (words, goodbye []byte) {
+	words, s.words = s.words, nil
+	if s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()) {
+		goodbye = s.goodbye
+		s.stopReading()
+	}
+	return words, goodbye
+}
+
+// say tells the client something at the next boundary.
+func (s *session) say(words []byte) {
+	s.mu.Lock()
+	s.words = append(s.words, words...)
+	s.mu.Unlock()
+	s.flush()
+}
+
+// flush tells the client what waits, if this is a boundary and nobody else is writing: who is does it afterwards.
+func (s *session) flush() {
+	for {
+		s.mu.Lock()
+		waits := s.atBoundary && !s.closed && (s.words != nil || s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()))
+		s.mu.Unlock()
+		if !waits || !s.toward.TryLock() {
+			return
+		}
+		s.mu.Lock()
+		var words, goodbye []byte
+		if s.atBoundary {
+			words, goodbye = s.lastWords()
+		}
+		s.mu.Unlock()
+		s.pair.Client.SetWriteDeadline(time.Now().Add(s.stall))
+		_, err := s.pair.Client.Write(append(words, goodbye...))
+		s.toward.Unlock()
+		switch {
+		case err != nil:
+			s.end(ErrClientClosed)
+			return
+		case goodbye != nil:
+			s.farewell()
+			return
+		}
+	}
+}
+
+// farewell closes the client's side after the goodbye, and then the session.
+func (s *session) farewell() {
+	closeWrite(s.pair.Client)
+	low := lowest(s.pair.Client)
+	low.SetReadDeadline(time.Now().Add(lastTime))
+	io.CopyN(io.Discard, low, 64<<10)
+	s.end(nil)
+}

@@ -1,0 +1,173 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// lines is a guard of a toy protocol: a line of the client's that begins with "no" is refused, one with "wait" holds what follows until the
+// backend has said "go", and words of ours come between lines of the backend's.
+type lines struct {
+	woken   chan struct{}
+	waiting atomic.Bool
+	busy    atomic.Bool
+	orderly bool
+	mute    bool
+}
+
+func newLines() *lines { return &lines{woken: make(chan struct{}, 1)} }
+
+func (g *lines) Up(p []byte) (Step, error) {
+	if g.waiting.Load() {
+		return Step{}, nil
+	}
+	n := bytes.IndexByte(p, '\n') + 1
+	switch line := string(p[:n]); {
+	case strings.HasPrefix(line, "no"):
+		return Step{Taken: n, Answer: []byte("refused\n")}, nil
+	case strings.HasPrefix(line, "wait"):
+		g.waiting.Store(true)
+	case strings.HasPrefix(line, "bad"):
+		return Step{}, errors.New("bad line")
+	}
+	return Step{Taken: n, Pass: p[:n]}, nil
+}
+
+func (g *lines) Woken() <-chan struct{} { return g.woken }
+
+func (g *lines) Down(p []byte) int {
+	if bytes.Contains(p, []byte("go\n")) && g.waiting.CompareAndSwap(true, false) {
+		g.woken <- struct{}{}
+	}
+	if bytes.Contains(p, []byte("done\n")) {
+		g.busy.Store(false)
+	}
+	if n := bytes.LastIndexByte(p, '\n') + 1; n > 0 {
+		return n
+	}
+	return -1
+}
+
+func (g *lines) Busy() bool { return g.busy.Load() }
+
+func (g *lines) Goodbye(reason error) ([]byte, bool) {
+	if g.mute {
+		return nil, false
+	}
+	return []byte("bye: " + reason.Error() + "\n"), g.orderly
+}
+
+func TestGuardRefusesAndHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t.Context(), &Relay{}, Pair{Guard: newLines()})
+		go io.WriteString(e.client, "one\nno two\nwait\nfour\n")
+		wantRead(t, "backend", e.backend, "one\n")
+		wantRead(t, "client", e.client, "refused\n")
+		wantRead(t, "backend", e.backend, "wait\n")
+		synctest.Wait() // "four" is held
+		go io.WriteString(e.backend, "go\n")
+		wantRead(t, "client", e.client, "go\n")
+		wantRead(t, "backend", e.backend, "four\n")
+		go io.WriteString(e.client, "bad\n")
+		if res := <-e.result; res.Reason.Error() != "bad line" {
+			t.Errorf("reason %v", res.Reason)
+		}
+	})
+}
+
+func TestAnswersComeBetweenResponses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t.Context(), &Relay{}, Pair{Guard: newLines()})
+		go io.WriteString(e.backend, "half of ")
+		wantRead(t, "client", e.client, "half of ")
+		io.WriteString(e.client, "no\n")
+		synctest.Wait()
+		go io.WriteString(e.backend, "a line\nrest")
+		wantRead(t, "client", e.client, "a line\nrefused\nrest")
+		e.client.Close()
+		<-e.result
+	})
+}
+
+func TestGoodbye(t *testing.T) {
+	revoked := errors.New("revoked")
+	for name, tt := range map[string]struct {
+		guard  func(*lines)
+		before string // the backend has said
+		then   string // and says afterwards
+		want   string // the client gets
+		after  time.Duration
+	}{
+		"at once":                   {func(*lines) {}, "a line\n", "", "a line\nbye: revoked\n", 0},
+		"at the end of a response":  {func(*lines) {}, "half", " a line\nmore", "half a line\nbye: revoked\n", 0},
+		"not in time":               {func(*lines) {}, "half", "", "half", goodbyeTime},
+		"nothing can be told":       {func(g *lines) { g.mute = true }, "a line\n", "", "a line\n", 0},
+		"in good order, and idle":   {func(g *lines) { g.orderly = true }, "a line\n", "", "a line\nbye: revoked\n", 0},
+		"in good order, when done":  {func(g *lines) { g.orderly = true; g.busy.Store(true) }, "a line\n", "more\ndone\nnever", "a line\nmore\ndone\nbye: revoked\n", 0},
+		"in good order, never done": {func(g *lines) { g.orderly = true; g.busy.Store(true) }, "a line\n", "more\n", "a line\nmore\n", time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newLines()
+				tt.guard(g)
+				life, kill := context.WithCancelCause(t.Context())
+				time.AfterFunc(time.Minute, func() { kill(errors.New("the grace is over")) })
+				ctx, end := context.WithCancelCause(life)
+				e := start(ctx, &Relay{}, Pair{Guard: g, Life: life})
+				go io.WriteString(e.backend, tt.before)
+				wantRead(t, "client", e.client, tt.before)
+				synctest.Wait()
+				began := time.Now()
+				end(revoked)
+				synctest.Wait()
+				go io.WriteString(e.backend, tt.then)
+				rest, _ := io.ReadAll(e.client)
+				if got := tt.before + string(rest); got != tt.want {
+					t.Errorf("the client got %q, want %q", got, tt.want)
+				}
+				if after := time.Since(began); after > tt.after+lastTime {
+					t.Errorf("after %v, want %v", after, tt.after)
+				}
+				if res := <-e.result; res.Reason != revoked {
+					t.Errorf("reason %v", res.Reason)
+				}
+				e.backend.Close()
+				kill(nil)
+			})
+		})
+	}
+}
+
+// What the client sends after the goodbye was decided does not pass.
+func TestNothingPassesAfterTheGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancelCause(t.Context())
+		e := start(ctx, &Relay{}, Pair{Guard: newLines()})
+		go io.WriteString(e.backend, "half")
+		wantRead(t, "client", e.client, "half")
+		end(errors.New("revoked"))
+		synctest.Wait()
+		go io.WriteString(e.client, "delete everything\n")
+		got, _ := io.ReadAll(e.backend)
+		if len(got) > 0 {
+			t.Errorf("the backend got %q", got)
+		}
+		<-e.result
+		e.client.Close()
+	})
+}
+
+func wantRead(t *testing.T, who string, r io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(r, got); err != nil || string(got) != want {
+		t.Fatalf("%s got %q, %v; want %q", who, got, err, want)
+	}
+}
