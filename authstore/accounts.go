@@ -59,6 +59,9 @@ func NewAccounts(ctx context.Context, o AccountsOptions) (*Accounts, error) {
 // SetKeys takes a keyring that Store.SetKeys took.
 func (a *Accounts) SetKeys(k *secret.Keyring) { a.keys.Store(k) }
 
+// Keyring holds the root keys in use.
+func (a *Accounts) Keyring() *secret.Keyring { return a.keys.Load() }
+
 // Add makes an account. Its name is refused if it looks like another.
 func (a *Accounts) Add(ctx context.Context, address string) (Account, error) {
 	name, err := a.o.Names.forCreation(address)

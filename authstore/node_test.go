@@ -365,8 +365,7 @@ func TestALoginAfterAResumptionStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	leave := n.live.Enter(g, protocols.Facts{}, func(err error) { ended <- err })
-	defer leave()
+	defer n.live.Enter(g, protocols.Facts{}, func(err error) { ended <- err }).Leave()
 	close(goOn)
 	if err := n.Confirm(t.Context(), g); err != nil {
 		t.Fatal(err)
@@ -387,7 +386,7 @@ func TestASessionThatDoesNotLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave := n.live.Enter(g, protocols.Facts{}, func(error) {})
+	leave := n.live.Enter(g, protocols.Facts{}, func(error) {}).Leave
 	done, err := s.desk.Revoke(t.Context(), p.ID, "")
 	if err != nil || len(done.Unconfirmed) != 1 {
 		t.Errorf("Revoke = %+v, %v; want 1 unconfirmed", done, err)
@@ -612,6 +611,27 @@ func TestUseIsWrittenInBatches(t *testing.T) {
 			t.Errorf("%d writes, want 3", w)
 		}
 	})
+}
+
+// Many apps say who they are after the login.
+func TestNamedAfterTheLogin(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.account("alice@example.test")
+	p, typed := s.password(authstore.PasswordRequest{Account: a.ID})
+	n := s.node(authstore.Options{})
+	g := n.mustLogin(attempt("alice@example.test", typed)).grant
+	for range 3 {
+		n.Used(g, authstore.Use{Protocol: "imap"})
+	}
+	for range 3 {
+		n.Named(g, authstore.Use{Protocol: "imap", App: "Thunderbird"})
+	}
+	n.stop() // writes what waits
+	got, err := s.truth.Password(t.Context(), p.ID)
+	if err != nil || got.Last == nil || got.Last.Count != 3 || got.Last.App != "Thunderbird" {
+		t.Fatalf("last used = %+v, %v; want 3 times Thunderbird", got.Last, err)
+	}
 }
 
 func TestKeysRotate(t *testing.T) {

@@ -35,6 +35,22 @@ type usageKey struct {
 // Used notes an accepted login. It is written with the next batch; nothing on the login's path waits for a database.
 func (s *Store) Used(g Grant, u Use) { s.usage.add(g, u) }
 
+// Named says of which app an accepted login is that was noted without one. What has been written meanwhile stays.
+func (s *Store) Named(g Grant, u Use) { s.usage.named(g, u) }
+
+func (w *usage) named(g Grant, u Use) {
+	unnamed := usageKey{g.Password, u.Protocol, "", usageNetwork(g.Client)}
+	w.mu.Lock()
+	if have, ok := w.waiting[unnamed]; ok && have.Count > 1 {
+		have.Count--
+		w.waiting[unnamed] = have
+	} else {
+		delete(w.waiting, unnamed) // a digest that waits with it comes again with the grant
+	}
+	w.mu.Unlock()
+	w.add(g, u)
+}
+
 func (w *usage) add(g Grant, u Use) {
 	key := usageKey{g.Password, u.Protocol, appName(u.App), usageNetwork(g.Client)}
 	now := w.now()

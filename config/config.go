@@ -109,10 +109,11 @@ type Log struct {
 	Level  string `toml:"level"`  // "debug", "info", "warn", "error"
 }
 
-// IMAP holds the times of IMAP sessions.
+// IMAP holds what is decided of IMAP sessions.
 type IMAP struct {
 	LoginTimeout Duration `toml:"login_timeout"`
 	IdleTimeout  Duration `toml:"idle_timeout"`
+	Compress     bool     `toml:"compress"`
 }
 
 // DAV holds the bounds of CalDAV and CardDAV requests.
@@ -172,7 +173,7 @@ func defaults() *Config {
 			SessionGrace: Duration(10 * time.Minute), Ballast: 16 << 20},
 		Operations: Operations{Address: "127.0.0.1:9180"},
 		Log:        Log{Format: "auto", Level: "info"},
-		IMAP:       IMAP{LoginTimeout: Duration(time.Minute), IdleTimeout: Duration(35 * time.Minute)},
+		IMAP:       IMAP{LoginTimeout: Duration(time.Minute), IdleTimeout: Duration(35 * time.Minute), Compress: true},
 		DAV:        DAV{MaxBody: 20 << 20},
 		Limits:     Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
 	}

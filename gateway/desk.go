@@ -15,6 +15,7 @@ import (
 	"postern/authstore/secret"
 	"postern/authstore/sqlstore"
 	"postern/config"
+	"postern/gateway/ops"
 	"postern/protocols/davproxy"
 	"postern/protocols/imapproxy"
 )
@@ -26,7 +27,6 @@ const Enforced = imapproxy.Scopes | davproxy.Scopes
 type Desk struct {
 	*authstore.Accounts
 	cfg   *config.Config
-	keys  *secret.Keyring
 	truth *sqlstore.Store
 	cache *rediscache.Cache // nil: no Redis
 }
@@ -48,7 +48,7 @@ func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, er
 	if err != nil {
 		return nil, err
 	}
-	d := &Desk{cfg: cfg, keys: keys}
+	d := &Desk{cfg: cfg}
 	so := sqlstore.Options{Path: cfg.Store.Database, MustExist: true, Log: o.log}
 	if o.ballast {
 		so.Ballast = int64(cfg.Store.Ballast)
@@ -71,6 +71,12 @@ func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, er
 		return nil, err
 	}
 	return d, nil
+}
+
+// Operations reaches the running gateway of a configuration.
+func Operations(cfg *config.Config) (*ops.Client, error) {
+	keys, err := readKeys(cfg.KeyFile())
+	return &ops.Client{Address: cfg.Operations.Address, Keys: keys}, err
 }
 
 // openCache makes the shared cache; it connects when it is first used, so that a Redis that is down stops nothing.
@@ -217,7 +223,7 @@ func exists(path string) bool {
 
 // AddKey adds a root key. New app passwords use it when every gateway has read the file again.
 func (d *Desk) AddKey() (uint32, error) {
-	keys, err := d.keys.Add()
+	keys, err := d.Keyring().Add()
 	if err != nil {
 		return 0, err
 	}
@@ -232,7 +238,7 @@ func (d *Desk) RetireKey(ctx context.Context, n uint32) error {
 	if err := d.CanRetire(ctx, n); err != nil {
 		return err
 	}
-	keys, err := d.keys.Without(n)
+	keys, err := d.Keyring().Without(n)
 	if err != nil {
 		return err
 	}

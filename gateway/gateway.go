@@ -48,7 +48,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 		return nil, err
 	}
 	g.store = authstore.New(authstore.Options{
-		Truth: g.desk.truth, Cache: g.desk.sharedCache(), Sessions: &g.live, Keys: g.desk.keys, Names: namesOf(cfg), Log: log,
+		Truth: g.desk.truth, Cache: g.desk.sharedCache(), Sessions: &g.live, Keys: g.desk.Keyring(), Names: namesOf(cfg), Log: log,
 		SessionGrace: cfg.Store.SessionGrace.Duration(), StaleGrace: cfg.Store.StaleGrace.Duration(), Observe: g.metrics.Verify,
 	})
 	if g.current, err = g.build(ctx, cfg); err != nil {
@@ -94,7 +94,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(failed, g.Close())
 }
 
-// drain closes the listeners, ends the mail sessions, lets requests under way finish, and returns when all have left, or after the grace.
+// drain closes the listeners, ends the mail sessions over half of the grace, lets requests under way finish, and returns when all have
+// left, or after the grace.
 func (g *Gateway) drain() {
 	g.draining.Store(true)
 	g.mu.Lock()
@@ -103,7 +104,7 @@ func (g *Gateway) drain() {
 	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace.String())
 	g.current.stop(protocols.ErrDraining)
 	g.closeSockets(g.current.cfg.Operations.Address)
-	g.live.Drain(func(f protocols.Facts) bool { return f.Protocol != davproxy.Protocol })
+	g.live.Drain(func(protocol string) bool { return protocol != davproxy.Protocol }, grace/2)
 	ended := make(chan struct{})
 	go func() { g.servers.Wait(); close(ended) }()
 	timer := time.NewTimer(grace)

@@ -49,7 +49,7 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	if err != nil {
 		return nil, err
 	}
-	next := &generation{cfg: cfg, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready}}
+	next := &generation{cfg: cfg, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
 	next.accepting, next.stop = context.WithCancelCause(context.Background())
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
@@ -85,7 +85,7 @@ func (g *Gateway) frontDoor(cfg *config.Config, l *config.Listener, router proto
 		})
 	}
 	return &protocols.Server{
-		Door: imapproxy.Door{}, Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
+		Door: imapproxy.Door{NoCompress: !cfg.IMAP.Compress}, Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
 		Limits: g.limits, Log: g.log, Security: listenerSecurity[l.TLS], TLS: serverTLS, Proxies: l.ProxyProtocol,
 		LoginTimeout: cfg.IMAP.LoginTimeout.Duration(), IdleTimeout: cfg.IMAP.IdleTimeout.Duration(), Panicked: g.metrics.Panic,
 	}

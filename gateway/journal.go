@@ -43,12 +43,7 @@ func (j *journal) Login(e protocols.LoginEvent) {
 	if e.Domain != "" && j.ours(e.Domain) {
 		attrs = append(attrs, "domain", e.Domain)
 	}
-	if e.Backend != "" {
-		attrs = append(attrs, "backend", e.Backend)
-	}
-	if e.App != "" {
-		attrs = append(attrs, "app", e.App[:min(len(e.App), maxApp)])
-	}
+	attrs = append(attrs, way(e.Facts)...)
 	attrs = append(attrs, "dur", e.Duration.Round(time.Microsecond).String())
 	if e.Err == nil {
 		j.log.Info("login", attrs...)
@@ -76,12 +71,25 @@ func (j *journal) throttle(f protocols.Facts) {
 func (j *journal) Ended(e protocols.EndEvent) {
 	j.Metrics.Ended(e)
 	attrs := append(facts(e.Facts), who(e.Grant)...)
-	j.log.Info("session ended", append(attrs, "backend", e.Backend, "reason", e.Reason,
+	attrs = append(attrs, way(e.Facts)...)
+	j.log.Info("session ended", append(attrs, "reason", e.Reason,
 		"dur", e.Duration.Round(time.Millisecond).String(), "up", e.Up, "down", e.Down)...)
 }
 
 func facts(f protocols.Facts) []any {
 	return []any{"conn", f.Conn, "proto", f.Protocol, "client", f.Client.Addr()}
+}
+
+// way is where a client's login was led, and by which app.
+func way(f protocols.Facts) []any {
+	var attrs []any
+	if f.Backend != "" {
+		attrs = append(attrs, "backend", f.Backend)
+	}
+	if f.App != "" {
+		attrs = append(attrs, "app", f.App[:min(len(f.App), maxApp)])
+	}
+	return attrs
 }
 
 func who(g authstore.Grant) []any {

@@ -18,6 +18,9 @@ import (
 func TestJournal(t *testing.T) {
 	t.Parallel()
 	facts := protocols.Facts{Conn: "c1", Protocol: "imap", Client: netip.MustParseAddrPort("192.0.2.7:4711"), TLS: true}
+	led, long := facts, facts
+	led.Backend, led.App = "dovecot", "Mutt"
+	long.Backend, long.App = "dovecot", strings.Repeat("x", 1000)
 	grant := authstore.Grant{Account: 7, Password: 9, Address: "alice@example.test", PublicID: "pub"}
 	const prefix = "msg=login conn=c1 proto=imap client=192.0.2.7 mechanism=PLAIN "
 	for name, tt := range map[string]struct {
@@ -25,7 +28,7 @@ func TestJournal(t *testing.T) {
 		want  string
 	}{
 		"accepted": {
-			protocols.LoginEvent{Facts: facts, Mechanism: "PLAIN", Grant: grant, Backend: "dovecot", App: "Mutt", Duration: 1234567 * time.Nanosecond},
+			protocols.LoginEvent{Facts: led, Mechanism: "PLAIN", Grant: grant, Duration: 1234567 * time.Nanosecond},
 			"level=INFO " + prefix + "code=ok account=7 app_password=9 backend=dovecot app=Mutt dur=1.235ms",
 		},
 		"wrong, of an account": {
@@ -41,12 +44,12 @@ func TestJournal(t *testing.T) {
 			"level=WARN " + prefix + "code=unavailable dur=0s err=disk",
 		},
 		"the backend is down": {
-			protocols.LoginEvent{Facts: facts, Mechanism: "PLAIN", Grant: grant, Backend: "dovecot", Err: errors.New("refused")},
-			"level=WARN " + prefix + "code=backend account=7 app_password=9 backend=dovecot dur=0s err=refused",
+			protocols.LoginEvent{Facts: led, Mechanism: "PLAIN", Grant: grant, Err: errors.New("refused")},
+			"level=WARN " + prefix + "code=backend account=7 app_password=9 backend=dovecot app=Mutt dur=0s err=refused",
 		},
 		"a long name of an app": {
-			protocols.LoginEvent{Facts: facts, Mechanism: "PLAIN", Grant: grant, Backend: "d", App: strings.Repeat("x", 1000)},
-			"level=INFO " + prefix + "code=ok account=7 app_password=9 backend=d app=" + strings.Repeat("x", 64) + " dur=0s",
+			protocols.LoginEvent{Facts: long, Mechanism: "PLAIN", Grant: grant},
+			"level=INFO " + prefix + "code=ok account=7 app_password=9 backend=dovecot app=" + strings.Repeat("x", 64) + " dur=0s",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -65,8 +68,8 @@ func TestJournal(t *testing.T) {
 		t.Errorf("a thousand throttled attempts:\ngot  %s\nwant %s", got, want)
 	}
 	j, text = newJournal()
-	j.Ended(protocols.EndEvent{Facts: facts, Grant: grant, Backend: "dovecot", Reason: "client closed", Duration: 61 * time.Second, Up: 1, Down: 2})
-	want := `level=INFO msg="session ended" conn=c1 proto=imap client=192.0.2.7 account=7 app_password=9 backend=dovecot reason="client closed" dur=1m1s up=1 down=2`
+	j.Ended(protocols.EndEvent{Facts: led, Grant: grant, Reason: "client closed", Duration: 61 * time.Second, Up: 1, Down: 2})
+	want := `level=INFO msg="session ended" conn=c1 proto=imap client=192.0.2.7 account=7 app_password=9 backend=dovecot app=Mutt reason="client closed" dur=1m1s up=1 down=2`
 	if got := text(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -24,7 +24,6 @@ import (
 type Conn struct {
 	Facts
 	R    *wire.Reader // what the client says
-	App  string       // the client's name, if it told
 	Hops int          // how many gateways a login may still pass on its way to the data, this one included
 
 	server   *running
@@ -186,10 +185,11 @@ type Session struct {
 	Grant   authstore.Grant
 	Backend *Backend
 
-	route *Route
-	leave func()
-	event LoginEvent
-	began time.Time
+	route   *Route
+	entry   Entry
+	uncount func() // takes it out of the sessions' limits
+	event   LoginEvent
+	began   time.Time
 }
 
 // Admit decides an attempt, leads it to its backend, logs in there and enters the session. All that is left is to tell the client:
@@ -197,8 +197,10 @@ type Session struct {
 // backend; Observer has been told.
 func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
 	s := &Session{began: time.Now()}
-	s.event = LoginEvent{Facts: c.Facts, Mechanism: a.Mechanism, Domain: domainOf(a.Authcid), App: c.App}
+	c.Backend = ""
+	s.event = LoginEvent{Mechanism: a.Mechanism, Domain: domainOf(a.Authcid)}
 	err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) })
+	s.event.Facts = c.Facts
 	if err != nil {
 		s.event.Err, s.event.Duration = err, time.Since(s.began)
 		c.server.Observer.Login(s.event)
@@ -222,17 +224,15 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if s.route, err = c.server.Router.Route(ctx, c.Protocol, s.Grant); err != nil {
 		return err
 	}
-	s.event.Backend = s.route.Backend
-	uncount, err := c.server.Limits.EnterSession(s.Grant.Account)
-	if err != nil {
+	c.Backend = s.route.Backend
+	if s.uncount, err = c.server.Limits.EnterSession(s.Grant.Account); err != nil {
 		return err
 	}
 	if err := c.logIn(ctx, s); err != nil {
-		uncount()
+		s.uncount()
 		return err
 	}
-	leave := c.server.Sessions.Enter(s.Grant, c.Facts, c.end)
-	s.leave = func() { leave(); uncount() }
+	s.entry = c.server.Sessions.Enter(s.Grant, c.Facts, c.end)
 	if err := c.server.Verifier.Confirm(ctx, s.Grant); err != nil {
 		s.abandon()
 		return err
@@ -260,6 +260,11 @@ func (c *Conn) logIn(ctx context.Context, s *Session) error {
 func (s *Session) abandon() {
 	s.Backend.Conn.Close()
 	s.leave()
+}
+
+func (s *Session) leave() {
+	s.entry.Leave()
+	s.uncount()
 }
 
 // Accept tells the client that it is in. Then the connection is the session's: Login returns it.

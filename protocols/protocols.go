@@ -19,13 +19,23 @@ type Verifier interface {
 	Confirm(ctx context.Context, g authstore.Grant) error
 	// Used notes an accepted login. It never blocks on a database.
 	Used(g authstore.Grant, u authstore.Use)
+	// Named says of which app a login is that was noted without one.
+	Named(g authstore.Grant, u authstore.Use)
 }
 
 // Sessions is the registry of live sessions. In production it is a live.Registry.
 type Sessions interface {
 	// Enter files a session under its grant before success is told. end is called, at most once and from any goroutine, with
-	// the reason when the session must end; it must not block. leave is called when the session's connections are closed.
-	Enter(g authstore.Grant, f Facts, end context.CancelCauseFunc) (leave func())
+	// the reason when the session must end; it must not block.
+	Enter(g authstore.Grant, f Facts, end context.CancelCauseFunc) Entry
+}
+
+// Entry is one session in the registry. Any goroutine may use it.
+type Entry interface {
+	// Called notes the name that the session's app gives itself.
+	Called(app string)
+	// Leave is called when the session's connections are closed; once more does no harm.
+	Leave()
 }
 
 // Router leads a grant to the backend that holds its data. In production it is a route.Table.
@@ -48,6 +58,8 @@ type Facts struct {
 	Protocol string         // "imap", "dav"
 	Client   netip.AddrPort // after PROXY protocol or trusted proxies
 	TLS      bool
+	App      string // the client's name as it gave it, cut short; empty: it gave none
+	Backend  string // where its login was led; empty: it never got there
 }
 
 // LoginEvent is one decided login.
@@ -56,8 +68,6 @@ type LoginEvent struct {
 	Mechanism string
 	Grant     authstore.Grant // zero where it was refused
 	Domain    string          // of the login name, if the domain is one of ours; nothing else is known of refused names
-	Backend   string          // where it was led; empty if it never got there
-	App       string          // the client's name as it gave it, cut short
 	Err       error           // nil: accepted
 	Duration  time.Duration   // since the attempt was read
 }
@@ -66,7 +76,6 @@ type LoginEvent struct {
 type EndEvent struct {
 	Facts
 	Grant    authstore.Grant
-	Backend  string
 	Reason   string // "logout", "client closed", "backend closed", "revoked", "idle", "drained", ...
 	Duration time.Duration
 	Up, Down int64 // bytes towards the backend and towards the client

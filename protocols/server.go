@@ -30,8 +30,8 @@ type FrontDoor interface {
 	LogInBackend(ctx context.Context, nc net.Conn, r *Route, c *Conn) (*Backend, error)
 	// Goodbye is what a client that has not logged in is told when its connection ends for this reason.
 	Goodbye(reason error) []byte
-	// Guard watches a session after its login; nil: nobody does.
-	Guard(g authstore.Grant) relay.Guard
+	// Guard watches a session after its login; nil: nobody does. called is for the name that the client gives itself then.
+	Guard(g authstore.Grant, called func(app string)) relay.Guard
 }
 
 // Reasons that end a connection before login, for FrontDoor.Goodbye; ErrEvicted is one, too, and whatever ends the life of Serve.
@@ -162,7 +162,7 @@ func (c *Conn) relay(session *Session, done func()) {
 	c.slot.Leave()
 	began := time.Now()
 	pair := relay.Pair{Client: c.bare(), Backend: session.Backend.Conn, ToBackend: c.R.Take(), ToClient: session.Backend.Rest,
-		Guard: c.server.Door.Guard(session.Grant), Life: c.life}
+		Guard: c.server.Door.Guard(session.Grant, func(app string) { c.called(session, app) }), Life: c.life}
 	c.raw.SetDeadline(time.Time{})
 	c.server.relay.Start(c.ctx, pair, func(r relay.Result) {
 		defer done()
@@ -171,9 +171,21 @@ func (c *Conn) relay(session *Session, done func()) {
 		if p, ok := errors.AsType[*relay.PanicError](r.Reason); ok {
 			c.server.defect(p)
 		}
-		c.server.Observer.Ended(EndEvent{Facts: c.Facts, Grant: session.Grant, Backend: session.route.Backend,
+		c.server.Observer.Ended(EndEvent{Facts: c.Facts, Grant: session.Grant,
 			Reason: r.Reason.Error(), Duration: time.Since(began), Up: r.Up, Down: r.Down})
 	})
+}
+
+// called notes what a client calls itself after its login, for its owner to see.
+func (c *Conn) called(session *Session, app string) {
+	if app == c.App {
+		return
+	}
+	if c.App == "" {
+		c.server.Verifier.Named(session.Grant, authstore.Use{Protocol: c.Protocol, App: app})
+	}
+	c.App = app
+	session.entry.Called(app)
 }
 
 // defect notes a panic.

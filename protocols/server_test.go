@@ -25,9 +25,9 @@ import (
 // and answer the account's name with "ok".
 type tinyDoor struct{}
 
-func (tinyDoor) Protocol() string                  { return "tiny" }
-func (tinyDoor) Scopes() authstore.Scopes          { return authstore.ScopePOP }
-func (tinyDoor) Guard(authstore.Grant) relay.Guard { return nil }
+func (tinyDoor) Protocol() string                                { return "tiny" }
+func (tinyDoor) Scopes() authstore.Scopes                        { return authstore.ScopePOP }
+func (tinyDoor) Guard(authstore.Grant, func(string)) relay.Guard { return nil }
 
 func (tinyDoor) Goodbye(reason error) []byte {
 	return []byte("bye " + reason.Error() + "\n")
@@ -127,12 +127,17 @@ func (s *site) Confirm(_ context.Context, g authstore.Grant) error {
 
 func (s *site) Used(_ authstore.Grant, u authstore.Use) { s.used <- u }
 
-func (s *site) Enter(_ authstore.Grant, _ Facts, end context.CancelCauseFunc) func() {
+func (s *site) Named(authstore.Grant, authstore.Use) {}
+
+func (s *site) Enter(_ authstore.Grant, _ Facts, end context.CancelCauseFunc) Entry {
 	if s.enter != nil {
 		s.enter(end)
 	}
-	return func() { s.left <- struct{}{} }
+	return s
 }
+
+func (s *site) Called(string) {}
+func (s *site) Leave()        { s.left <- struct{}{} }
 
 func (s *site) Route(context.Context, string, authstore.Grant) (*Route, error) {
 	if s.route == nil {

@@ -1,15 +1,11 @@
 package command
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"postern/gateway/ops"
 )
 
 func healthcheckCommand(e *env) *cobra.Command {
@@ -23,36 +19,12 @@ func healthcheckCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return healthcheck(c.Context(), cfg.Operations.Address, c.OutOrStdout())
+			text, err := (&ops.Client{Address: cfg.Operations.Address}).Ready(c.Context())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(c.OutOrStdout(), text)
+			return err
 		},
 	}
-}
-
-// healthcheck asks an operations listener, "host:port" or "unix:PATH".
-func healthcheck(ctx context.Context, address string, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
-			return d.DialContext(ctx, "unix", path)
-		}
-		return d.DialContext(ctx, "tcp", address)
-	}}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/readyz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("no gateway answers on %s: %w", address, err)
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the gateway takes no logins: %s", strings.TrimSpace(string(text)))
-	}
-	_, err = out.Write(text)
-	return err
 }

@@ -84,7 +84,7 @@ A configuration to start from:              postern config example`,
 	root.PersistentFlags().StringVarP(&e.config, "config", "c", defaultConfig, "configuration file")
 	root.AddCommand(
 		serveCommand(e), demoCommand(), checkCommand(e), configCommand(), initCommand(e),
-		accountCommand(e), passwordCommand(e), keyCommand(e), backupCommand(e), healthcheckCommand(e), versionCommand(),
+		accountCommand(e), passwordCommand(e), sessionCommand(e), keyCommand(e), backupCommand(e), healthcheckCommand(e), versionCommand(),
 	)
 	usageErrors(root)
 	return root

@@ -15,33 +15,43 @@ import (
 	"postern/protocols"
 )
 
-// ErrExpired ends a session. Such reasons travel as the cause of its context, so that each protocol says goodbye in its own words.
-var ErrExpired = errors.New("the app password has expired")
+// Reasons that end a session. They travel as the cause of its context, so that each protocol says goodbye in its own words.
+var (
+	ErrExpired = errors.New("the app password has expired")
+	ErrEnded   = errors.New("ended by an administrator")
+)
 
 // Registry holds the open sessions. The zero value is ready; goroutines may share it.
 type Registry struct {
 	mu       sync.Mutex                                    // guards accounts and every session's fields
 	accounts map[authstore.AccountID]map[*session]struct{} // only accounts that have sessions
 	count    int
+	draining func(protocol string) bool // nil: it isn't
 }
 
 var _ protocols.Sessions = (*Registry)(nil)
 var _ authstore.Sessions = (*Registry)(nil)
 
 type session struct {
-	grant  authstore.Grant
-	facts  protocols.Facts
-	end    context.CancelCauseFunc
-	expiry *time.Timer   // nil: the app password never expires
-	left   chan struct{} // closed by leave
-	ended  bool
+	registry *Registry
+	grant    authstore.Grant
+	facts    protocols.Facts
+	began    time.Time
+	end      context.CancelCauseFunc
+	expiry   *time.Timer   // nil: the app password never expires
+	left     chan struct{} // closed by Leave
+	gone     bool
+	ended    bool
 }
 
 // Enter files a session under its grant; see protocols.Sessions.
-func (r *Registry) Enter(g authstore.Grant, f protocols.Facts, end context.CancelCauseFunc) (leave func()) {
-	s := &session{grant: g, facts: f, end: end, left: make(chan struct{})}
+func (r *Registry) Enter(g authstore.Grant, f protocols.Facts, end context.CancelCauseFunc) protocols.Entry {
+	s := &session{registry: r, grant: g, facts: f, began: time.Now(), end: end, left: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.draining != nil && r.draining(f.Protocol) {
+		go r.finish(s, protocols.ErrDraining)
+	}
 	if r.accounts == nil {
 		r.accounts = make(map[authstore.AccountID]map[*session]struct{})
 	}
@@ -55,12 +65,25 @@ func (r *Registry) Enter(g authstore.Grant, f protocols.Facts, end context.Cance
 	if !g.Expires.IsZero() {
 		s.expiry = time.AfterFunc(time.Until(g.Expires), func() { r.finish(s, ErrExpired) })
 	}
-	return sync.OnceFunc(func() { r.leave(s) })
+	return s
 }
 
-func (r *Registry) leave(s *session) {
+// Called notes the name that the session's app gives itself.
+func (s *session) Called(app string) {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	s.facts.App = app
+}
+
+// Leave takes the session out.
+func (s *session) Leave() {
+	r := s.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.gone {
+		return
+	}
+	s.gone = true
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
@@ -124,14 +147,27 @@ func (r *Registry) sessions(id authstore.AccountID) []*session {
 	return list
 }
 
-// Drain ends the sessions of which says so, and returns a channel that is closed when they have left.
-func (r *Registry) Drain(which func(protocols.Facts) bool) <-chan struct{} {
-	return r.review(0, func(s *session) error {
-		if which(s.facts) {
-			return protocols.ErrDraining
+// drainStep is the time between two goodbyes while draining, so that clients don't all connect elsewhere at once.
+const drainStep = 10 * time.Millisecond
+
+// Drain ends the sessions of which says so, spread over a time at most, and those that come later at once. It does not wait.
+func (r *Registry) Drain(which func(protocol string) bool, over time.Duration) {
+	r.mu.Lock()
+	r.draining = which
+	r.mu.Unlock()
+	list := slices.DeleteFunc(r.sessions(0), func(s *session) bool { return !which(s.facts.Protocol) })
+	if len(list) == 0 {
+		return
+	}
+	step := min(over/time.Duration(len(list)), drainStep)
+	go func() { // ends after that time
+		for i, s := range list {
+			if i > 0 {
+				time.Sleep(step)
+			}
+			r.finish(s, protocols.ErrDraining)
 		}
-		return nil
-	})
+	}()
 }
 
 // Count tells how many sessions are open.

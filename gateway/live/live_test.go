@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,9 +18,9 @@ var errRevoked = errors.New("revoked")
 // enter files a session whose front door leaves as soon as it is told to end, and returns why it ended.
 func enter(r *Registry, g authstore.Grant) (cause func() error, leave func()) {
 	ctx, end := context.WithCancelCause(context.Background())
-	leave = r.Enter(g, protocols.Facts{Protocol: "imap"}, end)
-	context.AfterFunc(ctx, leave)
-	return func() error { return context.Cause(ctx) }, leave
+	entry := r.Enter(g, protocols.Facts{Protocol: "imap"}, end)
+	context.AfterFunc(ctx, entry.Leave)
+	return func() error { return context.Cause(ctx) }, entry.Leave
 }
 
 func TestReviewEndsWhatHasEnded(t *testing.T) {
@@ -46,20 +47,12 @@ func TestReviewEndsWhatHasEnded(t *testing.T) {
 	if got := r.Count(); got != 2 {
 		t.Errorf("Count() = %d, want 2", got)
 	}
-	<-r.Drain(func(f protocols.Facts) bool { return f.Protocol == "dav" })
-	if bob() != nil {
-		t.Error("a mail session was drained with DAV")
-	}
-	<-r.Drain(func(protocols.Facts) bool { return true })
-	if bob() != protocols.ErrDraining || r.Count() != 0 {
-		t.Errorf("after Drain: cause %v, %d sessions", bob(), r.Count())
-	}
 }
 
 func TestReviewWaitsForThoseThatLeave(t *testing.T) {
 	var r Registry
 	ended := make(chan error, 2)
-	leave := r.Enter(authstore.Grant{Account: 1}, protocols.Facts{}, func(err error) { ended <- err })
+	leave := r.Enter(authstore.Grant{Account: 1}, protocols.Facts{}, func(err error) { ended <- err }).Leave
 	revoke := func(authstore.Grant) error { return errRevoked }
 	first, second := r.Review(0, revoke), r.Review(0, revoke)
 	<-ended
@@ -96,6 +89,104 @@ func TestExpiryEndsASession(t *testing.T) {
 		}
 		if left() != nil {
 			t.Errorf("a session that had left was ended: %v", left())
+		}
+	})
+}
+
+// Clients of a node that stops connect to the others: not all at once, and few without waiting.
+func TestDrain(t *testing.T) {
+	for name, tt := range map[string]struct {
+		sessions int
+		over     time.Duration
+		half     time.Duration // when half of them have ended
+	}{
+		"a few":        {4, time.Minute, 2 * drainStep},
+		"a great many": {1000, time.Second, time.Second / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r Registry
+				dav := r.Enter(authstore.Grant{Account: 1}, protocols.Facts{Protocol: "dav"}, func(err error) { t.Errorf("a request was ended: %v", err) })
+				var causes []func() error
+				for i := range tt.sessions {
+					cause, _ := enter(&r, authstore.Grant{Account: authstore.AccountID(i)})
+					causes = append(causes, cause)
+				}
+				r.Drain(func(protocol string) bool { return protocol == "imap" }, tt.over)
+				time.Sleep(tt.half - time.Nanosecond)
+				synctest.Wait()
+				if got, want := r.Count()-1, tt.sessions/2; got < want-1 || got > want+1 {
+					t.Errorf("%d sessions are left after %v, want %d", got, tt.half, want)
+				}
+				late, _ := enter(&r, authstore.Grant{Account: 1})
+				synctest.Wait()
+				if late() != protocols.ErrDraining {
+					t.Errorf("a late session ended with %v", late())
+				}
+				time.Sleep(tt.half)
+				synctest.Wait()
+				for _, cause := range causes {
+					if cause() != protocols.ErrDraining {
+						t.Fatalf("cause %v", cause())
+					}
+				}
+				dav.Leave()
+				if r.Count() != 0 {
+					t.Errorf("%d sessions are left", r.Count())
+				}
+			})
+		})
+	}
+}
+
+func TestListAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Registry
+		causes := make(map[string]func() error)
+		for _, s := range []struct {
+			id       string
+			account  authstore.AccountID
+			password authstore.PasswordID
+		}{{"c", 1, 11}, {"a", 1, 12}, {"b", 2, 21}} {
+			ctx, end := context.WithCancelCause(context.Background())
+			entry := r.Enter(authstore.Grant{Account: s.account, Password: s.password, Address: "alice@example.test"},
+				protocols.Facts{Conn: s.id, Protocol: "imap", Backend: "dovecot", Client: netip.MustParseAddrPort("192.0.2.1:993")}, end)
+			context.AfterFunc(ctx, entry.Leave)
+			entry.Called("Mail " + s.id)
+			causes[s.id] = func() error { return context.Cause(ctx) }
+			time.Sleep(time.Second)
+		}
+		ids := func(list []Session) (s string) {
+			for _, one := range list {
+				s += one.ID
+			}
+			return s
+		}
+		for _, tt := range []struct {
+			sel  Selection
+			want string
+		}{
+			{Selection{}, "cab"}, {Selection{Account: 1}, "ca"}, {Selection{Password: 12}, "a"}, {Selection{ID: "b"}, "b"},
+			{Selection{Account: 2, Password: 11}, ""}, {Selection{Account: 1, ID: "b"}, ""},
+		} {
+			if got := ids(r.List(tt.sel)); got != tt.want {
+				t.Errorf("List(%+v) = %q, want %q", tt.sel, got, tt.want)
+			}
+		}
+		want := Session{ID: "b", Account: 2, Address: "alice@example.test", Password: 21, Protocol: "imap", App: "Mail b", Backend: "dovecot",
+			Client: netip.MustParseAddr("192.0.2.1"), Since: time.Now().Add(-time.Second)}
+		if got := r.List(Selection{ID: "b"})[0]; got != want {
+			t.Errorf("List = %+v, want %+v", got, want)
+		}
+		if n, left := r.End(Selection{ID: "z"}); n != 0 {
+			t.Errorf("ended %d sessions that are not there", n)
+		} else {
+			<-left
+		}
+		n, left := r.End(Selection{Account: 1})
+		<-left
+		if n != 2 || causes["c"]() != ErrEnded || causes["a"]() != ErrEnded || causes["b"]() != nil {
+			t.Errorf("ended %d: %v %v %v", n, causes["c"](), causes["a"](), causes["b"]())
 		}
 	})
 }

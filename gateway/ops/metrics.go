@@ -1,5 +1,5 @@
-// Package ops is what operators see of a running gateway: metrics, health and profiles on a listener of their own. It decides
-// nothing and never sees a secret.
+// Package ops is what operators see of a running gateway and do to it: metrics, health, profiles and open sessions, on a listener of
+// their own. It decides no login and never sees an app password.
 package ops
 
 import (

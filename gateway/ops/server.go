@@ -3,23 +3,36 @@ package ops
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"postern/authstore/secret"
+	"postern/gateway/live"
 )
 
-// Server answers on the operations listener. Whoever reaches it may read everything that it shows, so it listens on loopback
-// or a Unix socket only.
+// Server answers on the operations listener. Whoever reaches it may read counts and states, so it listens on loopback or a Unix socket
+// only; who asks about people needs a pass.
 type Server struct {
 	Metrics *Metrics
 	// Ready says why the gateway takes no logins now; nil: it does.
-	Ready func() error
+	Ready    func() error
+	Sessions Sessions
+	Keys     func() *secret.Keyring // those that passes are sealed with
+	Log      *slog.Logger
 }
 
-// Handler serves /healthz, /readyz, /metrics and /debug/pprof/.
+// Sessions is the registry of open sessions. In production it is a live.Registry.
+type Sessions interface {
+	List(live.Selection) []live.Session
+	End(live.Selection) (count int, left <-chan struct{})
+}
+
+// Handler serves /healthz, /readyz, /metrics and /debug/pprof/, and with a pass /sessions.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -34,6 +47,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /sessions", s.withPass(s.listSessions))
+	mux.HandleFunc("DELETE /sessions", s.withPass(s.endSessions))
 	return mux
 }
 

@@ -373,21 +373,28 @@ func TestRevokedInIdle(t *testing.T) {
 	g := s.serve()
 	s.cli(g.config, "account", "add", alice)
 	p := s.password(g.config, alice, "--for", "mail")
-	conn, err := dialAny(s, g.IMAP, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(conn, "a LOGIN %s %s\r\nb SELECT INBOX\r\nc IDLE\r\n", alice, p.Secret)
-	r := bufio.NewReader(conn)
-	for line := ""; line != "+ idling\r\n"; {
-		if line, err = r.ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r := s.idle(g, alice, p.Secret)
 	s.cli(g.config, "password", "revoke", fmt.Sprint(p.ID))
 	if rest, err := io.ReadAll(r); err != nil || string(rest) != "* BYE [EXPIRED] This app password was revoked.\r\n" {
 		t.Errorf("got %q, %v", rest, err)
 	}
+}
+
+// idle logs in and starts IDLE. What comes afterwards can be read.
+func (s *site) idle(g *gateway, address, secret string) io.Reader {
+	s.t.Helper()
+	conn, err := dialAny(s, g.IMAP, true)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(conn, "a LOGIN %s %s\r\nb SELECT INBOX\r\nc IDLE\r\n", address, secret)
+	r := bufio.NewReader(conn)
+	for line := ""; line != "+ idling\r\n"; {
+		if line, err = r.ReadString('\n'); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return r
 }

@@ -96,21 +96,21 @@ func (c *conn) locate(client netip.AddrPort) error {
 }
 
 // accept finds or makes the login of a confirmed session, and tells of it. The error says that there are too many sessions.
-func (c *conn) accept(ss *session, r *http.Request, t target, began time.Time) error {
+func (c *conn) accept(ss *session, t target, began time.Time) error {
 	login, first, err := c.loginOf(ss)
 	if err != nil {
 		return err
 	}
 	ss.login = login
 	if first {
-		login.backend = ss.backendOf(t)
+		login.facts.Backend = ss.backendOf(t)
 		ss.server.o.Observer.Login(protocols.LoginEvent{
-			Facts: ss.facts, Mechanism: "Basic", Grant: ss.grant, Backend: login.backend, App: appOf(r), Duration: time.Since(began),
+			Facts: login.facts, Mechanism: "Basic", Grant: ss.grant, Duration: time.Since(began),
 		})
 	}
 	now := time.Now().Unix()
 	if last := login.used.Load(); now-last >= int64(usedEvery/time.Second) && login.used.CompareAndSwap(last, now) {
-		ss.server.o.Verifier.Used(ss.grant, authstore.Use{Protocol: Protocol, App: appOf(r)})
+		ss.server.o.Verifier.Used(ss.grant, authstore.Use{Protocol: Protocol, App: ss.facts.App})
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (c *conn) endAll(reason string) {
 	for key, login := range c.logins {
 		delete(c.logins, key)
 		e := protocols.EndEvent{
-			Facts: login.facts, Grant: login.grant, Backend: login.backend, Reason: reason, Duration: time.Since(login.began),
+			Facts: login.facts, Grant: login.grant, Reason: reason, Duration: time.Since(login.began),
 			Up: login.up.Load(), Down: login.down.Load(),
 		}
 		if cause := login.reason.Load(); cause != nil {

@@ -69,6 +69,8 @@ func (v *verifier) Confirm(ctx context.Context, g authstore.Grant) error {
 	return confirm(ctx, g)
 }
 
+func (*verifier) Named(authstore.Grant, authstore.Use) {}
+
 func (v *verifier) Used(_ authstore.Grant, u authstore.Use) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

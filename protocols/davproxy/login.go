@@ -77,15 +77,15 @@ func (s *Server) login(r *http.Request, f protocols.Facts) (authstore.Grant, ans
 		Protocol: Protocol, Mechanism: "Basic", Login: login, Secret: secret, Client: f.Client.Addr(),
 	})
 	if err != nil {
-		s.tell(r, f, err, began)
+		s.tell(f, err, began)
 		return authstore.Grant{}, refused(err)
 	}
 	return g, answer{}
 }
 
 // tell tells of a login that was refused.
-func (s *Server) tell(r *http.Request, f protocols.Facts, err error, began time.Time) {
-	s.o.Observer.Login(protocols.LoginEvent{Facts: f, Mechanism: "Basic", App: appOf(r), Err: err, Duration: time.Since(began)})
+func (s *Server) tell(f protocols.Facts, err error, began time.Time) {
+	s.o.Observer.Login(protocols.LoginEvent{Facts: f, Mechanism: "Basic", Err: err, Duration: time.Since(began)})
 }
 
 // appOf is the client's name as it gave it, cut short.

@@ -216,7 +216,7 @@ func (s *Server) recover() {
 // admit verifies a request and has it answered under its session. An answer with a status is still to be written.
 func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPort, t target) answer {
 	began := time.Now()
-	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil}
+	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil, App: appOf(r)}
 	g, refusal := s.login(r, f)
 	if refusal.status != 0 {
 		return refusal
@@ -228,14 +228,13 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 	ctx, end := context.WithCancelCause(r.Context())
 	defer end(nil)
 	defer context.AfterFunc(ctx, w.deadlines.cut)()
-	leave := s.o.Sessions.Enter(g, f, end)
-	defer leave()
+	defer s.o.Sessions.Enter(g, f, end).Leave()
 	ss := &session{server: s, ctx: ctx, grant: g, facts: f}
 	if err := ss.confirm(); err != nil {
-		s.tell(r, f, err, began)
+		s.tell(f, err, began)
 		return refused(err)
 	}
-	if err := c.accept(ss, r, t, began); err != nil {
+	if err := c.accept(ss, t, began); err != nil {
 		return unavailable
 	}
 	w.down = &ss.login.down

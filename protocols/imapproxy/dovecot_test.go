@@ -24,8 +24,10 @@ import (
 	"github.com/emersion/go-sasl"
 
 	"postern/authstore"
+	"postern/gateway/live"
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/imapproxy"
 )
 
 // message is a mail with a subject.
@@ -53,6 +55,8 @@ func TestDovecot(t *testing.T) {
 	t.Run("wrong master password", func(t *testing.T) { t.Parallel(); testWrongMaster(t, dovecot) })
 	t.Run("extensions", func(t *testing.T) { t.Parallel(); testExtensions(t, dovecot) })
 	t.Run("compress", func(t *testing.T) { t.Parallel(); testCompress(t, dovecot) })
+	t.Run("compress refused", func(t *testing.T) { t.Parallel(); testNoCompress(t, dovecot) })
+	t.Run("named after the login", func(t *testing.T) { t.Parallel(); testNamedAfterTheLogin(t, dovecot) })
 	t.Run("imapclient", func(t *testing.T) { t.Parallel(); testClient(t, dovecot) })
 	t.Run("curl", func(t *testing.T) { t.Parallel(); testCurl(t, dovecot) })
 	t.Run("second login", func(t *testing.T) { t.Parallel(); testSecondLogin(t, dovecot) })
@@ -271,6 +275,43 @@ func testCompress(t *testing.T, dovecot *testlab.DovecotServer) {
 	}
 }
 
+// Where goodbyes matter more than bytes.
+func testNoCompress(t *testing.T, dovecot *testlab.DovecotServer) {
+	d := newDoor(t, toDovecot(dovecot, protocols.PlainText), func(d *door) { d.Door = imapproxy.Door{NoCompress: true} })
+	k := dialDoor(t, d)
+	k.line()
+	k.send("a LOGIN %s %s\r\nb COMPRESS DEFLATE\r\nc NOOP\r\n", testlab.Alice, appPassword)
+	if got := k.until("a"); strings.Contains(got, "COMPRESS") || !strings.Contains(got, "CONDSTORE") {
+		t.Errorf("offered %q", got)
+	}
+	if got := k.until("c"); !strings.Contains(got, "b NO [CANNOT] No compression here.") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Most apps say who they are when they are in.
+func testNamedAfterTheLogin(t *testing.T, dovecot *testlab.DovecotServer) {
+	d := newDoor(t, toDovecot(dovecot, protocols.PlainText))
+	k := dialDoor(t, d)
+	k.line()
+	k.send("a LOGIN %s %s\r\nb ID (\"name\" \"Apple Mail\" \"version\" \"16.0\")\r\nc ID (\"name\" \"Apple Mail\" \"version\" \"16.0\")\r\n", testlab.Alice, appPassword)
+	if got := k.until("c"); !strings.Contains(got, "b OK") {
+		t.Errorf("got %q", got)
+	}
+	if list := d.sessions.List(live.Selection{}); len(list) != 1 || list[0].App != "Apple Mail 16.0" || list[0].Backend != "dovecot" {
+		t.Errorf("sessions: %+v", list)
+	}
+	k.Close()
+	if e := <-d.observer.ended; e.App != "Apple Mail 16.0" {
+		t.Errorf("ended: %+v", e)
+	}
+	d.verifier.mu.Lock()
+	defer d.verifier.mu.Unlock()
+	if named := d.verifier.named; len(named) != 1 || named[0].App != "Apple Mail 16.0" || len(d.verifier.uses) != 1 {
+		t.Errorf("named %+v, used %+v", named, d.verifier.uses)
+	}
+}
+
 // go-imap's client is the conformance client: it parses all that it gets and stops at what it does not know.
 func testClient(t *testing.T, dovecot *testlab.DovecotServer) {
 	implicit, trust, _ := overTLS(t)
@@ -332,6 +373,9 @@ func testClient(t *testing.T, dovecot *testlab.DovecotServer) {
 	defer d.verifier.mu.Unlock()
 	if uses := d.verifier.uses; len(uses) != 1 || uses[0].App != "go-imap 2" || uses[0].Protocol != "imap" {
 		t.Errorf("used %+v", uses)
+	}
+	if named := d.verifier.named; len(named) != 0 {
+		t.Errorf("a login whose app was known was named again: %+v", named)
 	}
 }
 

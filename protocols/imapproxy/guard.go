@@ -18,8 +18,8 @@ type guard struct {
 }
 
 // Guard watches what passes after the login.
-func (Door) Guard(g authstore.Grant) relay.Guard {
-	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail)}, woken: make(chan struct{}, 1)}
+func (d Door) Guard(g authstore.Grant, called func(app string)) relay.Guard {
+	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail), noCompress: d.NoCompress, called: called}, woken: make(chan struct{}, 1)}
 }
 
 // Up takes what the client sent.

@@ -31,6 +31,7 @@ type verifier struct {
 
 	mu    sync.Mutex
 	uses  []authstore.Use
+	named []authstore.Use
 	tried []authstore.Attempt // without secrets
 }
 
@@ -60,6 +61,12 @@ func (v *verifier) Used(g authstore.Grant, u authstore.Use) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.uses = append(v.uses, u)
+}
+
+func (v *verifier) Named(_ authstore.Grant, u authstore.Use) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.named = append(v.named, u)
 }
 
 // observer keeps what it is told.

@@ -89,12 +89,12 @@ func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) err
 		return c.answered(tag, err)
 	}
 	c.session = s
-	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+offered(s)+"] Logged in.\r\n"))
+	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+c.offered(s)+"] Logged in.\r\n"))
 }
 
 // offered are the backend's capabilities without what the guard refuses.
-func offered(s *protocols.Session) string {
-	if s.Grant.Scopes.Any(authstore.ScopeMail) {
+func (c *client) offered(s *protocols.Session) string {
+	if s.Grant.Scopes.Any(authstore.ScopeMail) && !c.door.NoCompress {
 		return s.Backend.Capabilities
 	}
 	list := strings.Fields(s.Backend.Capabilities)
@@ -107,6 +107,7 @@ const (
 	maxField  = 30
 	maxValue  = 1024
 	maxApp    = 64
+	maxID     = 4096 // of the whole command after the login; there the backend bounds it
 )
 
 // id is ID. The client's name is noted for its owner to see; its address is believed from nobody.
@@ -115,14 +116,23 @@ func (c *client) id(cmd *command) error {
 	if !ok {
 		return c.refuse(cmd.tag, "Bad list of fields.")
 	}
-	if name := printable(fields["name"]); name != "" {
-		c.App = strings.TrimSpace(name + " " + printable(fields["version"]))
-		c.App = strings.TrimSpace(c.App[:min(len(c.App), maxApp)])
+	if app := appOf(fields); app != "" {
+		c.App = app
 	}
 	if n, ok := hops(fields["x-proxy-ttl"]); ok {
 		c.Hops = min(c.Hops, n)
 	}
 	return c.write("* ID (\"name\" \"Postern\")\r\n" + cmd.tag + " OK Done.\r\n")
+}
+
+// appOf is the app's name and version; empty: it does not tell.
+func appOf(fields map[string][]byte) string {
+	name := printable(fields["name"])
+	if name == "" {
+		return ""
+	}
+	app := strings.TrimSpace(name + " " + printable(fields["version"]))
+	return strings.TrimSpace(app[:min(len(app), maxApp)])
 }
 
 // fields takes ID's list, or NIL.

@@ -12,7 +12,9 @@ import (
 // scanner reads what a client sends after its login, command by command, and decides what reaches the backend. It knows of the grammar
 // only what ends a command: lines, and the literals at their ends. In whatever pieces the bytes come, the outcome is the same.
 type scanner struct {
-	readOnly bool // nothing that writes passes
+	readOnly   bool             // nothing that writes passes
+	noCompress bool             // COMPRESS is refused
+	called     func(app string) // told of the name in ID; nil: nobody
 
 	state   scanState
 	head    [maxHead]byte // of a command that can't be judged yet
@@ -25,6 +27,8 @@ type scanner struct {
 	waits   waitFor
 	answer  []byte // what a refused command gets when it is over
 	out     []byte // a head that was changed
+	names   bool   // the line is ID's, and kept
+	name    []byte // as much of it as came
 }
 
 type scanState byte
@@ -92,6 +96,9 @@ func (s *scanner) up(p []byte) (step, error) {
 			if err != nil {
 				return step{taken: i, pass: p[:i]}, err
 			}
+			if s.names {
+				s.keepName(p[i : i+n])
+			}
 			refused := s.state == refusedLine
 			if ended {
 				if err := s.lineEnded(); err != nil {
@@ -130,6 +137,9 @@ func (s *scanner) takeAnswer() []byte {
 func (s *scanner) lineEnded() error {
 	size, kind, err := s.end.literal()
 	s.end.reset()
+	if s.names {
+		s.tellName(kind)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -147,6 +157,27 @@ func (s *scanner) lineEnded() error {
 		s.state = atHead
 	}
 	return nil
+}
+
+// keepName keeps a piece of ID's line. One that is longer than any app's is not looked at.
+func (s *scanner) keepName(p []byte) {
+	if s.name = append(s.name, p...); len(s.name) > maxID {
+		s.names, s.name = false, nil
+	}
+}
+
+// tellName reads the line of ID (RFC 2971). A name in a literal is not read: no app sends one.
+func (s *scanner) tellName(kind literalKind) {
+	cmd := &command{rest: bytes.TrimRight(s.name, "\r\n")}
+	s.names, s.name = false, nil
+	if kind != noLiteral {
+		return
+	}
+	if fields, ok := cmd.fields(); ok {
+		if app := appOf(fields); app != "" {
+			s.called(app)
+		}
+	}
 }
 
 // continued takes the backend's "+".
@@ -285,9 +316,12 @@ func (s *scanner) rule(tag, name string) verdict {
 	case "IDLE":
 		s.waits = idling
 		return passes
+	case "ID":
+		s.names = s.called != nil
+		return passes
 	case "COMPRESS":
-		if s.readOnly {
-			return s.refuse(tag, "NO", imap.ResponseCodeCannot, "No compression with an app password that may only read.")
+		if s.readOnly || s.noCompress {
+			return s.refuse(tag, "NO", imap.ResponseCodeCannot, "No compression here.")
 		}
 		s.waits = compressed
 		return passes

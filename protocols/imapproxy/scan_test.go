@@ -3,8 +3,11 @@ package imapproxy
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+
+	"postern/authstore"
 )
 
 // session is a script of what client and backend say after the login, run through a guard as a relay does.
@@ -13,11 +16,18 @@ type dialogue struct {
 	client   []byte // said and not taken yet
 	backend  bytes.Buffer
 	answered bytes.Buffer
+	called   []string // what the client called itself
 	err      error
 }
 
 func newDialogue(readOnly bool) *dialogue {
-	return &dialogue{g: &guard{scan: scanner{readOnly: readOnly}, woken: make(chan struct{}, 1)}}
+	d := &dialogue{}
+	grant := authstore.Grant{Scopes: authstore.ScopeMail}
+	if readOnly {
+		grant.Scopes = authstore.ScopeMailRead
+	}
+	d.g = Door{}.Guard(grant, func(app string) { d.called = append(d.called, app) }).(*guard)
+	return d
 }
 
 func (d *dialogue) says(p string, piece int) {
@@ -92,7 +102,7 @@ func TestScanner(t *testing.T) {
 			"a" + noPerm + "b" + noPerm + "c" + noPerm + "d" + noPerm + "e" + noPerm + "f" + noPerm + "g" + noPerm + "h" + noPerm, nil},
 		"a literal as a way round": {true, []string{"a SEARCH SUBJECT {30}\nb STORE 1 +FLAGS (\\Deleted)\nc EXPUNGE\n", "S: a BAD no\n"}, "a SEARCH SUBJECT {30}\n", "b" + noPerm + "c" + noPerm, nil},
 		"IDLE as a way round":      {true, []string{"a IDLE\nb SEARCH SUBJECT {30}\nc STORE 1 +FLAGS x\n", "S: + idling\n"}, "a IDLE\nb SEARCH SUBJECT {30}\n", "", nil},
-		"COMPRESS":                 {true, []string{"a COMPRESS DEFLATE\n"}, "", "a NO [CANNOT] No compression with an app password that may only read.\n", nil},
+		"COMPRESS":                 {true, []string{"a COMPRESS DEFLATE\n"}, "", "a NO [CANNOT] No compression here.\n", nil},
 		"APPEND at once":           {true, []string{"a APPEND INBOX {5+}\nhello\nb NOOP\n"}, "b NOOP\n", "a" + noPerm, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,6 +131,37 @@ func TestScanner(t *testing.T) {
 	}
 }
 
+func TestCalled(t *testing.T) {
+	for name, tt := range map[string]struct {
+		script string
+		want   []string
+	}{
+		"name and version":          {`a ID ("name" "Thunderbird" "version" "140.2")`, []string{"Thunderbird 140.2"}},
+		"in another order":          {`a id ("version" NIL "OS" "iOS" "Name" "iPhone \"Mail\"")`, []string{`iPhone "Mail"`}},
+		"twice":                     {"a ID (\"name\" \"one\")\r\nb NOOP\r\nc ID (\"name\" \"two\")", []string{"one", "two"}},
+		"no name":                   {`a ID ("os" "linux")`, nil},
+		"nothing":                   {`a ID NIL`, nil},
+		"nonsense":                  {`a ID ("name`, nil},
+		"more than anybody is":      {`a ID ("name" "` + strings.Repeat("x", maxID) + `")`, nil},
+		"not in a literal":          {"a ID (\"name\" {3+}\r\nabc)", nil},
+		"no command, but a word":    {"a NOOP\r\nID (\"name\" \"x\")", nil},
+		"what can't be shown, long": {`a ID ("name" "` + "\x1b[1m" + strings.Repeat("y", 100) + `")`, []string{"[1m" + strings.Repeat("y", 61)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, piece := range []int{1, 2, 3, 7, 10000} {
+				d := newDialogue(false)
+				d.says(tt.script+"\r\n", piece)
+				if !slices.Equal(d.called, tt.want) || d.err != nil {
+					t.Errorf("in pieces of %d: called %q, want %q; error %v", piece, d.called, tt.want, d.err)
+				}
+				if got := d.backend.String(); got != tt.script+"\r\n" {
+					t.Errorf("in pieces of %d: the backend gets %q", piece, got)
+				}
+			}
+		})
+	}
+}
+
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
 // In whatever pieces the bytes come, the outcome is the same, and nothing that may not pass stands at the beginning of a line.
@@ -128,6 +169,7 @@ func FuzzScanner(f *testing.F) {
 	f.Add("a SELECT INBOX\r\nb STORE 1 +FLAGS x\r\nc APPEND x {3}\r\nabc\r\n", "+ OK\r\nc OK\r\n", 3, true)
 	f.Add("a LOGIN {3+}\r\nabc x\r\nb IDLE\r\nDONE\r\n", "+ idling\r\n", 2, false)
 	f.Add("a SEARCH {10}\r\nb STORE\r\n", "a NO\r\n", 1, true)
+	f.Add("a ID (\"name\" \"x\")\r\n", "a OK\r\n", 4, false)
 	f.Fuzz(func(t *testing.T, client, backend string, piece int, readOnly bool) {
 		whole, pieces := newDialogue(readOnly), newDialogue(readOnly)
 		whole.says(client, len(client)+1)
@@ -135,7 +177,7 @@ func FuzzScanner(f *testing.F) {
 		piece = max(1, piece%20)
 		pieces.says(client, piece)
 		pieces.hears(backend, piece)
-		if (whole.err == nil) != (pieces.err == nil) || whole.answered.String() != pieces.answered.String() {
+		if (whole.err == nil) != (pieces.err == nil) || whole.answered.String() != pieces.answered.String() || !slices.Equal(whole.called, pieces.called) {
 			t.Errorf("at once: %q, %v; in pieces of %d: %q, %v", whole.answered.String(), whole.err, piece, pieces.answered.String(), pieces.err)
 		}
 		if whole.err == nil && whole.backend.String() != pieces.backend.String() {

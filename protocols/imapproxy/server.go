@@ -30,7 +30,10 @@ const (
 )
 
 // Door is the IMAP front door, for protocols.Server. The zero value is ready; goroutines may share it.
-type Door struct{}
+type Door struct {
+	// NoCompress refuses COMPRESS (RFC 4978). A session that compresses can't be told why it ends.
+	NoCompress bool
+}
 
 var _ protocols.FrontDoor = Door{}
 
@@ -41,8 +44,8 @@ func (Door) Protocol() string { return Protocol }
 func (Door) Scopes() authstore.Scopes { return Scopes }
 
 // Login greets, then takes commands until one has logged in.
-func (Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session, error) {
-	cl := &client{Conn: c}
+func (d Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session, error) {
+	cl := &client{Conn: c, door: d}
 	if err := cl.write("* OK [CAPABILITY " + cl.capabilities() + "] Postern ready.\r\n"); err != nil {
 		return nil, err
 	}
@@ -57,6 +60,7 @@ func (Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session, e
 // client is one client before login.
 type client struct {
 	*protocols.Conn
+	door                    Door
 	session                 *protocols.Session // set: it is in
 	commands, bad, failures int
 }

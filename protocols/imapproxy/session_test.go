@@ -160,11 +160,10 @@ func TestSessionsComeAndGo(t *testing.T) {
 	k.send("a LOGIN %s %s\r\nb IDLE\r\n", testlab.Carol, appPassword)
 	for k.line() != "+ idling" {
 	}
-	gone := d.sessions.Drain(func(protocols.Facts) bool { return true })
+	d.sessions.Drain(func(string) bool { return true }, time.Second)
 	if rest, err := io.ReadAll(k.r); err != nil || !strings.HasPrefix(string(rest), "* BYE [UNAVAILABLE] Shutting down") {
 		t.Errorf("drained in IDLE: %q, %v", rest, err)
 	}
-	<-gone
 	for range made.Load() {
 		<-d.observer.ended
 	}
