@@ -29,8 +29,7 @@ type Conn struct {
 	server   *running
 	nc       net.Conn        // the socket, or TLS over it
 	raw      net.Conn        // the socket
-	life     context.Context // of all connections
-	ctx      context.Context // of the connection, up to the end of its session
+	ctx      context.Context // of the connection, up to the end of its login
 	end      context.CancelCauseFunc
 	settle   func() bool // takes it out of the login's limits of time; false: too late
 	slot     *Slot
@@ -44,7 +43,7 @@ type Conn struct {
 const MaxHops = 5
 
 func newConn(s *running, life context.Context, nc net.Conn) *Conn {
-	c := &Conn{server: s, nc: nc, raw: nc, life: life, Hops: MaxHops}
+	c := &Conn{server: s, nc: nc, raw: nc, Hops: MaxHops}
 	c.ctx, c.end = context.WithCancelCause(life)
 	c.Facts = Facts{Conn: strings.ToLower(rand.Text()[:13]), Protocol: s.Door.Protocol()}
 	c.R = wire.NewReader(nc)
@@ -180,34 +179,26 @@ type Attempt struct {
 // ErrAuthzid says that somebody wants to act as somebody else.
 var ErrAuthzid = errors.New("authzid is another's name")
 
-// Session is an admitted login.
-type Session struct {
-	Grant   authstore.Grant
-	Backend *Backend
-
-	route   *Route
-	entry   Entry
-	uncount func() // takes it out of the sessions' limits
-	event   LoginEvent
-	began   time.Time
-}
-
 // Admit decides an attempt, leads it to its backend, logs in there and enters the session. All that is left is to tell the client:
 // Accept. The errors are *authstore.Refusal, ErrAuthzid, ErrNoRoute, ErrTooMany, ErrClientGone, and whatever went wrong with the
 // backend; Observer has been told.
 func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
-	s := &Session{began: time.Now()}
+	s := &Session{server: c.server, attempt: a, began: time.Now()}
+	s.attempt.Secret = nil
+	s.ending.handTo(c.end)
 	c.Backend = ""
-	s.event = LoginEvent{Mechanism: a.Mechanism, Domain: domainOf(a.Authcid)}
-	err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) })
-	s.event.Facts = c.Facts
-	if err != nil {
-		s.event.Err, s.event.Duration = err, time.Since(s.began)
-		c.server.Observer.Login(s.event)
-		return nil, err
+	if err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) }); err != nil {
+		return nil, c.decided(s, err)
 	}
 	c.admitted = s
 	return s, nil
+}
+
+// decided tells of the end of an attempt.
+func (c *Conn) decided(s *Session, err error) error {
+	c.server.Observer.Login(LoginEvent{Facts: c.Facts, Mechanism: s.attempt.Mechanism, Grant: s.Grant, Domain: domainOf(s.attempt.Authcid),
+		Err: err, Duration: time.Since(s.began)})
+	return err
 }
 
 func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
@@ -220,7 +211,6 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if err != nil {
 		return err
 	}
-	s.event.Grant = s.Grant
 	if s.route, err = c.server.Router.Route(ctx, c.Protocol, s.Grant); err != nil {
 		return err
 	}
@@ -232,7 +222,7 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 		s.uncount()
 		return err
 	}
-	s.entry = c.server.Sessions.Enter(s.Grant, c.Facts, c.end)
+	s.entry = c.server.Sessions.Enter(s.Grant, c.Facts, s.ending.end)
 	if err := c.server.Verifier.Confirm(ctx, s.Grant); err != nil {
 		s.abandon()
 		return err
@@ -256,33 +246,16 @@ func (c *Conn) logIn(ctx context.Context, s *Session) error {
 	return err
 }
 
-// abandon gives up a session that no client was told of.
-func (s *Session) abandon() {
-	s.Backend.Conn.Close()
-	s.leave()
-}
-
-func (s *Session) leave() {
-	s.entry.Leave()
-	s.uncount()
-}
-
 // Accept tells the client that it is in. Then the connection is the session's: Login returns it.
 func (c *Conn) Accept(ctx context.Context, s *Session, words []byte) error {
 	if !c.settle() { // the login has been ended: the reader is told to stop
-		return c.accepted(s, context.Cause(ctx))
+		return c.decided(s, context.Cause(ctx))
 	}
 	if _, err := c.Write(words); err != nil {
-		return c.accepted(s, ErrClientGone)
+		return c.decided(s, ErrClientGone)
 	}
 	c.server.Verifier.Used(s.Grant, authstore.Use{Protocol: c.Protocol, App: c.App})
-	return c.accepted(s, nil)
-}
-
-func (c *Conn) accepted(s *Session, err error) error {
-	s.event.Err, s.event.Duration = err, time.Since(s.began)
-	c.server.Observer.Login(s.event)
-	return err
+	return c.decided(s, nil)
 }
 
 // same reports whether an authzid asks for nobody else than the authcid proves.

@@ -69,11 +69,13 @@ const (
 // ErrDraining, those that have not logged in are sent away at once. It returns nil.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	run := &running{Server: s, relay: relay.Relay{Idle: s.IdleTimeout}, refusals: Refusals{Protocol: s.Door.Protocol(), Log: s.Log}}
+	run := &running{Server: s, relay: &relay.Relay{Idle: s.IdleTimeout}, refusals: Refusals{Protocol: s.Door.Protocol(), Log: s.Log}}
 	if s.Security != PlainText {
 		run.tls = s.TLS.Clone()
 		run.tls.NextProtos = []string{s.Door.Protocol()} // another protocol's client is refused; one that names none is not
 	}
+	defer run.relay.Close()
+	defer context.AfterFunc(life, func() { run.relay.Cut(context.Cause(life)) })()
 	defer run.conns.Wait()
 	from := &Listener{Listener: ln, Proxies: s.Proxies, Refused: run.refusals.Add}
 	for {
@@ -103,7 +105,7 @@ func pause(ctx context.Context, d time.Duration) {
 type running struct {
 	*Server
 	tls      *tls.Config
-	relay    relay.Relay
+	relay    *relay.Relay
 	conns    sync.WaitGroup // and their sessions
 	refusals Refusals
 }
@@ -117,7 +119,7 @@ func (s *running) serve(accepting, life context.Context, nc net.Conn) {
 		return
 	}
 	s.conns.Add(1)
-	c.relay(session, s.conns.Done)
+	c.relay(session)
 }
 
 // login returns a session that is accepted, or an error. A defect of ours ends this connection and no other.
@@ -155,37 +157,6 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 		c.say(c.server.Door.Goodbye(context.Cause(ctx)))
 	}
 	return session, err
-}
-
-// relay hands the connection over. The goroutine that served it ends.
-func (c *Conn) relay(session *Session, done func()) {
-	c.slot.Leave()
-	began := time.Now()
-	pair := relay.Pair{Client: c.bare(), Backend: session.Backend.Conn, ToBackend: c.R.Take(), ToClient: session.Backend.Rest,
-		Guard: c.server.Door.Guard(session.Grant, func(app string) { c.called(session, app) }), Life: c.life}
-	c.raw.SetDeadline(time.Time{})
-	c.server.relay.Start(c.ctx, pair, func(r relay.Result) {
-		defer done()
-		session.leave()
-		c.end(nil)
-		if p, ok := errors.AsType[*relay.PanicError](r.Reason); ok {
-			c.server.defect(p)
-		}
-		c.server.Observer.Ended(EndEvent{Facts: c.Facts, Grant: session.Grant,
-			Reason: r.Reason.Error(), Duration: time.Since(began), Up: r.Up, Down: r.Down})
-	})
-}
-
-// called notes what a client calls itself after its login, for its owner to see.
-func (c *Conn) called(session *Session, app string) {
-	if app == c.App {
-		return
-	}
-	if c.App == "" {
-		c.server.Verifier.Named(session.Grant, authstore.Use{Protocol: c.Protocol, App: app})
-	}
-	c.App = app
-	session.entry.Called(app)
 }
 
 // defect notes a panic.

@@ -2,6 +2,7 @@ package imapproxy
 
 import (
 	"errors"
+	"math"
 	"sync"
 
 	"postern/authstore"
@@ -69,6 +70,34 @@ func (g *guard) tell(e event) {
 
 // Woken says that Up may take what it did not.
 func (g *guard) Woken() <-chan struct{} { return g.woken }
+
+// Data is what is left of a literal, or, in a session that compresses, all that comes.
+func (g *guard) Data(up bool) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.scan.state == opaque:
+		return math.MaxInt64
+	case up && g.scan.state == inLiteral:
+		return g.scan.literal
+	case !up && g.track.state == inData:
+		return g.track.literal
+	}
+	return 0
+}
+
+// Skip notes that so much of it has passed.
+func (g *guard) Skip(up bool, n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.scan.state == opaque:
+	case up:
+		g.scan.skip(n)
+	default:
+		g.track.skip(n)
+	}
+}
 
 // Busy tells whether a command is under way, other than IDLE.
 func (g *guard) Busy() bool {

@@ -114,15 +114,20 @@ func (s *scanner) up(p []byte) (step, error) {
 				return step{taken: i, pass: p[:i]}, nil
 			}
 			n := min(s.literal, int64(len(p)-i))
-			if s.literal -= n; s.literal == 0 {
-				s.state--
-			}
+			s.skip(n)
 			if i += int(n); refused {
 				return step{taken: i}, nil
 			}
 		}
 	}
 	return step{taken: i, pass: p[:i]}, nil
+}
+
+// skip passes over bytes of a literal.
+func (s *scanner) skip(n int64) {
+	if s.literal -= n; s.literal == 0 {
+		s.state-- // to the line that it stands in
+	}
 }
 
 // takeAnswer is what the client is told, if the refused command is over.

@@ -38,9 +38,7 @@ func (t *tracker) down(p []byte) (taken, boundary int, e event) {
 	for i < len(p) {
 		if t.state == inData {
 			n := min(t.literal, int64(len(p)-i))
-			if t.literal -= n; t.literal == 0 {
-				t.state = inResponse
-			}
+			t.skip(n)
 			i += int(n)
 			continue
 		}
@@ -59,6 +57,13 @@ func (t *tracker) down(p []byte) (taken, boundary int, e event) {
 		}
 	}
 	return i, boundary, noEvent
+}
+
+// skip passes over bytes of a literal.
+func (t *tracker) skip(n int64) {
+	if t.literal -= n; t.literal == 0 {
+		t.state = inResponse
+	}
 }
 
 func (t *tracker) keep(b []byte) {

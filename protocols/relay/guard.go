@@ -7,7 +7,7 @@ import (
 )
 
 // Guard looks at what passes in a session, and knows where words of ours can come between. Up is called by one goroutine, Down by
-// another.
+// another, and so are the others for the two directions.
 type Guard interface {
 	// Up takes bytes of the client. What is not taken comes again: at once, or, if the step is empty, after Woken.
 	Up(p []byte) (Step, error)
@@ -15,6 +15,9 @@ type Guard interface {
 	Woken() <-chan struct{}
 	// Down looks at bytes of the backend. boundary is the last offset at which words of ours can come between; -1: none.
 	Down(p []byte) (boundary int)
+	// Data tells how many bytes come next that nobody needs to look at, and Skip that so many of them have passed.
+	Data(up bool) int64
+	Skip(up bool, n int64)
 	// Busy tells whether the client waits for the end of something.
 	Busy() bool
 	// Goodbye is what the client is told when its session must end for this reason; nil: nothing can be told. orderly: what the client
@@ -44,7 +47,7 @@ var errLeaving = errors.New("leaving")
 var longAgo = time.Unix(1, 0)
 
 // leave ends a session with a goodbye, if there is one.
-func (s *session) leave(reason error) {
+func (s *Session) leave(reason error) {
 	var words []byte
 	var orderly bool
 	if s.pair.Guard != nil {
@@ -70,11 +73,12 @@ func (s *session) leave(reason error) {
 }
 
 // stopReading ends the direction from the client. It is called with mu held.
-func (s *session) stopReading() {
+func (s *Session) stopReading() {
 	if !s.leaving {
+		s.wakeWaiter()
 		s.leaving = true
-		close(s.over)
 		s.pair.Client.SetReadDeadline(longAgo)
+		s.up.finishParked()
 	}
 }
 
@@ -98,7 +102,7 @@ func (d *direction) passUp(p []byte) error {
 		}
 		select {
 		case <-d.pair.Guard.Woken():
-		case <-d.over:
+		case <-d.ended():
 			return errLeaving
 		}
 	}
@@ -152,7 +156,7 @@ func (d *direction) writeWith(p []byte, boundary int, words, goodbye []byte) err
 }
 
 // lastWords takes what waits to be told at a boundary. It is called with mu held.
-func (s *session) lastWords() (words, goodbye []byte) {
+func (s *Session) lastWords() (words, goodbye []byte) {
 	words, s.words = s.words, nil
 	if s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()) {
 		goodbye = s.goodbye
@@ -162,7 +166,7 @@ func (s *session) lastWords() (words, goodbye []byte) {
 }
 
 // say tells the client something at the next boundary.
-func (s *session) say(words []byte) {
+func (s *Session) say(words []byte) {
 	s.mu.Lock()
 	s.words = append(s.words, words...)
 	s.mu.Unlock()
@@ -170,7 +174,7 @@ func (s *session) say(words []byte) {
 }
 
 // flush tells the client what waits, if this is a boundary and nobody else is writing: who is does it afterwards.
-func (s *session) flush() {
+func (s *Session) flush() {
 	for {
 		s.mu.Lock()
 		waits := s.atBoundary && !s.closed && (s.words != nil || s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()))
@@ -184,7 +188,7 @@ func (s *session) flush() {
 			words, goodbye = s.lastWords()
 		}
 		s.mu.Unlock()
-		s.pair.Client.SetWriteDeadline(time.Now().Add(s.stall))
+		s.pair.Client.SetWriteDeadline(time.Now().Add(s.relay.stall()))
 		_, err := s.pair.Client.Write(append(words, goodbye...))
 		s.toward.Unlock()
 		switch {
@@ -199,7 +203,7 @@ func (s *session) flush() {
 }
 
 // farewell closes the client's side after the goodbye, and then the session.
-func (s *session) farewell() {
+func (s *Session) farewell() {
 	closeWrite(s.pair.Client)
 	low := lowest(s.pair.Client)
 	low.SetReadDeadline(time.Now().Add(lastTime))

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"strings"
@@ -55,6 +54,10 @@ func (g *lines) Down(p []byte) int {
 	return -1
 }
 
+func (g *lines) Data(up bool) int64 { return 0 }
+
+func (g *lines) Skip(up bool, n int64) {}
+
 func (g *lines) Busy() bool { return g.busy.Load() }
 
 func (g *lines) Goodbye(reason error) ([]byte, bool) {
@@ -66,7 +69,7 @@ func (g *lines) Goodbye(reason error) ([]byte, bool) {
 
 func TestGuardRefusesAndHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t.Context(), &Relay{}, Pair{Guard: newLines()})
+		e := start(&Relay{}, Pair{Guard: newLines()})
 		go io.WriteString(e.client, "one\nno two\nwait\nfour\n")
 		wantRead(t, "backend", e.backend, "one\n")
 		wantRead(t, "client", e.client, "refused\n")
@@ -84,7 +87,7 @@ func TestGuardRefusesAndHolds(t *testing.T) {
 
 func TestAnswersComeBetweenResponses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t.Context(), &Relay{}, Pair{Guard: newLines()})
+		e := start(&Relay{}, Pair{Guard: newLines()})
 		go io.WriteString(e.backend, "half of ")
 		wantRead(t, "client", e.client, "half of ")
 		io.WriteString(e.client, "no\n")
@@ -117,15 +120,14 @@ func TestGoodbye(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newLines()
 				tt.guard(g)
-				life, kill := context.WithCancelCause(t.Context())
-				time.AfterFunc(time.Minute, func() { kill(errors.New("the grace is over")) })
-				ctx, end := context.WithCancelCause(life)
-				e := start(ctx, &Relay{}, Pair{Guard: g, Life: life})
+				r := &Relay{}
+				time.AfterFunc(time.Minute, func() { r.Cut(errors.New("the grace is over")) })
+				e := start(r, Pair{Guard: g})
 				go io.WriteString(e.backend, tt.before)
 				wantRead(t, "client", e.client, tt.before)
 				synctest.Wait()
 				began := time.Now()
-				end(revoked)
+				e.End(revoked)
 				synctest.Wait()
 				go io.WriteString(e.backend, tt.then)
 				rest, _ := io.ReadAll(e.client)
@@ -139,7 +141,6 @@ func TestGoodbye(t *testing.T) {
 					t.Errorf("reason %v", res.Reason)
 				}
 				e.backend.Close()
-				kill(nil)
 			})
 		})
 	}
@@ -148,11 +149,10 @@ func TestGoodbye(t *testing.T) {
 // What the client sends after the goodbye was decided does not pass.
 func TestNothingPassesAfterTheGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, end := context.WithCancelCause(t.Context())
-		e := start(ctx, &Relay{}, Pair{Guard: newLines()})
+		e := start(&Relay{}, Pair{Guard: newLines()})
 		go io.WriteString(e.backend, "half")
 		wantRead(t, "client", e.client, "half")
-		end(errors.New("revoked"))
+		e.End(errors.New("revoked"))
 		synctest.Wait()
 		go io.WriteString(e.client, "delete everything\n")
 		got, _ := io.ReadAll(e.backend)

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -14,21 +13,28 @@ import (
 
 // ends are a session's two peers as a test holds them.
 type ends struct {
+	*Session
 	client, backend net.Conn
 	result          chan Result
 }
 
 // start relays between two pipes.
-func start(ctx context.Context, r *Relay, p Pair) *ends {
+func start(r *Relay, p Pair) *ends {
 	e := &ends{result: make(chan Result, 1)}
 	e.client, p.Client = net.Pipe()
 	e.backend, p.Backend = net.Pipe()
-	r.Start(ctx, p, func(res Result) { e.result <- res })
+	e.Session = r.Start(p, func(res Result) { e.result <- res })
 	return e
 }
 
 // startTCP relays between two TCP connections.
 func startTCP(t testing.TB, r *Relay, p Pair) *ends {
+	t.Helper()
+	return startTCPOver(t, r, p, func(client, served net.Conn) (net.Conn, net.Conn) { return client, served })
+}
+
+// startTCPOver does it with something over both ends of the client's.
+func startTCPOver(t testing.TB, r *Relay, p Pair, over func(client, served net.Conn) (net.Conn, net.Conn)) *ends {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,9 +54,9 @@ func startTCP(t testing.TB, r *Relay, p Pair) *ends {
 		return a, b
 	}
 	e := &ends{result: make(chan Result, 1)}
-	e.client, p.Client = pair()
+	e.client, p.Client = over(pair())
 	e.backend, p.Backend = pair()
-	r.Start(t.Context(), p, func(res Result) { e.result <- res })
+	e.Session = r.Start(p, func(res Result) { e.result <- res })
 	return e
 }
 
@@ -112,15 +118,14 @@ func TestLingerEnds(t *testing.T) {
 	}
 }
 
-func TestEndOfContextCutsAtOnce(t *testing.T) {
+func TestEndCutsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		revoked := errors.New("revoked")
-		ctx, end := context.WithCancelCause(t.Context())
-		e := start(ctx, &Relay{}, Pair{})
+		e := start(&Relay{}, Pair{})
 		go e.client.Write(make([]byte, 1<<20)) // which the backend does not read
 		synctest.Wait()
 		began := time.Now()
-		end(revoked)
+		e.End(revoked)
 		if res := <-e.result; res.Reason != revoked || time.Since(began) != 0 {
 			t.Errorf("reason = %v after %v", res.Reason, time.Since(began))
 		}
@@ -130,21 +135,23 @@ func TestEndOfContextCutsAtOnce(t *testing.T) {
 	})
 }
 
-func TestEndedContextNeverRelays(t *testing.T) {
+func TestCutEndsAllAndThoseThatCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		revoked := errors.New("revoked")
-		ctx, end := context.WithCancelCause(t.Context())
-		end(revoked)
-		e := start(ctx, &Relay{}, Pair{})
-		if res := <-e.result; res.Reason != revoked {
-			t.Errorf("reason = %v", res.Reason)
+		over := errors.New("the grace is over")
+		r := &Relay{}
+		open := start(r, Pair{})
+		r.Cut(over)
+		for _, e := range []*ends{open, start(r, Pair{})} {
+			if res := <-e.result; res.Reason != over {
+				t.Errorf("reason = %v", res.Reason)
+			}
 		}
 	})
 }
 
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t.Context(), &Relay{}, Pair{})
+		e := start(&Relay{}, Pair{})
 		began := time.Now()
 		go io.Copy(io.Discard, e.client)
 		time.Sleep(30 * time.Minute)
@@ -158,7 +165,7 @@ func TestIdle(t *testing.T) {
 
 func TestStalledPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t.Context(), &Relay{}, Pair{})
+		e := start(&Relay{}, Pair{})
 		began := time.Now()
 		go e.backend.Write([]byte("* OK\r\n")) // which the client does not read
 		res := <-e.result
@@ -176,7 +183,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 	a, b := net.Pipe()
 	_, d := net.Pipe()
 	result := make(chan Result, 1)
-	(&Relay{}).Start(t.Context(), Pair{Client: panics{b}, Backend: d}, func(r Result) { result <- r })
+	(&Relay{}).Start(Pair{Client: panics{b}, Backend: d}, func(r Result) { result <- r })
 	defer a.Close()
 	p, ok := (<-result).Reason.(*PanicError)
 	if !ok || p.Value != "a defect" || p.Error() != "panic: a defect" || len(p.Stack) == 0 {

@@ -1,0 +1,260 @@
+package relay
+
+import (
+	"errors"
+	"math"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// direction copies one way. A goroutine has it, or it is parked.
+type direction struct {
+	*Session
+	from, to   net.Conn
+	first      []byte // written before anything is read
+	copied     int64
+	read       time.Time // when something was last read
+	parks      bool      // when nothing comes for a while
+	readUntil  time.Time // from's read deadline, but for what stopReading does
+	writeUntil time.Time // to's write deadline
+
+	spot   int32 // in the relay's lot; noSpot: it was never parked
+	parked bool  // guarded by Session.mu
+}
+
+func (d *direction) isUp() bool { return d == &d.Session.up }
+
+// fromClosed and toClosed are what it means when that side closes.
+func (d *direction) fromClosed() error {
+	if d.isUp() {
+		return ErrClientClosed
+	}
+	return ErrBackendClosed
+}
+
+func (d *direction) toClosed() error {
+	if d.isUp() {
+		return ErrBackendClosed
+	}
+	return ErrClientClosed
+}
+
+// run copies until the direction ends or is parked.
+func (d *direction) run() {
+	defer func() {
+		if v := recover(); v != nil {
+			d.end(&PanicError{v, debug.Stack()})
+			d.finished()
+		}
+	}()
+	switch reason := d.copy(); reason {
+	case errParked:
+		return
+	case errLeaving: // the other direction says goodbye
+	case d.fromClosed():
+		d.halfClosed(reason)
+		if !closeWrite(d.to) {
+			d.end(nil)
+		}
+	default:
+		d.end(reason)
+	}
+	d.finished()
+}
+
+func (d *direction) finished() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.leaveLot()
+	d.finish()
+}
+
+// Sizes of buffers. A large one is a TLS record's (RFC 8446 section 5.1); the small one holds the usual command or answer, so that
+// a session that has just become quiet holds no more.
+const (
+	smallBuffer = 1 << 10
+	largeBuffer = 16 << 10
+)
+
+var (
+	small = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	large = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
+
+// buffer is a pooled one, as large as what came last asks for.
+type buffer struct {
+	small *[smallBuffer]byte
+	large *[largeBuffer]byte
+}
+
+// bytes fits the buffer to what was read last.
+func (b *buffer) bytes(last int) []byte {
+	if last < smallBuffer {
+		if b.large != nil {
+			large.Put(b.large)
+			b.large = nil
+		}
+		if b.small == nil {
+			b.small = small.Get().(*[smallBuffer]byte)
+		}
+		return b.small[:]
+	}
+	if b.large == nil {
+		b.large = large.Get().(*[largeBuffer]byte)
+	}
+	return b.large[:]
+}
+
+func (b *buffer) release() {
+	if b.small != nil {
+		small.Put(b.small)
+	}
+	if b.large != nil {
+		large.Put(b.large)
+	}
+}
+
+// noDeadline lets a read or write wait for ever.
+var noDeadline time.Time
+
+func (d *direction) copy() error {
+	if first := d.first; len(first) > 0 {
+		d.first = nil
+		if err := d.pass(first); err != nil {
+			return err
+		}
+	}
+	var buf buffer
+	defer buf.release()
+	d.read, d.parks = time.Now(), d.canPark()
+	if !d.await() {
+		return errLeaving
+	}
+	for n := 0; ; {
+		var err error
+		p := buf.bytes(n)
+		n, err = d.from.Read(p)
+		if n > 0 {
+			d.read = d.touch()
+			if d.isUp() && d.isStopped() { // the deadline that was to wake it came too late
+				return errLeaving
+			}
+			if err := d.pass(p[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == nil:
+			if n < len(p) || !d.canSplice() {
+				continue
+			}
+			if err := d.splice(); err != nil {
+				return err
+			}
+			if !d.await() {
+				return errLeaving
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := d.waited(); err != nil {
+				return err
+			}
+		default:
+			return d.fromClosed()
+		}
+	}
+}
+
+// waited is called when a read has ended without a byte: the direction is parked if it was quiet for long enough. Where the time has
+// not come, it was either woken to stop, or will fail for ever: a layer between may keep its first error.
+func (d *direction) waited() error {
+	now := time.Now()
+	switch {
+	case d.isStopped():
+		return errLeaving
+	case now.Before(d.readUntil):
+		return d.fromClosed()
+	}
+	if now.Sub(d.read) >= d.relay.park() {
+		if err := d.park(); err == errParked || err == errLeaving {
+			return err
+		}
+		d.parks = false // it waits here instead
+	}
+	if !d.await() {
+		return errLeaving
+	}
+	return nil
+}
+
+// await sets how long a read may wait: one that parks has to look whether it is time to. false: nothing more is to be read from the
+// client.
+func (d *direction) await() bool {
+	if !d.parks {
+		return d.awaitUntil(noDeadline)
+	}
+	return d.awaitUntil(d.read.Add(d.relay.park()))
+}
+
+// awaitUntil moves the deadline with mu held, or the wake-up of stopReading would be lost.
+func (d *direction) awaitUntil(until time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped() {
+		return false
+	}
+	d.readUntil = until
+	d.from.SetReadDeadline(until)
+	return true
+}
+
+// data is how much comes that nobody looks at, in bytes.
+func (d *direction) data() int64 {
+	if d.pair.Guard == nil {
+		return math.MaxInt64
+	}
+	return d.pair.Guard.Data(d.isUp())
+}
+
+func (d *direction) isStopped() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stopped()
+}
+
+// stopped is called with mu held.
+func (d *direction) stopped() bool { return d.closed || d.leaving && d.isUp() }
+
+// pass hands on what was read, past the guard.
+func (d *direction) pass(p []byte) error {
+	switch {
+	case d.pair.Guard == nil:
+		return d.write(p)
+	case d.isUp():
+		return d.passUp(p)
+	}
+	return d.passDown(p)
+}
+
+func (d *direction) write(p []byte) error {
+	d.mayStall(time.Now())
+	n, err := d.to.Write(p)
+	d.copied += int64(n)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrStalled
+	}
+	return d.toClosed()
+}
+
+// mayStall sets how long the next write may take. Not each one moves the deadline.
+func (d *direction) mayStall(now time.Time) {
+	if stall := d.relay.stall(); d.writeUntil.Sub(now) < stall*3/4 {
+		d.writeUntil = now.Add(stall)
+		d.to.SetWriteDeadline(d.writeUntil)
+	}
+}

@@ -1,0 +1,73 @@
+package relay
+
+import "errors"
+
+// errParked ends the goroutine of a direction that goes on when its peer says something.
+var errParked = errors.New("parked")
+
+const noSpot = -1
+
+// park gives the direction's goroutine and its deadlines up until its peer says something.
+func (d *direction) park() error {
+	lot, err := d.relay.parkingLot()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped() {
+		return errLeaving
+	}
+	d.from.SetReadDeadline(noDeadline) // a deadline is a timer of the runtime's
+	d.to.SetWriteDeadline(noDeadline)
+	d.writeUntil = noDeadline
+	d.parked = true
+	if err := lot.park(d); err != nil {
+		d.parked = false
+		return err
+	}
+	return errParked
+}
+
+// unpark is called when the peer has said something, or has closed.
+func (d *direction) unpark() {
+	d.mu.Lock()
+	parked := d.parked
+	d.parked = false
+	d.mu.Unlock()
+	if parked {
+		go d.run()
+	}
+}
+
+// finishParked ends a direction that nobody else will. It is called with Session.mu held.
+func (d *direction) finishParked() {
+	if !d.parked {
+		return
+	}
+	d.parked = false
+	d.leaveLot()
+	d.finish()
+}
+
+// leaveLot is called with Session.mu held.
+func (d *direction) leaveLot() {
+	if d.spot != noSpot {
+		d.relay.lot.leave(d.spot)
+		d.spot = noSpot
+	}
+}
+
+// parkingLot is made with the first direction that parks.
+func (r *Relay) parkingLot() (*lot, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lot == nil {
+		lot, err := newLot()
+		if err != nil {
+			return nil, err
+		}
+		r.lot = lot
+	}
+	return r.lot, nil
+}

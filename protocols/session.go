@@ -1,0 +1,98 @@
+package protocols
+
+import (
+	"sync"
+	"time"
+
+	"postern/authstore"
+	"postern/protocols/relay"
+)
+
+// Session is an admitted login. It is kept for as long as its connections are open, so it holds nothing that only the login needs.
+type Session struct {
+	Grant   authstore.Grant
+	Backend *Backend // nil once it is relayed
+
+	server  *running
+	attempt Attempt // without its secret
+	facts   Facts   // when it is relayed
+	route   *Route  // nil then
+	entry   Entry
+	uncount func() // takes it out of the sessions' limits
+	ending  ending
+	began   time.Time // the attempt, then the relaying
+}
+
+// ending leads the word that a session must end to who has its connection at that time: first the login, then the relay.
+type ending struct {
+	mu    sync.Mutex // guards the fields below
+	cause error      // the first one; nil: it goes on
+	by    func(error)
+}
+
+// end must not block.
+func (e *ending) end(cause error) {
+	e.mu.Lock()
+	if e.cause == nil {
+		e.cause = cause
+	}
+	by := e.by
+	e.mu.Unlock()
+	by(cause)
+}
+
+// handTo has the session ended by another from now on. If it was to end before, that is told at once.
+func (e *ending) handTo(by func(error)) {
+	e.mu.Lock()
+	e.by = by
+	cause := e.cause
+	e.mu.Unlock()
+	if cause != nil {
+		by(cause)
+	}
+}
+
+// abandon gives up a session that no client was told of.
+func (s *Session) abandon() {
+	s.Backend.Conn.Close()
+	s.leave()
+}
+
+func (s *Session) leave() {
+	s.entry.Leave()
+	s.uncount()
+}
+
+// relay hands the connection over. The goroutine that served it ends, and its Conn with it.
+func (c *Conn) relay(s *Session) {
+	c.slot.Leave()
+	pair := relay.Pair{Client: c.bare(), Backend: s.Backend.Conn, ToBackend: c.R.Take(), ToClient: s.Backend.Rest,
+		Guard: c.server.Door.Guard(s.Grant, s.called)}
+	s.facts, s.began = c.Facts, time.Now()
+	s.Backend, s.route, s.attempt = nil, nil, Attempt{}
+	c.raw.SetDeadline(time.Time{})
+	s.ending.handTo(c.server.relay.Start(pair, s.ended).End)
+	c.end(nil)
+}
+
+// ended is called when both connections are closed.
+func (s *Session) ended(r relay.Result) {
+	defer s.server.conns.Done()
+	s.leave()
+	if p, ok := r.Reason.(*relay.PanicError); ok {
+		s.server.defect(p)
+	}
+	s.server.Observer.Ended(EndEvent{Facts: s.facts, Grant: s.Grant, Reason: r.Reason.Error(), Duration: time.Since(s.began), Up: r.Up, Down: r.Down})
+}
+
+// called notes what a client calls itself after its login, for its owner to see. The relay's guard calls it, one at a time.
+func (s *Session) called(app string) {
+	if app == s.facts.App {
+		return
+	}
+	if s.facts.App == "" {
+		s.server.Verifier.Named(s.Grant, authstore.Use{Protocol: s.facts.Protocol, App: app})
+	}
+	s.facts.App = app
+	s.entry.Called(app)
+}
