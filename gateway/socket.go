@@ -26,7 +26,7 @@ type deadliner interface {
 
 // listen opens host:port, or "unix:PATH" with mode 0660. A socket file that nobody listens on any more is replaced.
 func listen(ctx context.Context, address string) (*socket, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1} // the front doors set it
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		ln, err := lc.Listen(ctx, "tcp", address)

@@ -54,20 +54,21 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 	return b, nil
 }
 
-// backendKeepAlive finds a dead backend soon; servers don't mind being woken.
-var backendKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
-
 // Dial connects to a backend, with TLS if it is implicit. It takes at most five seconds.
 func Dial(ctx context.Context, r *Route) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	d := net.Dialer{KeepAliveConfig: backendKeepAlive}
+	d := net.Dialer{KeepAlive: -1} // see keepAlive
 	if r.Security == PlainText {
 		d.ControlContext = insideOnly
 	}
 	nc, err := d.DialContext(ctx, r.Network, r.Address)
-	if err != nil || r.Security != ImplicitTLS {
-		return nc, err
+	if err != nil {
+		return nil, err
+	}
+	keepAlive(nc, backendKeepAlive)
+	if r.Security != ImplicitTLS {
+		return nc, nil
 	}
 	tc, err := Secure(ctx, nc, r)
 	if err != nil {

@@ -25,9 +25,6 @@ type Listener struct {
 	Refused func(from net.Addr, err error) // told of what is cut; nil: nobody
 }
 
-// keepAlive finds dead clients in some minutes without waking phones: Go's own looks every 15 seconds.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 4}
-
 // headerTime is how long a load balancer may take to send its header.
 const headerTime = 5 * time.Second
 
@@ -41,9 +38,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if tcp, ok := nc.(*net.TCPConn); ok {
-			tcp.SetKeepAliveConfig(keepAlive)
-		}
+		keepAlive(nc, clientKeepAlive)
 		switch {
 		case len(l.Proxies) == 0:
 			return nc, nil

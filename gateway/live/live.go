@@ -6,7 +6,7 @@ package live
 import (
 	"context"
 	"errors"
-	"maps"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -23,8 +23,8 @@ var (
 
 // Registry holds the open sessions. The zero value is ready; goroutines may share it.
 type Registry struct {
-	mu       sync.Mutex                                    // guards accounts and every session's fields
-	accounts map[authstore.AccountID]map[*session]struct{} // only accounts that have sessions
+	mu       sync.Mutex                       // guards the fields below and every session's
+	accounts map[authstore.AccountID]*session // the first session of each account that has some
 	count    int
 	draining func(protocol string) bool // nil: it isn't
 }
@@ -39,28 +39,28 @@ type session struct {
 	began    time.Time
 	end      context.CancelCauseFunc
 	expiry   *time.Timer   // nil: the app password never expires
-	left     chan struct{} // closed by Leave
+	left     chan struct{} // closed by Leave; nil: nobody waits for it
 	gone     bool
 	ended    bool
+
+	before, after *session // of the same account
 }
 
 // Enter files a session under its grant; see protocols.Sessions.
 func (r *Registry) Enter(g authstore.Grant, f protocols.Facts, end context.CancelCauseFunc) protocols.Entry {
-	s := &session{registry: r, grant: g, facts: f, began: time.Now(), end: end, left: make(chan struct{})}
+	s := &session{registry: r, grant: g, facts: f, began: time.Now(), end: end}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.draining != nil && r.draining(f.Protocol) {
 		go r.finish(s, protocols.ErrDraining)
 	}
 	if r.accounts == nil {
-		r.accounts = make(map[authstore.AccountID]map[*session]struct{})
+		r.accounts = make(map[authstore.AccountID]*session)
 	}
-	of := r.accounts[g.Account]
-	if of == nil {
-		of = make(map[*session]struct{})
-		r.accounts[g.Account] = of
+	if s.after = r.accounts[g.Account]; s.after != nil {
+		s.after.before = s
 	}
-	of[s] = struct{}{}
+	r.accounts[g.Account] = s
 	r.count++
 	if !g.Expires.IsZero() {
 		s.expiry = time.AfterFunc(time.Until(g.Expires), func() { r.finish(s, ErrExpired) })
@@ -87,13 +87,34 @@ func (s *session) Leave() {
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
-	of := r.accounts[s.grant.Account]
-	delete(of, s)
-	if len(of) == 0 {
+	switch {
+	case s.before != nil:
+		s.before.after = s.after
+	case s.after != nil:
+		r.accounts[s.grant.Account] = s.after
+	default:
 		delete(r.accounts, s.grant.Account)
 	}
+	if s.after != nil {
+		s.after.before = s.before
+	}
 	r.count--
-	close(s.left)
+	if s.left != nil {
+		close(s.left)
+	}
+}
+
+// hasLeft gives what Leave closes.
+func (s *session) hasLeft() <-chan struct{} {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	if s.left == nil {
+		s.left = make(chan struct{})
+		if s.gone {
+			close(s.left)
+		}
+	}
+	return s.left
 }
 
 // finish calls a session's end once.
@@ -128,7 +149,7 @@ func (r *Registry) review(id authstore.AccountID, ended func(*session) error) <-
 	go func() { // ends with the last of these sessions, which their front doors own
 		defer close(gone)
 		for _, s := range leaving {
-			<-s.left
+			<-s.hasLeft()
 		}
 	}()
 	return gone
@@ -138,13 +159,21 @@ func (r *Registry) sessions(id authstore.AccountID) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if id != 0 {
-		return slices.Collect(maps.Keys(r.accounts[id]))
+		return slices.Collect(r.accounts[id].andAfter())
 	}
 	list := make([]*session, 0, r.count)
-	for _, of := range r.accounts {
-		list = slices.AppendSeq(list, maps.Keys(of))
+	for _, first := range r.accounts {
+		list = slices.AppendSeq(list, first.andAfter())
 	}
 	return list
+}
+
+// andAfter goes through a session and those after it. It is called with mu held.
+func (s *session) andAfter() iter.Seq[*session] {
+	return func(yield func(*session) bool) {
+		for ; s != nil && yield(s); s = s.after {
+		}
+	}
 }
 
 // drainStep is the time between two goodbyes while draining, so that clients don't all connect elsewhere at once.
