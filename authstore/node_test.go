@@ -365,7 +365,7 @@ func TestALoginAfterAResumptionStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	defer n.live.Enter(g, protocols.Facts{}, func(err error) { ended <- err }).Leave()
+	defer n.live.Enter(&g, &protocols.Facts{}, func(err error) { ended <- err }).Leave()
 	close(goOn)
 	if err := n.Confirm(t.Context(), g); err != nil {
 		t.Fatal(err)
@@ -386,7 +386,7 @@ func TestASessionThatDoesNotLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave := n.live.Enter(g, protocols.Facts{}, func(error) {}).Leave
+	leave := n.live.Enter(&g, &protocols.Facts{}, func(error) {}).Leave
 	done, err := s.desk.Revoke(t.Context(), p.ID, "")
 	if err != nil || len(done.Unconfirmed) != 1 {
 		t.Errorf("Revoke = %+v, %v; want 1 unconfirmed", done, err)

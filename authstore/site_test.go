@@ -136,7 +136,7 @@ func (n *node) login(a authstore.Attempt) (*session, error) {
 func (n *node) enter(g authstore.Grant) (*session, error) {
 	s := &session{grant: g, ended: make(chan struct{})}
 	ctx, end := context.WithCancelCause(context.Background())
-	s.leave = n.live.Enter(g, protocols.Facts{Protocol: "imap"}, end).Leave
+	s.leave = n.live.Enter(&g, &protocols.Facts{Protocol: "imap"}, end).Leave
 	context.AfterFunc(ctx, func() { s.cause = context.Cause(ctx); s.leave(); close(s.ended) })
 	if err := n.Confirm(context.Background(), g); err != nil {
 		s.leave()

@@ -71,6 +71,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer endNode()
 	node := make(chan error, 1)
 	go func() { node <- g.store.Run(nodeCtx) }()
+	g.operations.Go(func() { releaseMemory(nodeCtx) })
 	g.mu.Lock()
 	g.life = life
 	g.start(g.current)
@@ -85,8 +86,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	endLife()
 	g.servers.Wait()
 	g.current.stopOps()
-	g.operations.Wait()
 	endNode()
+	g.operations.Wait()
 	if failed == nil {
 		failed = <-node
 	}

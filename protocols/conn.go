@@ -183,8 +183,8 @@ var ErrAuthzid = errors.New("authzid is another's name")
 // Accept. The errors are *authstore.Refusal, ErrAuthzid, ErrNoRoute, ErrTooMany, ErrClientGone, and whatever went wrong with the
 // backend; Observer has been told.
 func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
-	s := &Session{server: c.server, attempt: a, began: time.Now()}
-	s.attempt.Secret = nil
+	s := &Session{server: c.server, login: &login{Attempt: a, began: time.Now()}}
+	s.login.Secret = nil
 	s.ending.handTo(c.end)
 	c.Backend = ""
 	if err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) }); err != nil {
@@ -196,8 +196,8 @@ func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
 
 // decided tells of the end of an attempt.
 func (c *Conn) decided(s *Session, err error) error {
-	c.server.Observer.Login(LoginEvent{Facts: c.Facts, Mechanism: s.attempt.Mechanism, Grant: s.Grant, Domain: domainOf(s.attempt.Authcid),
-		Err: err, Duration: time.Since(s.began)})
+	c.server.Observer.Login(LoginEvent{Facts: c.Facts, Mechanism: s.login.Mechanism, Grant: s.Grant, Domain: domainOf(s.login.Authcid),
+		Err: err, Duration: time.Since(s.login.began)})
 	return err
 }
 
@@ -211,18 +211,19 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if err != nil {
 		return err
 	}
-	if s.route, err = c.server.Router.Route(ctx, c.Protocol, s.Grant); err != nil {
+	if s.login.route, err = c.server.Router.Route(ctx, c.Protocol, s.Grant); err != nil {
 		return err
 	}
-	c.Backend = s.route.Backend
-	if s.uncount, err = c.server.Limits.EnterSession(s.Grant.Account); err != nil {
+	c.Backend = s.login.route.Backend
+	if err := c.server.Limits.EnterSession(s.Grant.Account); err != nil {
 		return err
 	}
 	if err := c.logIn(ctx, s); err != nil {
-		s.uncount()
+		c.server.Limits.LeaveSession(s.Grant.Account)
 		return err
 	}
-	s.entry = c.server.Sessions.Enter(s.Grant, c.Facts, s.ending.end)
+	s.facts = c.Facts
+	s.entry = c.server.Sessions.Enter(&s.Grant, &s.facts, s.ending.end)
 	if err := c.server.Verifier.Confirm(ctx, s.Grant); err != nil {
 		s.abandon()
 		return err
@@ -233,15 +234,15 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 // logIn connects and logs in to the session's backend.
 func (c *Conn) logIn(ctx context.Context, s *Session) error {
 	observe := func(step string, d time.Duration, err error) {
-		c.server.Observer.Backend(s.route.Backend, step, d, err)
+		c.server.Observer.Backend(s.login.route.Backend, step, d, err)
 	}
 	var err error
-	s.Backend, err = Connect(ctx, s.route, observe, func(ctx context.Context, nc net.Conn) (*Backend, error) {
-		return c.server.Door.LogInBackend(ctx, nc, s.route, c)
+	s.login.backend, err = Connect(ctx, s.login.route, observe, func(ctx context.Context, nc net.Conn) (*Backend, error) {
+		return c.server.Door.LogInBackend(ctx, nc, s.login.route, c)
 	})
 	if errors.Is(err, ErrCredential) {
 		c.server.Log.Error("the backend refused the gateway's login", "conn", c.Conn, "proto", c.Protocol, "account", s.Grant.Account,
-			"backend", s.route.Backend, "err", err)
+			"backend", s.login.route.Backend, "err", err)
 	}
 	return err
 }

@@ -96,27 +96,30 @@ func (s *Slot) leave() {
 	}
 }
 
-// EnterSession counts a session of an account until leave is called, which is to be called once; ErrTooMany.
-func (l *Limits) EnterSession(id authstore.AccountID) (leave func(), err error) {
+// EnterSession counts a session of an account until LeaveSession; ErrTooMany.
+func (l *Limits) EnterSession(id authstore.AccountID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	most := cmp.Or(l.Sessions, 50_000)
 	if l.sessions >= most || l.accounts[id] >= max(most/50, 100) {
-		return nil, ErrTooMany
+		return ErrTooMany
 	}
 	if l.accounts == nil {
 		l.accounts = make(map[authstore.AccountID]int)
 	}
 	l.sessions++
 	l.accounts[id]++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.sessions--
-		if l.accounts[id]--; l.accounts[id] == 0 {
-			delete(l.accounts, id)
-		}
-	}, nil
+	return nil
+}
+
+// LeaveSession is called once for each session that has entered.
+func (l *Limits) LeaveSession(id authstore.AccountID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sessions--
+	if l.accounts[id]--; l.accounts[id] == 0 {
+		delete(l.accounts, id)
+	}
 }
 
 // networkOf is what one customer of an access provider has: an IPv4 address, an IPv6 /64.

@@ -77,36 +77,33 @@ func TestNetworksHaveTheirShare(t *testing.T) {
 
 func TestOneAccountLeavesRoomForOthers(t *testing.T) {
 	l := &Limits{Sessions: 200}
-	var leave func()
 	for range 100 {
-		var err error
-		if leave, err = l.EnterSession(7); err != nil {
+		if err := l.EnterSession(7); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := l.EnterSession(7); !errors.Is(err, ErrTooMany) {
+	if err := l.EnterSession(7); !errors.Is(err, ErrTooMany) {
 		t.Errorf("beyond its share: %v", err)
 	}
-	if _, err := l.EnterSession(8); err != nil {
+	if err := l.EnterSession(8); err != nil {
 		t.Errorf("another account: %v", err)
 	}
-	leave()
-	if _, err := l.EnterSession(7); err != nil {
+	l.LeaveSession(7)
+	if err := l.EnterSession(7); err != nil {
 		t.Errorf("after one has left: %v", err)
 	}
 }
 
 func TestSessionsAreCounted(t *testing.T) {
 	l := &Limits{Sessions: 1}
-	leave, err := l.EnterSession(1)
-	if err != nil {
+	if err := l.EnterSession(1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.EnterSession(1); !errors.Is(err, ErrTooMany) {
+	if err := l.EnterSession(1); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
-	leave()
-	if _, err := l.EnterSession(1); err != nil {
+	l.LeaveSession(1)
+	if err := l.EnterSession(1); err != nil {
 		t.Errorf("after the first has left: %v", err)
 	}
 }

@@ -25,14 +25,14 @@ type Verifier interface {
 
 // Sessions is the registry of live sessions. In production it is a live.Registry.
 type Sessions interface {
-	// Enter files a session under its grant before success is told. end is called, at most once and from any goroutine, with
-	// the reason when the session must end; it must not block.
-	Enter(g authstore.Grant, f Facts, end context.CancelCauseFunc) Entry
+	// Enter files a session under its grant before success is told. Both are kept, and don't change but by Entry.Called. end is
+	// called, at most once and from any goroutine, with the reason when the session must end; it must not block.
+	Enter(g *authstore.Grant, f *Facts, end context.CancelCauseFunc) Entry
 }
 
 // Entry is one session in the registry. Any goroutine may use it.
 type Entry interface {
-	// Called notes the name that the session's app gives itself.
+	// Called sets Facts.App to the name that the session's app gives itself.
 	Called(app string)
 	// Leave is called when the session's connections are closed; once more does no harm.
 	Leave()

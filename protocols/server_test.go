@@ -47,7 +47,7 @@ func (tinyDoor) Login(ctx context.Context, c *Conn) (*Session, error) {
 		case "pass":
 			s, err := c.Admit(ctx, Attempt{Mechanism: "pass", Authzid: words[1], Authcid: words[2], Secret: []byte(words[3])})
 			if err == nil {
-				return s, c.Accept(ctx, s, []byte("in: "+s.Backend.Capabilities+"\n"))
+				return s, c.Accept(ctx, s, []byte("in: "+s.Capabilities()+"\n"))
 			}
 			if _, err := fmt.Fprintf(c, "no: %v\n", err); err != nil {
 				return nil, err
@@ -129,7 +129,7 @@ func (s *site) Used(_ authstore.Grant, u authstore.Use) { s.used <- u }
 
 func (s *site) Named(authstore.Grant, authstore.Use) {}
 
-func (s *site) Enter(_ authstore.Grant, _ Facts, end context.CancelCauseFunc) Entry {
+func (s *site) Enter(_ *authstore.Grant, _ *Facts, end context.CancelCauseFunc) Entry {
 	if s.enter != nil {
 		s.enter(end)
 	}

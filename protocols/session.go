@@ -10,18 +10,26 @@ import (
 
 // Session is an admitted login. It is kept for as long as its connections are open, so it holds nothing that only the login needs.
 type Session struct {
-	Grant   authstore.Grant
-	Backend *Backend // nil once it is relayed
+	Grant authstore.Grant
 
 	server  *running
-	attempt Attempt // without its secret
-	facts   Facts   // when it is relayed
-	route   *Route  // nil then
+	facts   Facts // when it is entered
 	entry   Entry
-	uncount func() // takes it out of the sessions' limits
 	ending  ending
-	began   time.Time // the attempt, then the relaying
+	relayed time.Time // since when
+	login   *login    // nil from then on
 }
+
+// login is what only the login of a session needs.
+type login struct {
+	Attempt // without its secret
+	began   time.Time
+	route   *Route
+	backend *Backend
+}
+
+// Capabilities is what the client is to be told of its backend, before Accept.
+func (s *Session) Capabilities() string { return s.login.backend.Capabilities }
 
 // ending leads the word that a session must end to who has its connection at that time: first the login, then the relay.
 type ending struct {
@@ -54,22 +62,21 @@ func (e *ending) handTo(by func(error)) {
 
 // abandon gives up a session that no client was told of.
 func (s *Session) abandon() {
-	s.Backend.Conn.Close()
+	s.login.backend.Conn.Close()
 	s.leave()
 }
 
 func (s *Session) leave() {
 	s.entry.Leave()
-	s.uncount()
+	s.server.Limits.LeaveSession(s.Grant.Account)
 }
 
 // relay hands the connection over. The goroutine that served it ends, and its Conn with it.
 func (c *Conn) relay(s *Session) {
 	c.slot.Leave()
-	pair := relay.Pair{Client: c.bare(), Backend: s.Backend.Conn, ToBackend: c.R.Take(), ToClient: s.Backend.Rest,
+	pair := relay.Pair{Client: c.bare(), Backend: s.login.backend.Conn, ToBackend: c.R.Take(), ToClient: s.login.backend.Rest,
 		Guard: c.server.Door.Guard(s.Grant, s.called)}
-	s.facts, s.began = c.Facts, time.Now()
-	s.Backend, s.route, s.attempt = nil, nil, Attempt{}
+	s.relayed, s.login = time.Now(), nil
 	c.raw.SetDeadline(time.Time{})
 	s.ending.handTo(c.server.relay.Start(pair, s.ended).End)
 	c.end(nil)
@@ -82,7 +89,7 @@ func (s *Session) ended(r relay.Result) {
 	if p, ok := r.Reason.(*relay.PanicError); ok {
 		s.server.defect(p)
 	}
-	s.server.Observer.Ended(EndEvent{Facts: s.facts, Grant: s.Grant, Reason: r.Reason.Error(), Duration: time.Since(s.began), Up: r.Up, Down: r.Down})
+	s.server.Observer.Ended(EndEvent{Facts: s.facts, Grant: s.Grant, Reason: r.Reason.Error(), Duration: time.Since(s.relayed), Up: r.Up, Down: r.Down})
 }
 
 // called notes what a client calls itself after its login, for its owner to see. The relay's guard calls it, one at a time.
@@ -93,6 +100,5 @@ func (s *Session) called(app string) {
 	if s.facts.App == "" {
 		s.server.Verifier.Named(s.Grant, authstore.Use{Protocol: s.facts.Protocol, App: app})
 	}
-	s.facts.App = app
 	s.entry.Called(app)
 }

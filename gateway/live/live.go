@@ -34,8 +34,8 @@ var _ authstore.Sessions = (*Registry)(nil)
 
 type session struct {
 	registry *Registry
-	grant    authstore.Grant
-	facts    protocols.Facts
+	grant    *authstore.Grant
+	facts    *protocols.Facts
 	began    time.Time
 	end      context.CancelCauseFunc
 	expiry   *time.Timer   // nil: the app password never expires
@@ -47,7 +47,7 @@ type session struct {
 }
 
 // Enter files a session under its grant; see protocols.Sessions.
-func (r *Registry) Enter(g authstore.Grant, f protocols.Facts, end context.CancelCauseFunc) protocols.Entry {
+func (r *Registry) Enter(g *authstore.Grant, f *protocols.Facts, end context.CancelCauseFunc) protocols.Entry {
 	s := &session{registry: r, grant: g, facts: f, began: time.Now(), end: end}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +130,7 @@ func (r *Registry) finish(s *session, cause error) {
 
 // Review ends the sessions of an account (zero: of all) for whose grant ended gives a cause; see authstore.Sessions.
 func (r *Registry) Review(id authstore.AccountID, ended func(authstore.Grant) error) <-chan struct{} {
-	return r.review(id, func(s *session) error { return ended(s.grant) })
+	return r.review(id, func(s *session) error { return ended(*s.grant) })
 }
 
 func (r *Registry) review(id authstore.AccountID, ended func(*session) error) <-chan struct{} {

@@ -18,7 +18,7 @@ var errRevoked = errors.New("revoked")
 // enter files a session whose front door leaves as soon as it is told to end, and returns why it ended.
 func enter(r *Registry, g authstore.Grant) (cause func() error, leave func()) {
 	ctx, end := context.WithCancelCause(context.Background())
-	entry := r.Enter(g, protocols.Facts{Protocol: "imap"}, end)
+	entry := r.Enter(&g, &protocols.Facts{Protocol: "imap"}, end)
 	context.AfterFunc(ctx, entry.Leave)
 	return func() error { return context.Cause(ctx) }, entry.Leave
 }
@@ -52,7 +52,7 @@ func TestReviewEndsWhatHasEnded(t *testing.T) {
 func TestReviewWaitsForThoseThatLeave(t *testing.T) {
 	var r Registry
 	ended := make(chan error, 2)
-	leave := r.Enter(authstore.Grant{Account: 1}, protocols.Facts{}, func(err error) { ended <- err }).Leave
+	leave := r.Enter(&authstore.Grant{Account: 1}, &protocols.Facts{}, func(err error) { ended <- err }).Leave
 	revoke := func(authstore.Grant) error { return errRevoked }
 	first, second := r.Review(0, revoke), r.Review(0, revoke)
 	<-ended
@@ -106,7 +106,7 @@ func TestDrain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var r Registry
-				dav := r.Enter(authstore.Grant{Account: 1}, protocols.Facts{Protocol: "dav"}, func(err error) { t.Errorf("a request was ended: %v", err) })
+				dav := r.Enter(&authstore.Grant{Account: 1}, &protocols.Facts{Protocol: "dav"}, func(err error) { t.Errorf("a request was ended: %v", err) })
 				var causes []func() error
 				for i := range tt.sessions {
 					cause, _ := enter(&r, authstore.Grant{Account: authstore.AccountID(i)})
@@ -149,8 +149,8 @@ func TestListAndEnd(t *testing.T) {
 			password authstore.PasswordID
 		}{{"c", 1, 11}, {"a", 1, 12}, {"b", 2, 21}} {
 			ctx, end := context.WithCancelCause(context.Background())
-			entry := r.Enter(authstore.Grant{Account: s.account, Password: s.password, Address: "alice@example.test"},
-				protocols.Facts{Conn: s.id, Protocol: "imap", Backend: "dovecot", Client: netip.MustParseAddrPort("192.0.2.1:993")}, end)
+			entry := r.Enter(&authstore.Grant{Account: s.account, Password: s.password, Address: "alice@example.test"},
+				&protocols.Facts{Conn: s.id, Protocol: "imap", Backend: "dovecot", Client: netip.MustParseAddrPort("192.0.2.1:993")}, end)
 			context.AfterFunc(ctx, entry.Leave)
 			entry.Called("Mail " + s.id)
 			causes[s.id] = func() error { return context.Cause(ctx) }

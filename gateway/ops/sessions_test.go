@@ -25,8 +25,8 @@ func TestSessions(t *testing.T) {
 	c := &Client{Address: strings.TrimPrefix(s.URL, "http://"), Keys: keys}
 	for i, account := range []authstore.AccountID{1, 1, 2} {
 		ctx, end := context.WithCancelCause(context.Background())
-		entry := open.Enter(authstore.Grant{Account: account, Password: authstore.PasswordID(10 + i)},
-			protocols.Facts{Conn: "conn" + string(rune('a'+i)), Protocol: "imap"}, end)
+		entry := open.Enter(&authstore.Grant{Account: account, Password: authstore.PasswordID(10 + i)},
+			&protocols.Facts{Conn: "conn" + string(rune('a'+i)), Protocol: "imap"}, end)
 		context.AfterFunc(ctx, entry.Leave)
 	}
 	list, err := c.List(t.Context(), live.Selection{Account: 1})

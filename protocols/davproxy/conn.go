@@ -33,8 +33,8 @@ type conn struct {
 
 	mu       sync.Mutex // guards the fields below
 	logins   map[loginKey]*loginState
-	leave    func() // nil: it has not logged in
-	requests int    // under way; on HTTP/2 they may outlast the connection
+	account  authstore.AccountID // whose session it counts as; zero: it has not logged in
+	requests int                 // under way; on HTTP/2 they may outlast the connection
 	closed   bool
 	reason   string // why it closed
 	ended    func() // called when it has closed and its requests have ended
@@ -122,10 +122,11 @@ func (c *conn) loginOf(ss *session) (login *loginState, first bool, err error) {
 	if login := c.logins[key]; login != nil {
 		return login, false, nil
 	}
-	if c.leave == nil {
-		if c.leave, err = c.server.o.Limits.EnterSession(ss.grant.Account); err != nil {
+	if c.account == 0 {
+		if err := c.server.o.Limits.EnterSession(ss.grant.Account); err != nil {
 			return nil, false, err
 		}
+		c.account = ss.grant.Account
 		c.slot.Leave()
 	}
 	if len(c.logins) == maxLogins {
@@ -169,8 +170,8 @@ func (c *conn) end() {
 	if !c.closed || c.requests > 0 {
 		return
 	}
-	if c.leave != nil {
-		c.leave()
+	if c.account != 0 {
+		c.server.o.Limits.LeaveSession(c.account)
 	}
 	c.endAll(c.reason)
 	c.ended()

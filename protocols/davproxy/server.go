@@ -228,7 +228,7 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 	ctx, end := context.WithCancelCause(r.Context())
 	defer end(nil)
 	defer context.AfterFunc(ctx, w.deadlines.cut)()
-	defer s.o.Sessions.Enter(g, f, end).Leave()
+	defer s.o.Sessions.Enter(&g, &f, end).Leave()
 	ss := &session{server: s, ctx: ctx, grant: g, facts: f}
 	if err := ss.confirm(); err != nil {
 		s.tell(f, err, began)

@@ -156,7 +156,7 @@ func newDoor(t testing.TB, router protocols.Router, change ...func(*door)) *door
 	ctx, drain := context.WithCancelCause(context.Background())
 	life, kill := context.WithCancel(context.Background())
 	d.drain, d.kill = drain, kill
-	go func() { d.served <- d.Serve(ctx, life, ln) }()
+	go func() { d.served <- d.Serve(ctx, life, ln); close(d.served) }()
 	t.Cleanup(func() {
 		drain(nil)
 		kill()

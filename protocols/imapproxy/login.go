@@ -95,9 +95,9 @@ func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) err
 // offered are the backend's capabilities without what the guard refuses.
 func (c *client) offered(s *protocols.Session) string {
 	if s.Grant.Scopes.Any(authstore.ScopeMail) && !c.door.NoCompress {
-		return s.Backend.Capabilities
+		return s.Capabilities()
 	}
-	list := strings.Fields(s.Backend.Capabilities)
+	list := strings.Fields(s.Capabilities())
 	return strings.Join(slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(strings.ToUpper(name), "COMPRESS=") }), " ")
 }
 

@@ -170,7 +170,11 @@ func TestSessionsComeAndGo(t *testing.T) {
 	if n := d.sessions.Count(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
-	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+	d.drain(nil)
+	if err := <-d.served; err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() >= before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, before %d\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])

@@ -10,19 +10,36 @@ import (
 	"time"
 )
 
-// direction copies one way. A goroutine has it, or it is parked.
+// direction is one way. A copier has it, or it is parked.
 type direction struct {
 	*Session
+	copied int64 // bytes
+	spot   int32 // in the relay's lot; noSpot: it was never parked
+	parked bool  // guarded by Session.mu
+}
+
+// copier copies one way until the direction ends or is parked. One goroutine has it.
+type copier struct {
+	*direction
 	from, to   net.Conn
-	first      []byte // written before anything is read
-	copied     int64
 	read       time.Time // when something was last read
 	parks      bool      // when nothing comes for a while
 	readUntil  time.Time // from's read deadline, but for what stopReading does
 	writeUntil time.Time // to's write deadline
+}
 
-	spot   int32 // in the relay's lot; noSpot: it was never parked
-	parked bool  // guarded by Session.mu
+func (d *direction) from() net.Conn {
+	if d.isUp() {
+		return d.pair.Client
+	}
+	return d.pair.Backend
+}
+
+func (d *direction) to() net.Conn {
+	if d.isUp() {
+		return d.pair.Backend
+	}
+	return d.pair.Client
 }
 
 func (d *direction) isUp() bool { return d == &d.Session.up }
@@ -50,13 +67,13 @@ func (d *direction) run() {
 			d.finished()
 		}
 	}()
-	switch reason := d.copy(); reason {
+	switch reason := (&copier{direction: d, from: d.from(), to: d.to()}).copy(); reason {
 	case errParked:
 		return
 	case errLeaving: // the other direction says goodbye
 	case d.fromClosed():
 		d.halfClosed(reason)
-		if !closeWrite(d.to) {
+		if !closeWrite(d.to()) {
 			d.end(nil)
 		}
 	default:
@@ -120,9 +137,8 @@ func (b *buffer) release() {
 // noDeadline lets a read or write wait for ever.
 var noDeadline time.Time
 
-func (d *direction) copy() error {
-	if first := d.first; len(first) > 0 {
-		d.first = nil
+func (d *copier) copy() error {
+	if first := d.first(); len(first) > 0 {
 		if err := d.pass(first); err != nil {
 			return err
 		}
@@ -167,9 +183,19 @@ func (d *direction) copy() error {
 	}
 }
 
+// first is what was read of that side before.
+func (d *direction) first() (p []byte) {
+	if d.isUp() {
+		p, d.pair.ToBackend = d.pair.ToBackend, nil
+	} else {
+		p, d.pair.ToClient = d.pair.ToClient, nil
+	}
+	return p
+}
+
 // waited is called when a read has ended without a byte: the direction is parked if it was quiet for long enough. Where the time has
 // not come, it was either woken to stop, or will fail for ever: a layer between may keep its first error.
-func (d *direction) waited() error {
+func (d *copier) waited() error {
 	now := time.Now()
 	switch {
 	case d.isStopped():
@@ -191,7 +217,7 @@ func (d *direction) waited() error {
 
 // await sets how long a read may wait: one that parks has to look whether it is time to. false: nothing more is to be read from the
 // client.
-func (d *direction) await() bool {
+func (d *copier) await() bool {
 	if !d.parks {
 		return d.awaitUntil(noDeadline)
 	}
@@ -199,7 +225,7 @@ func (d *direction) await() bool {
 }
 
 // awaitUntil moves the deadline with mu held, or the wake-up of stopReading would be lost.
-func (d *direction) awaitUntil(until time.Time) bool {
+func (d *copier) awaitUntil(until time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped() {
@@ -228,7 +254,7 @@ func (d *direction) isStopped() bool {
 func (d *direction) stopped() bool { return d.closed || d.leaving && d.isUp() }
 
 // pass hands on what was read, past the guard.
-func (d *direction) pass(p []byte) error {
+func (d *copier) pass(p []byte) error {
 	switch {
 	case d.pair.Guard == nil:
 		return d.write(p)
@@ -238,7 +264,7 @@ func (d *direction) pass(p []byte) error {
 	return d.passDown(p)
 }
 
-func (d *direction) write(p []byte) error {
+func (d *copier) write(p []byte) error {
 	d.mayStall(time.Now())
 	n, err := d.to.Write(p)
 	d.copied += int64(n)
@@ -252,7 +278,7 @@ func (d *direction) write(p []byte) error {
 }
 
 // mayStall sets how long the next write may take. Not each one moves the deadline.
-func (d *direction) mayStall(now time.Time) {
+func (d *copier) mayStall(now time.Time) {
 	if stall := d.relay.stall(); d.writeUntil.Sub(now) < stall*3/4 {
 		d.writeUntil = now.Add(stall)
 		d.to.SetWriteDeadline(d.writeUntil)

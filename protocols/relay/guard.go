@@ -83,7 +83,7 @@ func (s *Session) stopReading() {
 }
 
 // passUp hands on what the guard lets through.
-func (d *direction) passUp(p []byte) error {
+func (d *copier) passUp(p []byte) error {
 	for len(p) > 0 {
 		st, err := d.pair.Guard.Up(p)
 		if len(st.Pass) > 0 {
@@ -110,7 +110,7 @@ func (d *direction) passUp(p []byte) error {
 }
 
 // passDown writes to the client, with words of ours where they can come between.
-func (d *direction) passDown(p []byte) error {
+func (d *copier) passDown(p []byte) error {
 	whole := len(p)
 	boundary := d.pair.Guard.Down(p)
 	d.toward.Lock()
@@ -137,7 +137,7 @@ func (d *direction) passDown(p []byte) error {
 }
 
 // writeWith writes p with words of ours at the boundary. Behind a goodbye nothing more is written.
-func (d *direction) writeWith(p []byte, boundary int, words, goodbye []byte) error {
+func (d *copier) writeWith(p []byte, boundary int, words, goodbye []byte) error {
 	if words == nil && goodbye == nil {
 		return d.write(p)
 	}

@@ -8,7 +8,7 @@ var errParked = errors.New("parked")
 const noSpot = -1
 
 // park gives the direction's goroutine and its deadlines up until its peer says something.
-func (d *direction) park() error {
+func (d *copier) park() error {
 	lot, err := d.relay.parkingLot()
 	if err != nil {
 		return err
@@ -20,9 +20,8 @@ func (d *direction) park() error {
 	}
 	d.from.SetReadDeadline(noDeadline) // a deadline is a timer of the runtime's
 	d.to.SetWriteDeadline(noDeadline)
-	d.writeUntil = noDeadline
 	d.parked = true
-	if err := lot.park(d); err != nil {
+	if err := lot.park(d.direction); err != nil {
 		d.parked = false
 		return err
 	}

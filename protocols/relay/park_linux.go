@@ -44,13 +44,13 @@ func (l *lot) close() {
 
 // canPark reports whether there is a socket to wait for.
 func (d *direction) canPark() bool {
-	_, ok := lowest(d.from).(syscall.Conn)
+	_, ok := lowest(d.from()).(syscall.Conn)
 	return ok
 }
 
 // park takes a direction in. Where its peer has said something meanwhile, it is unparked at once: nothing is missed.
 func (l *lot) park(d *direction) error {
-	socket, err := lowest(d.from).(syscall.Conn).SyscallConn()
+	socket, err := lowest(d.from()).(syscall.Conn).SyscallConn()
 	if err != nil {
 		return err
 	}

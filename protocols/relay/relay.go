@@ -63,9 +63,7 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 // from a goroutine of the relay's. Start itself does not wait, so that a session need not cost a stack.
 func (r *Relay) Start(p Pair, done func(Result)) *Session {
 	s := &Session{relay: r, pair: p, done: done, running: 2, atBoundary: true}
-	s.up = direction{Session: s, from: p.Client, to: p.Backend, first: p.ToBackend, spot: noSpot}
-	s.down = direction{Session: s, from: p.Backend, to: p.Client, first: p.ToClient, spot: noSpot}
-	s.pair.ToBackend, s.pair.ToClient = nil, nil
+	s.up, s.down = direction{Session: s, spot: noSpot}, direction{Session: s, spot: noSpot}
 	s.touch()
 	cut := r.enter(s)
 	go s.up.run()

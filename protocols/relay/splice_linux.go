@@ -18,7 +18,7 @@ const minSplice = 64 << 10
 const gapTime = 200 * time.Millisecond
 
 // canSplice reports whether a great deal of data comes that nobody looks at, and both sides are plain.
-func (d *direction) canSplice() bool {
+func (d *copier) canSplice() bool {
 	return d.data() >= minSplice && isPlain(d.from) && isPlain(d.to)
 }
 
@@ -31,7 +31,7 @@ func isPlain(c net.Conn) bool {
 }
 
 // splice passes data inside the kernel until there is no more, or none for a moment.
-func (d *direction) splice() error {
+func (d *copier) splice() error {
 	p := pipes.get()
 	if p == nil {
 		return nil // it is copied instead
@@ -67,7 +67,7 @@ func (d *direction) splice() error {
 	return nil
 }
 
-func (d *direction) drain(p *pipe, to syscall.RawConn) error {
+func (d *copier) drain(p *pipe, to syscall.RawConn) error {
 	for p.holds > 0 {
 		d.mayStall(time.Now())
 		n, err := p.empty(to)

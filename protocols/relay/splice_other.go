@@ -2,5 +2,5 @@
 
 package relay
 
-func (d *direction) canSplice() bool { return false }
-func (d *direction) splice() error   { return nil }
+func (d *copier) canSplice() bool { return false }
+func (d *copier) splice() error   { return nil }
