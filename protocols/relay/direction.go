@@ -14,6 +14,7 @@ import (
 type direction struct {
 	*Session
 	copied int64 // bytes
+	since  int64 // when it was last parked, in Unix nanoseconds
 	spot   int32 // in the relay's lot; noSpot: it was never parked
 	parked bool  // guarded by Session.mu
 }
@@ -24,6 +25,7 @@ type copier struct {
 	from, to   net.Conn
 	read       time.Time // when something was last read
 	parks      bool      // when nothing comes for a while
+	patience   time.Duration
 	readUntil  time.Time // from's read deadline, but for what stopReading does
 	writeUntil time.Time // to's write deadline
 }
@@ -146,6 +148,10 @@ func (d *copier) copy() error {
 	var buf buffer
 	defer buf.release()
 	d.read, d.parks = time.Now(), d.canPark()
+	d.patience = d.relay.park()
+	if time.Duration(d.read.UnixNano()-d.since) > d.patience {
+		d.patience /= 16
+	}
 	if !d.await() {
 		return errLeaving
 	}
@@ -203,7 +209,7 @@ func (d *copier) waited() error {
 	case now.Before(d.readUntil):
 		return d.fromClosed()
 	}
-	if now.Sub(d.read) >= d.relay.park() {
+	if now.Sub(d.read) >= d.patience {
 		if err := d.park(); err == errParked || err == errLeaving {
 			return err
 		}
@@ -221,7 +227,7 @@ func (d *copier) await() bool {
 	if !d.parks {
 		return d.awaitUntil(noDeadline)
 	}
-	return d.awaitUntil(d.read.Add(d.relay.park()))
+	return d.awaitUntil(d.read.Add(d.patience))
 }
 
 // awaitUntil moves the deadline with mu held, or the wake-up of stopReading would be lost.

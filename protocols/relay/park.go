@@ -1,6 +1,9 @@
 package relay
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // errParked ends the goroutine of a direction that goes on when its peer says something.
 var errParked = errors.New("parked")
@@ -20,7 +23,7 @@ func (d *copier) park() error {
 	}
 	d.from.SetReadDeadline(noDeadline) // a deadline is a timer of the runtime's
 	d.to.SetWriteDeadline(noDeadline)
-	d.parked = true
+	d.parked, d.since = true, time.Now().UnixNano()
 	if err := lot.park(d.direction); err != nil {
 		d.parked = false
 		return err

@@ -28,7 +28,7 @@ type Relay struct {
 	Idle   time.Duration // without a byte either way; 0: 35 minutes, for RFC 9051 section 5.4 asks for 30 at least
 	Stall  time.Duration // how long a peer may take no bytes while some wait; 0: 5 minutes
 	Linger time.Duration // how long one direction goes on when the other has ended; 0: 10 seconds
-	Park   time.Duration // how long a direction without a byte keeps its goroutine; 0: 3 seconds
+	Park   time.Duration // how long a direction without a byte keeps its goroutine; 0: 3 seconds. One that was quiet before: a sixteenth
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[*Session]struct{}
