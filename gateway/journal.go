@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -35,28 +36,28 @@ func (j *journal) Login(e protocols.LoginEvent) {
 		j.throttle(e.Facts)
 		return
 	}
-	attrs := append(facts(e.Facts), "mechanism", e.Mechanism, "code", ops.Outcome(e.Err))
-	attrs = append(attrs, who(e.Grant)...)
+	l := facts(e.Facts)
+	l.text("mechanism", e.Mechanism)
+	l.text("code", ops.Outcome(e.Err))
+	l.who(e.Grant.Account, e.Grant.Password)
 	if r, ok := errors.AsType[*authstore.Refusal](e.Err); ok && e.Grant.Account == 0 {
-		attrs = append(attrs, who(authstore.Grant{Account: r.Account, Password: r.Password})...)
+		l.who(r.Account, r.Password)
 	}
 	if e.Domain != "" && j.ours(e.Domain) {
-		attrs = append(attrs, "domain", e.Domain)
+		l.text("domain", e.Domain)
 	}
-	attrs = append(attrs, way(e.Facts)...)
-	attrs = append(attrs, "dur", e.Duration.Round(time.Microsecond).String())
-	if e.Err == nil {
-		j.log.Info("login", attrs...)
-		return
+	l.way(e.Facts)
+	l.text("dur", e.Duration.Round(time.Microsecond).String())
+	level := slog.LevelInfo
+	if e.Err != nil {
+		if cause := cause(e.Err); cause != nil {
+			l.add(slog.Any("err", cause))
+		}
+		if needsSomebody(e.Err) {
+			level = slog.LevelWarn
+		}
 	}
-	if cause := cause(e.Err); cause != nil {
-		attrs = append(attrs, "err", cause)
-	}
-	if needsSomebody(e.Err) {
-		j.log.Warn("login", attrs...)
-		return
-	}
-	j.log.Info("login", attrs...)
+	j.log.LogAttrs(context.Background(), level, "login", l.attrs()...)
 }
 
 // throttle logs what is refused without a look, at most one line in a minute: somebody may try thousands of times in a second.
@@ -70,37 +71,56 @@ func (j *journal) throttle(f protocols.Facts) {
 
 func (j *journal) Ended(e protocols.EndEvent) {
 	j.Metrics.Ended(e)
-	attrs := append(facts(e.Facts), who(e.Grant)...)
-	attrs = append(attrs, way(e.Facts)...)
-	j.log.Info("session ended", append(attrs, "reason", e.Reason,
-		"dur", e.Duration.Round(time.Millisecond).String(), "up", e.Up, "down", e.Down)...)
+	l := facts(e.Facts)
+	l.who(e.Grant.Account, e.Grant.Password)
+	l.way(e.Facts)
+	l.text("reason", e.Reason)
+	l.text("dur", e.Duration.Round(time.Millisecond).String())
+	l.add(slog.Int64("up", e.Up))
+	l.add(slog.Int64("down", e.Down))
+	j.log.LogAttrs(context.Background(), slog.LevelInfo, "session ended", l.attrs()...)
 }
 
-func facts(f protocols.Facts) []any {
-	return []any{"conn", f.Conn, "proto", f.Protocol, "client", f.Client.Addr()}
+// line gathers attributes by their kinds: what slog has to look at by reflection costs a login a twentieth of its time.
+type line struct {
+	n    int
+	list [16]slog.Attr
+}
+
+func (l *line) attrs() []slog.Attr { return l.list[:l.n] }
+
+func (l *line) add(a slog.Attr) {
+	l.list[l.n] = a
+	l.n++
+}
+
+func (l *line) text(key, value string) { l.add(slog.String(key, value)) }
+
+func facts(f protocols.Facts) *line {
+	l := new(line)
+	l.text("conn", f.Conn)
+	l.text("proto", f.Protocol)
+	l.text("client", f.Client.Addr().String())
+	return l
 }
 
 // way is where a client's login was led, and by which app.
-func way(f protocols.Facts) []any {
-	var attrs []any
+func (l *line) way(f protocols.Facts) {
 	if f.Backend != "" {
-		attrs = append(attrs, "backend", f.Backend)
+		l.text("backend", f.Backend)
 	}
 	if f.App != "" {
-		attrs = append(attrs, "app", f.App[:min(len(f.App), maxApp)])
+		l.text("app", f.App[:min(len(f.App), maxApp)])
 	}
-	return attrs
 }
 
-func who(g authstore.Grant) []any {
-	var attrs []any
-	if g.Account != 0 {
-		attrs = append(attrs, "account", g.Account)
+func (l *line) who(account authstore.AccountID, password authstore.PasswordID) {
+	if account != 0 {
+		l.add(slog.Int64("account", int64(account)))
 	}
-	if g.Password != 0 {
-		attrs = append(attrs, "app_password", g.Password)
+	if password != 0 {
+		l.add(slog.Int64("app_password", int64(password)))
 	}
-	return attrs
 }
 
 // cause is what only the log may learn of a failed login; nil where the code says it all.

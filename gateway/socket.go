@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"postern/protocols"
 )
 
 // socket is a listening socket that outlives the server that accepts from it: after a reload the next server goes on where the
@@ -26,9 +28,9 @@ type deadliner interface {
 
 // listen opens host:port, or "unix:PATH" with mode 0660. A socket file that nobody listens on any more is replaced.
 func listen(ctx context.Context, address string) (*socket, error) {
-	lc := net.ListenConfig{KeepAlive: -1} // the front doors set it
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
+		lc := protocols.ListenConfig()
 		ln, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("%w%s", err, listenRemedy(err))
@@ -38,7 +40,7 @@ func listen(ctx context.Context, address string) (*socket, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	ln, err := lc.Listen(ctx, "unix", path)
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}

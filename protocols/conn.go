@@ -140,12 +140,15 @@ func (c *Conn) close(reason error) {
 // ErrClientGone says that a client went away while its login was under way.
 var ErrClientGone = errors.New("client gone")
 
+// watchAfter is how long a login may take before anybody looks whether its client is still there. Most are over by then.
+const watchAfter = 50 * time.Millisecond
+
 // watched runs do, whose context ends when the client goes away meanwhile. What the client sends meanwhile stays in R.
 func (c *Conn) watched(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watching := make(chan struct{})
-	go func() {
+	watch := time.AfterFunc(watchAfter, func() {
 		defer close(watching)
 		defer func() {
 			if v := recover(); v != nil {
@@ -155,8 +158,11 @@ func (c *Conn) watched(ctx context.Context, do func(context.Context) error) erro
 		if err := c.R.Watch(); err != wire.ErrFull && !errors.Is(err, os.ErrDeadlineExceeded) {
 			cancel(ErrClientGone)
 		}
-	}()
+	})
 	defer func() {
+		if watch.Stop() {
+			return
+		}
 		c.setReadDeadline(longAgo)
 		<-watching
 		c.setReadDeadline(time.Time{})

@@ -58,7 +58,7 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 func Dial(ctx context.Context, r *Route) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	d := net.Dialer{KeepAlive: -1} // see keepAlive
+	d := net.Dialer{KeepAlive: -1} // see keepBackend
 	if r.Security == PlainText {
 		d.ControlContext = insideOnly
 	}
@@ -66,7 +66,7 @@ func Dial(ctx context.Context, r *Route) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	keepAlive(nc, backendKeepAlive)
+	keepBackend(nc)
 	if r.Security != ImplicitTLS {
 		return nc, nil
 	}

@@ -11,11 +11,8 @@ var clientKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, I
 // backendKeepAlive finds a dead backend soon; servers don't mind being woken.
 var backendKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 
-// keepAlive has the kernel look whether a peer is there: with probes while nothing is said, and by its acknowledgements of what was. The
-// same time is set for both, as Linux uses the second for the probes, too: a shorter one would end a connection at the first that is lost.
-func keepAlive(nc net.Conn, k net.KeepAliveConfig) {
-	if tcp, ok := nc.(*net.TCPConn); ok {
-		tcp.SetKeepAliveConfig(k)
-		setUserTimeout(tcp, k.Idle+time.Duration(k.Count)*k.Interval)
-	}
+// unacknowledged bounds how long what was sent may stay unacknowledged. It is as long as keep-alive takes, for Linux uses it for both: a
+// shorter one would end a connection at the first probe that is lost.
+func unacknowledged(k net.KeepAliveConfig) time.Duration {
+	return k.Idle + time.Duration(k.Count)*k.Interval
 }

@@ -10,17 +10,25 @@ import (
 // Phones are not woken every few seconds, and a peer that has vanished is noticed all the same.
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	lc := ListenConfig()
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	backend, err := Dial(t.Context(), &Route{Network: "tcp", Address: ln.Addr().String()})
+	backend, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	client, err := (&Listener{Listener: ln}).Accept()
+	raw, err := backend.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keepAlive(raw, backendKeepAlive); err != nil { // a backend on loopback needs none
+		t.Fatal(err)
+	}
+	client, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

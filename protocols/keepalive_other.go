@@ -2,10 +2,13 @@
 
 package protocols
 
-import (
-	"net"
-	"time"
-)
+import "net"
 
-// setUserTimeout is Linux's.
-func setUserTimeout(*net.TCPConn, time.Duration) {}
+// ListenConfig is for sockets that clients connect to.
+func ListenConfig() net.ListenConfig { return net.ListenConfig{KeepAliveConfig: clientKeepAlive} }
+
+func keepBackend(nc net.Conn) {
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(backendKeepAlive)
+	}
+}

@@ -15,8 +15,8 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 )
 
-// Listener is a listener's connections as a front door wants them: with a keep-alive that lets phones sleep, and with the client's
-// own address where a load balancer tells it. net/http can serve it as it is.
+// Listener is a listener's connections as a front door wants them: with the client's own address where a load balancer tells it.
+// net/http can serve it as it is. See ListenConfig, too.
 type Listener struct {
 	net.Listener
 	// Proxies are the networks of load balancers. Where there are some, every connection must come from one of them and begin with a
@@ -38,7 +38,6 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		keepAlive(nc, clientKeepAlive)
 		switch {
 		case len(l.Proxies) == 0:
 			return nc, nil

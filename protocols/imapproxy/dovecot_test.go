@@ -594,14 +594,18 @@ func TestManyLoginsLeaveNothing(t *testing.T) {
 		}
 		<-d.observer.ended
 	}
-	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > goroutines || openFiles(t) > files; {
+	if n := d.sessions.Count(); n != 0 {
+		t.Errorf("%d sessions left", n)
+	}
+	d.drain(nil)
+	if err := <-d.served; err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() >= goroutines || openFiles(t) >= files; {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<16)
 			t.Fatalf("%d goroutines and %d files, before %d and %d\n%s", runtime.NumGoroutine(), openFiles(t), goroutines, files, stacks[:runtime.Stack(stacks, true)])
 		}
 		time.Sleep(time.Millisecond)
-	}
-	if n := d.sessions.Count(); n != 0 {
-		t.Errorf("%d sessions left", n)
 	}
 }

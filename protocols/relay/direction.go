@@ -74,8 +74,7 @@ func (d *direction) run() {
 		return
 	case errLeaving: // the other direction says goodbye
 	case d.fromClosed():
-		d.halfClosed(reason)
-		if !closeWrite(d.to()) {
+		if !d.halfClosed(reason) || !closeWrite(d.to()) {
 			d.end(nil)
 		}
 	default:

@@ -59,14 +59,18 @@ func (s *Session) end(reason error) {
 	s.down.finishParked()
 }
 
-// halfClosed lets the other direction go on for a while.
-func (s *Session) halfClosed(reason error) {
+// halfClosed lets the other direction go on for a while; false: it has ended already.
+func (s *Session) halfClosed(reason error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.because(reason)
-	if !s.closed && s.lingering == nil {
+	if s.closed || s.running < 2 {
+		return false
+	}
+	if s.lingering == nil {
 		s.lingering = time.AfterFunc(s.relay.linger(), func() { s.end(nil) })
 	}
+	return true
 }
 
 // because is called with mu held.
