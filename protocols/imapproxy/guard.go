@@ -15,6 +15,7 @@ type guard struct {
 	mu    sync.Mutex // guards the fields below; held for as long as it takes to look through a buffer
 	scan  scanner
 	track tracker
+	hides bool          // a line with "+" has begun that is not for the client
 	woken chan struct{} // something that the scanner waited for has come
 }
 
@@ -32,27 +33,44 @@ func (g *guard) Up(p []byte) (relay.Step, error) {
 }
 
 // Down takes what the backend sent.
-func (g *guard) Down(p []byte) (boundary int) {
+func (g *guard) Down(p []byte) (pass []byte, boundary int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	boundary = -1
-	for i := 0; i < len(p) && g.scan.state != opaque; {
-		n, b, e := g.track.down(p[i:])
-		if b >= 0 {
-			boundary = i + b
+	kept := 0 // of p, what the client gets
+	i := 0
+	for i < len(p) && g.scan.state != opaque {
+		if !g.track.split {
+			g.hides = g.scan.hides()
 		}
-		i += n
-		g.tell(e)
+		f := g.track.down(p[i:])
+		to := i + f.taken
+		switch {
+		case f.plus >= 0 && g.hides: // it begins at a boundary
+			kept += copy(p[kept:], p[i:i+f.plus])
+			boundary = kept
+		default:
+			if f.boundary >= 0 {
+				boundary = kept + f.boundary
+			}
+			if kept < i {
+				copy(p[kept:], p[i:to])
+			}
+			kept += f.taken
+		}
+		i = to
+		g.tell(f.event)
 	}
+	kept += copy(p[kept:], p[i:])
 	if g.scan.state == opaque {
-		return -1
+		boundary = -1
 	}
-	return boundary
+	return p[:kept], boundary
 }
 
 // tell tells the scanner what the backend answered. It is called with mu held.
 func (g *guard) tell(e event) {
-	waited := g.scan.state == waiting
+	waited := g.scan.state.waits()
 	switch e {
 	case goesOn:
 		g.scan.continued()
@@ -60,7 +78,7 @@ func (g *guard) tell(e event) {
 		tag, ok := g.track.answered()
 		g.scan.completed(tag, ok)
 	}
-	if waited && g.scan.state != waiting {
+	if waited && !g.scan.state.waits() {
 		select {
 		case g.woken <- struct{}{}:
 		default:
@@ -80,7 +98,7 @@ func (g *guard) Data(up bool) int64 {
 		return math.MaxInt64
 	case up && g.scan.state == inLiteral:
 		return g.scan.literal
-	case !up && g.track.state == inData:
+	case !up:
 		return g.track.literal
 	}
 	return 0
@@ -103,7 +121,7 @@ func (g *guard) Skip(up bool, n int64) {
 func (g *guard) Busy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.scan.busy > 0 && g.scan.state != opaque
+	return g.scan.busy()
 }
 
 // Goodbye is what a client is told at the next end of a response; nil: it can't be told anything.

@@ -5,21 +5,14 @@ import "bytes"
 // tracker reads what a backend sends after the login: where a response ends, so that words of ours can come between, and what
 // answers the client's commands. In whatever pieces the bytes come, the outcome is the same.
 type tracker struct {
-	state   trackState
-	head    [maxTag + 8]byte // of the response, up to its second word
-	headed  int
-	last    int  // how much of head is the answer that was just told of
 	inside  bool // the line goes on with a response that had a literal
+	split   bool // the line began in an earlier piece
+	headed  byte
+	last    byte             // how much of head is the answer that was just told of
+	head    [maxTag + 8]byte // of the response, up to its second word
 	end     lineEnd
-	literal int64
+	literal int64 // bytes left of one
 }
-
-type trackState byte
-
-const (
-	inResponse trackState = iota
-	inData                // a literal
-)
 
 // event is something of a backend's that the scanner may wait for.
 type event byte
@@ -30,92 +23,135 @@ const (
 	completes       // a tagged answer
 )
 
-// down takes bytes of the backend up to the first event, and else all. boundary is the last offset in what was taken at which a
-// response ends; -1: there is none.
-func (t *tracker) down(p []byte) (taken, boundary int, e event) {
-	boundary = -1
+// found is what the tracker tells of some bytes.
+type found struct {
+	taken    int // up to the first event, and else all
+	boundary int // the last offset in what was taken at which a response ends; -1: there is none
+	plus     int // the offset at which a line with "+" begins or, where it began before, goes on; -1: there is none
+	event    event
+}
+
+// down takes bytes of the backend.
+func (t *tracker) down(p []byte) found {
+	f := found{boundary: -1, plus: -1}
 	i := 0
 	for i < len(p) {
-		if t.state == inData {
+		if t.literal > 0 {
 			n := min(t.literal, int64(len(p)-i))
 			t.skip(n)
 			i += int(n)
 			continue
 		}
-		n := bytes.IndexByte(p[i:], '\n') + 1
-		if n == 0 {
-			t.keep(p[i:])
-			return len(p), boundary, noEvent
+		n := bytes.IndexByte(p[i:], '\n')
+		line := p[i:]
+		if n >= 0 {
+			line = line[:n]
 		}
-		t.keep(p[i : i+n-1])
-		i += n
-		if e, ended := t.lineEnded(); ended {
-			boundary = i
-			if e != noEvent {
-				return i, boundary, e
+		head := line
+		if t.split || n < 0 {
+			head = t.keep(line)
+		}
+		if !t.inside && len(head) > 0 && head[0] == '+' {
+			f.plus = i
+		}
+		if n < 0 {
+			f.taken = len(p)
+			return f
+		}
+		i += n + 1
+		if e, ended := t.lineEnded(line, head); ended {
+			if f.boundary, f.event = i, e; e != noEvent {
+				break
 			}
 		}
 	}
-	return i, boundary, noEvent
+	f.taken = i
+	return f
 }
 
 // skip passes over bytes of a literal.
-func (t *tracker) skip(n int64) {
-	if t.literal -= n; t.literal == 0 {
-		t.state = inResponse
-	}
-}
+func (t *tracker) skip(n int64) { t.literal -= n }
 
-func (t *tracker) keep(b []byte) {
+// keep keeps of a line that comes in pieces what will matter at its end.
+func (t *tracker) keep(b []byte) (head []byte) {
 	if !t.inside {
-		t.headed += copy(t.head[t.headed:], b)
+		t.headed += byte(copy(t.head[t.headed:], b))
 	}
 	t.end.keep(b)
+	t.split = true
+	return t.head[:t.headed]
 }
 
 // lineEnded tells whether the response is over. The text of a status may end like a literal, and is none.
-func (t *tracker) lineEnded() (e event, ended bool) {
-	size, kind, err := t.end.literal()
-	t.end.reset()
+func (t *tracker) lineEnded(line, head []byte) (e event, ended bool) {
+	if t.split {
+		line = t.end.tail[:t.end.n]
+	}
 	if !t.inside {
-		if e, ended = t.status(); ended {
-			t.last, t.headed = t.headed, 0
-			return e, true
-		}
+		e = eventOf(head)
 	}
-	if kind == noLiteral || err != nil {
-		t.headed, t.inside = 0, false
-		return noEvent, true
+	if endsInBrace(line) && e == noEvent && (t.inside || !isStatus(head)) {
+		size, kind, err := trailingLiteral(line)
+		t.inside = kind != noLiteral && err == nil
+		t.literal = size
+	} else {
+		t.inside = false
 	}
-	t.inside, t.literal = true, size
-	if size > 0 {
-		t.state = inData
+	if e == completes {
+		t.last = byte(copy(t.head[:], head))
 	}
-	return noEvent, false
+	if t.split {
+		t.end.reset()
+		t.headed, t.split = 0, false
+	}
+	return e, !t.inside
 }
 
-// status tells what a response is by its head; ok: it is one line, whatever stands at its end. The tag of an answer is answered.
-func (t *tracker) status() (e event, ok bool) {
-	head := bytes.TrimSuffix(t.head[:t.headed], []byte("\r"))
-	first, rest, _ := bytes.Cut(head, []byte(" "))
+// eventOf reads the first line of a response. One that is none counts for nothing: what the scanner takes for an answer decides what
+// may pass.
+func eventOf(head []byte) event {
 	switch {
-	case bytes.HasPrefix(first, []byte("+")):
-		return goesOn, true
-	case string(first) != "*":
-		return completes, true
+	case len(head) == 0, head[0] == '*':
+		return noEvent
+	case head[0] == '+':
+		return goesOn
 	}
-	second, _, _ := bytes.Cut(rest, []byte(" "))
-	for _, word := range []string{"OK", "NO", "BAD", "BYE", "PREAUTH"} {
-		if bytes.EqualFold(second, []byte(word)) {
-			return noEvent, true
+	_, status := firstWords(head)
+	if isAny(status, "OK", "NO", "BAD") {
+		return completes
+	}
+	return noEvent
+}
+
+// isStatus tells whether a response that begins with "*" is one line, whatever stands at its end.
+func isStatus(head []byte) bool {
+	first, status := firstWords(head)
+	return string(first) == "*" && isAny(status, "OK", "NO", "BAD", "BYE", "PREAUTH")
+}
+
+func isAny(word []byte, words ...string) bool {
+	for _, w := range words {
+		if len(w) == len(word) && bytes.EqualFold(word, []byte(w)) {
+			return true
 		}
 	}
-	return noEvent, false
+	return false
+}
+
+func firstWords(head []byte) (first, second []byte) {
+	first, at, ok := word(head, 0)
+	if !ok || head[at] != ' ' {
+		return first, nil
+	}
+	second, _, ok = word(head, at+1)
+	if !ok { // it is the last
+		second = head[at+1:]
+	}
+	return first, second
 }
 
 // answered is the tag of the answer that was just told of, and whether the command did what it should.
 func (t *tracker) answered() (tag []byte, ok bool) {
-	tag, rest, _ := bytes.Cut(bytes.TrimSuffix(t.head[:t.last], []byte("\r")), []byte(" "))
-	word, _, _ := bytes.Cut(rest, []byte(" "))
-	return tag, bytes.EqualFold(word, []byte("OK"))
+	tag, status := firstWords(t.head[:t.last])
+	return tag, isAny(status, "OK")
 }

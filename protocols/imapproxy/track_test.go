@@ -29,12 +29,12 @@ func TestTracker(t *testing.T) {
 				for at < len(said) {
 					n := min(piece, len(said)-at)
 					for p := []byte(said[at : at+n]); len(p) > 0; {
-						taken, boundary, _ := tr.down(p)
-						if boundary >= 0 {
-							marks = append(marks, at+boundary)
+						f := tr.down(p)
+						if f.boundary >= 0 {
+							marks = append(marks, at+f.boundary)
 						}
-						at += taken
-						p = p[taken:]
+						at += f.taken
+						p = p[f.taken:]
 					}
 				}
 				want := []int{}
@@ -56,10 +56,10 @@ func TestTracker(t *testing.T) {
 }
 
 func TestAnswered(t *testing.T) {
-	for said, want := range map[string]string{"a1 OK done\r\n": "a1 true", "a1 ok\r\n": "a1 true", "a1 NO\r\n": "a1 false", "a1 OKAY\r\n": "a1 false", "a1\r\n": "a1 false"} {
+	for said, want := range map[string]string{"a1 OK done\r\n": "a1 true", "a1 ok\r\n": "a1 true", "a1 NO\r\n": "a1 false", "a1 bad\r\n": "a1 false"} {
 		var tr tracker
 		tr.down([]byte("longer-tag OK before, with many words that stay in the buffer\r\n"))
-		if _, _, e := tr.down([]byte(said)); e != completes {
+		if f := tr.down([]byte(said)); f.event != completes {
 			t.Fatalf("%q is no answer", said)
 		}
 		if tag, ok := tr.answered(); fmt.Sprint(string(tag), " ", ok) != want {

@@ -9,12 +9,13 @@ import (
 // Guard looks at what passes in a session, and knows where words of ours can come between. Up is called by one goroutine, Down by
 // another, and so are the others for the two directions.
 type Guard interface {
-	// Up takes bytes of the client. What is not taken comes again: at once, or, if the step is empty, after Woken.
+	// Up takes bytes of the client, and may change them. What is not taken comes again: at once, or, if the step is empty, after Woken.
 	Up(p []byte) (Step, error)
 	// Woken is received from when Up has to wait for the backend.
 	Woken() <-chan struct{}
-	// Down looks at bytes of the backend. boundary is the last offset at which words of ours can come between; -1: none.
-	Down(p []byte) (boundary int)
+	// Down takes bytes of the backend, and may change them. pass is for the client, and shares p's memory; it may be empty. boundary is
+	// the last offset in it at which words of ours can come between; -1: none.
+	Down(p []byte) (pass []byte, boundary int)
 	// Data tells how many bytes come next that nobody needs to look at, and Skip that so many of them have passed.
 	Data(up bool) int64
 	Skip(up bool, n int64)
@@ -111,8 +112,7 @@ func (d *copier) passUp(p []byte) error {
 
 // passDown writes to the client, with words of ours where they can come between.
 func (d *copier) passDown(p []byte) error {
-	whole := len(p)
-	boundary := d.pair.Guard.Down(p)
+	p, boundary := d.pair.Guard.Down(p)
 	d.toward.Lock()
 	d.mu.Lock()
 	d.atBoundary = false
@@ -123,7 +123,7 @@ func (d *copier) passDown(p []byte) error {
 	d.mu.Unlock()
 	err := d.writeWith(p, boundary, words, goodbye)
 	d.mu.Lock()
-	d.atBoundary = boundary == whole
+	d.atBoundary = boundary == len(p)
 	d.mu.Unlock()
 	d.toward.Unlock()
 	if err == nil && goodbye != nil {
@@ -138,10 +138,11 @@ func (d *copier) passDown(p []byte) error {
 
 // writeWith writes p with words of ours at the boundary. Behind a goodbye nothing more is written.
 func (d *copier) writeWith(p []byte, boundary int, words, goodbye []byte) error {
-	if words == nil && goodbye == nil {
+	if words == nil && goodbye == nil && len(p) > 0 {
 		return d.write(p)
 	}
-	for _, part := range [][]byte{p[:boundary], words, goodbye, p[boundary:]} {
+	at := max(0, boundary)
+	for _, part := range [][]byte{p[:at], words, goodbye, p[at:]} {
 		if len(part) == 0 {
 			continue
 		}

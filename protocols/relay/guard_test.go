@@ -41,7 +41,7 @@ func (g *lines) Up(p []byte) (Step, error) {
 
 func (g *lines) Woken() <-chan struct{} { return g.woken }
 
-func (g *lines) Down(p []byte) int {
+func (g *lines) Down(p []byte) ([]byte, int) {
 	if bytes.Contains(p, []byte("go\n")) && g.waiting.CompareAndSwap(true, false) {
 		g.woken <- struct{}{}
 	}
@@ -49,9 +49,9 @@ func (g *lines) Down(p []byte) int {
 		g.busy.Store(false)
 	}
 	if n := bytes.LastIndexByte(p, '\n') + 1; n > 0 {
-		return n
+		return p, n
 	}
-	return -1
+	return p, -1
 }
 
 func (g *lines) Data(up bool) int64 { return 0 }

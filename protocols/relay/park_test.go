@@ -190,9 +190,9 @@ type data struct {
 
 func (g *data) Up(p []byte) (Step, error) { return Step{Taken: len(p), Pass: p}, nil }
 
-func (g *data) Down(p []byte) int {
+func (g *data) Down(p []byte) ([]byte, int) {
 	g.left.Add(-int64(len(p)))
-	return -1
+	return p, -1
 }
 
 func (g *data) Data(up bool) int64 {
