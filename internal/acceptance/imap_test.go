@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -315,54 +314,6 @@ func TestStoredCredentials(t *testing.T) {
 	s.login(g, alice, p.Secret)
 	if database, err := os.ReadFile(filepath.Join(s.dir, "postern.db-wal")); err != nil || bytes.Contains(database, []byte(testlab.Primary(alice))) {
 		t.Errorf("the stored password stands in the database: %v", err)
-	}
-}
-
-// An app password that may only read: mbsync pulls everything, a client's attempt to write is refused, and the mailbox stays as it was.
-func TestReadOnlyMail(t *testing.T) {
-	t.Parallel()
-	testlab.Need(t, "mbsync")
-	s, dovecot, _ := full(t)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
-	p := s.password(g.config, alice, "--for", "mail-read")
-	for _, m := range testlab.Mails() {
-		dovecot.Deliver(alice, "INBOX", m)
-	}
-	home := t.TempDir()
-	rc := filepath.Join(home, "mbsyncrc")
-	if err := os.WriteFile(filepath.Join(home, "secret"), []byte(p.Secret), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprintf("IMAPStore far\nHost localhost\nPort %s\nUser %s\nPassCmd \"cat %s/secret\"\nSSLType IMAPS\nCertificateFile %s\n\n"+
-		"MaildirStore near\nPath %[3]s/mail/\nInbox %[3]s/mail/INBOX\n\nChannel all\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Near\nSync Pull\nSyncState *\n",
-		port(g.IMAP), alice, home, s.ca.File)
-	if err := os.WriteFile(rc, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(home, "mail"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		testlab.Run(t, testlab.Command(t, "mbsync", "-c", rc, "-a"))
-	}
-	files, err := filepath.Glob(filepath.Join(home, "mail", "INBOX", "*", "*"))
-	if err != nil || len(files) != len(testlab.Mails()) {
-		t.Errorf("pulled %d of %d, %v", len(files), len(testlab.Mails()), err)
-	}
-	c := s.login(g, alice, p.Secret)
-	box, err := c.Select("INBOX", nil).Wait()
-	if err != nil || int(box.NumMessages) != len(testlab.Mails()) {
-		t.Fatalf("SELECT: %+v, %v", box, err)
-	}
-	wantIMAP(t, c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close(), imap.ResponseCodeNoPerm)
-	found, err := c.Fetch(imap.SeqSetNum(1), &imap.FetchOptions{Flags: true, BodySection: []*imap.FetchItemBodySection{{}}}).Collect()
-	if err != nil || len(found) != 1 || slices.Contains(found[0].Flags, imap.FlagSeen) {
-		t.Errorf("after a client has read it: %+v, %v", found, err)
-	}
-	unseen, err := s.login(g, alice, s.password(g.config, alice, "--for", "mail").Secret).Status("INBOX", &imap.StatusOptions{NumUnseen: true}).Wait()
-	if err != nil || int(*unseen.NumUnseen) != len(testlab.Mails()) {
-		t.Errorf("unseen: %+v, %v", unseen, err)
 	}
 }
 

@@ -15,6 +15,7 @@ var packages = map[string]string{
 	"openssl":         "openssl",
 	"radicale":        "radicale",
 	"redis-server":    "redis-server",
+	"script":          "bsdutils",
 	"strace":          "strace",
 	"systemd-analyze": "systemd",
 	"unshare":         "util-linux",

@@ -21,7 +21,7 @@ type scanner struct {
 	called     func(app string) // told of the name in ID; nil: nobody
 
 	state      scanState
-	names      bool // the line is ID's, and kept
+	keeps      keeping
 	idles      bool // IDLE (RFC 2177) is under way, and only DONE may come
 	compresses bool // the command is COMPRESS (RFC 4978)
 	hidden     bool // the literal's "+" is not for the client
@@ -34,8 +34,17 @@ type scanner struct {
 	head       []byte // of a command that can't be judged yet
 	answer     []byte // what a refused command gets when it is over
 	out        []byte // what passes instead of what came
-	name       []byte // as much of ID's line as came
+	line       []byte // as much as came of one that is kept
 }
+
+// keeping is why a line is kept.
+type keeping byte
+
+const (
+	notKept keeping = iota
+	itsName         // ID: the session is shown with it
+	itsBox          // MYRIGHTS: it is answered here
+)
 
 type scanState byte
 
@@ -113,9 +122,7 @@ func (s *scanner) inLine(p []byte, i int) (st step, passed bool, err error) {
 	if err != nil {
 		return step{taken: i, pass: p[:i]}, false, err
 	}
-	if s.names {
-		s.keepName(p[i : i+n])
-	}
+	s.keep(p[i : i+n])
 	kept, cut := announced[:s.plus], 0
 	if !ended {
 		cut = s.end.plus()
@@ -167,6 +174,7 @@ func (s *scanner) refused(p []byte) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
+	s.keep(p[:n])
 	if ended {
 		if _, err = s.lineEnded(); err != nil {
 			return step{}, err
@@ -182,9 +190,7 @@ func (s *scanner) refused(p []byte) (step, error) {
 func (s *scanner) lineEnded() (kind literalKind, err error) {
 	size, kind, err := trailingLiteral(s.end.tail[:s.end.n])
 	s.end.reset()
-	if s.names {
-		s.tellName(kind)
-	}
+	s.read(kind)
 	switch {
 	case err != nil:
 		return kind, err
@@ -221,24 +227,31 @@ func (s *scanner) notAsked() {
 	s.hidden = false
 }
 
-// keepName keeps a piece of ID's line. One that is longer than any app's is not looked at.
-func (s *scanner) keepName(p []byte) {
-	if s.name = append(s.name, p...); len(s.name) > maxID {
-		s.names, s.name = false, nil
+// keep keeps a piece of a line that is to be read. One that is longer than any of its kind is not.
+func (s *scanner) keep(p []byte) {
+	if s.keeps == notKept {
+		return
+	}
+	if s.line = append(s.line, p...); len(s.line) > maxID {
+		s.keeps, s.line = notKept, nil
 	}
 }
 
-// tellName reads the line of ID (RFC 2971). A name in a literal is not read: no app sends one.
-func (s *scanner) tellName(kind literalKind) {
-	cmd := &command{rest: bytes.TrimRight(s.name, "\r\n")}
-	s.names, s.name = false, nil
-	if kind != noLiteral {
-		return
-	}
-	if fields, ok := cmd.fields(); ok {
-		if app := appOf(fields); app != "" {
-			s.called(app)
+// read reads a line that was kept. What stands in a literal is not read: no app sends one.
+func (s *scanner) read(literal literalKind) {
+	line, keeps := bytes.TrimRight(s.line, "\r\n"), s.keeps
+	s.line, s.keeps = nil, notKept
+	switch {
+	case literal != noLiteral:
+	case keeps == itsName:
+		cmd := &command{rest: line}
+		if fields, ok := cmd.fields(); ok {
+			if app := appOf(fields); app != "" {
+				s.called(app)
+			}
 		}
+	case keeps == itsBox && len(line) > 1:
+		s.answer = fmt.Appendf(s.answer[:0], "* MYRIGHTS%s lr\r\n%s OK These are the app password's.\r\n", line, s.tag[:s.tagged])
 	}
 }
 
@@ -374,7 +387,8 @@ func (s *scanner) judge(head []byte) (v verdict, n int) {
 	if !capitals(upper[:], name) {
 		return s.refuse(string(tag), "BAD", "", "Unknown command."), n
 	}
-	if v = s.rule(tag, upper[:len(name)]); v != refusal {
+	v = s.rule(tag, upper[:len(name)])
+	if v != refusal || s.keeps == itsBox {
 		s.tagged = byte(copy(s.tag[:], tag))
 	}
 	if v == passes && string(upper[:len(name)]) == "IDLE" {
@@ -459,7 +473,9 @@ func (s *scanner) rule(tag, name []byte) verdict {
 	case "IDLE":
 		return passes
 	case "ID":
-		s.names = s.called != nil
+		if s.called != nil {
+			s.keeps = itsName
+		}
 		return passes
 	case "COMPRESS":
 		if s.readOnly || s.noCompress {
@@ -473,6 +489,9 @@ func (s *scanner) rule(tag, name []byte) verdict {
 		return passes
 	case string(name) == "SELECT":
 		return examines
+	case string(name) == "MYRIGHTS": // mutt takes [READ-ONLY] for nothing where there are rights (RFC 4314)
+		s.keeps = itsBox
+		return s.refuse(string(tag), "NO", imap.ResponseCodeCannot, "No literal here.")
 	}
 	return s.refuse(string(tag), "NO", imap.ResponseCodeNoPerm, "This app password may only read.")
 }
@@ -485,7 +504,7 @@ var reads = map[string]bool{
 	"UNSELECT": true, "NOTIFY": true, "ESEARCH": true, "CANCELUPDATE": true,
 	"FETCH": true, "SEARCH": true, "SORT": true, "THREAD": true,
 	"UID FETCH": true, "UID SEARCH": true, "UID SORT": true, "UID THREAD": true,
-	"GETQUOTA": true, "GETQUOTAROOT": true, "GETACL": true, "MYRIGHTS": true, "LISTRIGHTS": true, "GETMETADATA": true,
+	"GETQUOTA": true, "GETQUOTAROOT": true, "GETACL": true, "LISTRIGHTS": true, "GETMETADATA": true,
 }
 
 // refuse sets what the client is told when the command is over. tag "*" stands for one that was none.

@@ -118,7 +118,10 @@ func TestScanner(t *testing.T) {
 		"IDLE takes nothing":       {true, []string{"a IDLE {5+}\nDONE \nb IDLE \nc IDLE\rx\n"}, "", "a BAD No arguments here.\nb BAD No arguments here.\n", errBareCR},
 		"IDLE ends by itself":      {true, []string{"a IDLE\n", "S: + idling\n", "S: a OK\n", "DONE\nb NOOP\n"}, "a IDLE\nb NOOP\n", "* BAD Nothing to be done.\n", nil},
 		"COMPRESS":                 {true, []string{"a COMPRESS DEFLATE\n"}, "", "a NO [CANNOT] No compression here.\n", nil},
-		"APPEND at once":           {true, []string{"a APPEND INBOX {5+}\nhello\nb NOOP\n"}, "b NOOP\n", "a" + noPerm, nil},
+		"its rights": {true, []string{"a MYRIGHTS INBOX\nb myrights \"a \\\" b\"\nc MYRIGHTS {3+}\nabc\nd MYRIGHTS\ne MYRIGHTS " + strings.Repeat("x", maxID) + "\nf NOOP\n"}, "f NOOP\n",
+			"* MYRIGHTS INBOX lr\na OK These are the app password's.\n* MYRIGHTS \"a \\\" b\" lr\nb OK These are the app password's.\n" +
+				"c NO [CANNOT] No literal here.\nd NO [CANNOT] No literal here.\ne NO [CANNOT] No literal here.\n", nil},
+		"APPEND at once": {true, []string{"a APPEND INBOX {5+}\nhello\nb NOOP\n"}, "b NOOP\n", "a" + noPerm, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, piece := range []int{1, 2, 3, 7, 1000} {
