@@ -273,6 +273,15 @@ func testCompress(t *testing.T, dovecot *testlab.DovecotServer) {
 	if !strings.HasPrefix(line, "c OK") {
 		t.Errorf("got %q, %v", line, err)
 	}
+	began := time.Now()
+	d.sessions.Review(1, func(authstore.Grant) error { return errors.New("revoked") })
+	rest, _ := io.ReadAll(k.r)
+	if len(rest) > 0 || time.Since(began) > 500*time.Millisecond {
+		t.Errorf("revoked, a session that compresses is told %q, and ends after %v", rest, time.Since(began))
+	}
+	if e := <-d.observer.ended; e.Reason != "revoked" {
+		t.Errorf("ended %+v", e)
+	}
 }
 
 // Where goodbyes matter more than bytes.

@@ -41,6 +41,12 @@ const goodbyeTime = 600 * time.Millisecond
 // with bytes unread resets it, and the goodbye would be lost.
 const lastTime = 200 * time.Millisecond
 
+// maxWords bounds the answers that wait to be told, in bytes: in the middle of a response that it does not read, a client can have
+// commands refused for ever.
+const maxWords = 64 << 10
+
+var errUnread = errors.New("answers that the client does not read")
+
 // errLeaving ends a direction whose session says goodbye.
 var errLeaving = errors.New("leaving")
 
@@ -96,7 +102,9 @@ func (d *copier) passUp(p []byte) error {
 			return err
 		}
 		if len(st.Answer) > 0 {
-			d.say(st.Answer)
+			if err := d.say(st.Answer); err != nil {
+				return err
+			}
 		}
 		if p = p[st.Taken:]; st.Taken > 0 || len(st.Pass) > 0 || len(p) == 0 {
 			continue
@@ -167,11 +175,16 @@ func (s *Session) lastWords() (words, goodbye []byte) {
 }
 
 // say tells the client something at the next boundary.
-func (s *Session) say(words []byte) {
+func (s *Session) say(words []byte) error {
 	s.mu.Lock()
 	s.words = append(s.words, words...)
+	waiting := len(s.words)
 	s.mu.Unlock()
+	if waiting > maxWords {
+		return errUnread
+	}
 	s.flush()
+	return nil
 }
 
 // flush tells the client what waits, if this is a boundary and nobody else is writing: who is does it afterwards.

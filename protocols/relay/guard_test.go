@@ -99,6 +99,19 @@ func TestAnswersComeBetweenResponses(t *testing.T) {
 	})
 }
 
+// Answers that can't be told do not pile up.
+func TestAnswersThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(&Relay{}, Pair{Guard: newLines()})
+		go io.WriteString(e.backend, "half of ")
+		wantRead(t, "client", e.client, "half of ")
+		said, err := io.WriteString(e.client, strings.Repeat("no!\n", maxWords))
+		if res := <-e.result; res.Reason != errUnread || err == nil {
+			t.Errorf("after %d bytes, %v: reason %v", said, err, res.Reason)
+		}
+	})
+}
+
 func TestGoodbye(t *testing.T) {
 	revoked := errors.New("revoked")
 	for name, tt := range map[string]struct {
