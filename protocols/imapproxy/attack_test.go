@@ -138,3 +138,23 @@ func attack(t *testing.T, d *door, words string) string {
 		return <-answers
 	}
 }
+
+// Dovecot answers each tag that passes, and once: what may pass is counted by that.
+func TestEachTagIsAnswered(t *testing.T) {
+	t.Parallel()
+	dovecot := testlab.Dovecot(t)
+	d := newDoor(t, toDovecot(dovecot, protocols.PlainText))
+	k := dialDoor(t, d)
+	k.send("0 LOGIN %s %s\r\n", testlab.Alice, appPassword)
+	k.until("0")
+	for c := range 256 {
+		tag := "t" + string([]byte{byte(c)}) + "x"
+		if strings.ContainsAny(tag, "\x00\r\n ") {
+			continue
+		}
+		k.send("%s NOOP\r\n", tag)
+		if got := k.line(); !strings.HasPrefix(got, tag+" OK ") && got != "* BAD Invalid tag." {
+			t.Errorf("%q: %q", tag, got)
+		}
+	}
+}

@@ -16,12 +16,12 @@ type guard struct {
 	scan  scanner
 	track tracker
 	hides bool          // a line with "+" has begun that is not for the client
-	woken chan struct{} // something that the scanner waited for has come
+	woken chan struct{} // closed when what the scanner waits for has come; nil: nobody asked for it
 }
 
 // Guard watches what passes after the login.
 func (d Door) Guard(g authstore.Grant, called func(app string)) relay.Guard {
-	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail), noCompress: d.NoCompress, called: called}, woken: make(chan struct{}, 1)}
+	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail), noCompress: d.NoCompress, called: called}}
 }
 
 // Up takes what the client sent.
@@ -78,16 +78,31 @@ func (g *guard) tell(e event) {
 		tag, ok := g.track.answered()
 		g.scan.completed(tag, ok)
 	}
-	if waited && !g.scan.state.waits() {
-		select {
-		case g.woken <- struct{}{}:
-		default:
-		}
+	if waited && !g.scan.state.waits() && g.woken != nil {
+		close(g.woken)
+		g.woken = nil
 	}
 }
 
-// Woken says that Up may take what it did not.
-func (g *guard) Woken() <-chan struct{} { return g.woken }
+// Woken says that Up may take what it did not. It is made when it is needed: most sessions are idle, and have nobody who waits.
+func (g *guard) Woken() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.scan.state.waits() {
+		return nowaiting
+	}
+	if g.woken == nil {
+		g.woken = make(chan struct{})
+	}
+	return g.woken
+}
+
+// nowaiting is for who asks when it has come.
+var nowaiting = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // Data is what is left of a literal, or, in a session that compresses, all that comes.
 func (g *guard) Data(up bool) int64 {

@@ -17,6 +17,7 @@ type dialogue struct {
 	backend  bytes.Buffer
 	answered bytes.Buffer
 	passed   bytes.Buffer // of the backend's
+	boundary int          // the last one in it
 	called   []string     // what the client called itself
 	err      error
 }
@@ -56,7 +57,10 @@ func (d *dialogue) pump() {
 func (d *dialogue) hears(p string, piece int) {
 	for len(p) > 0 {
 		n := min(piece, len(p))
-		pass, _ := d.g.Down([]byte(p[:n]))
+		pass, boundary := d.g.Down([]byte(p[:n]))
+		if boundary >= 0 {
+			d.boundary = d.passed.Len() + boundary
+		}
 		d.passed.Write(pass)
 		p = p[n:]
 		d.pump()
@@ -85,7 +89,7 @@ func TestScanner(t *testing.T) {
 		"... is not wanted":            {false, []string{"a APPEND Drafts {9+}\nb LOGIN x\nc NOOP\n", "S: a NO no room\n"}, "a APPEND Drafts {9}\nc NOOP\n", "", nil},
 		"... the second is not":        {false, []string{"a APPEND x {3+}\nabc {3+}\nabc {4}\nb NOOP\n", "S: + OK\n", "S: a NO\n"}, "a APPEND x {3}\nabc {3}\nb NOOP\n", "", nil},
 		"... is not looked at":         {false, []string{"a NOOP ", "S: a OK\n", "{9+}\nb LOGIN x\nc NOOP {5}\n", "S: c OK\n", "d NOOP ", "S: d OK\n", "{5}\ne NOOP\n"}, "a NOOP {9}\nc NOOP {5}\nd NOOP {5}\ne NOOP\n", "", nil},
-		"no announcement of one":       {false, []string{"a SEARCH {5+}x {5+ {+} {x+} 5+}\nb SEARCH x+}\nc SEARCH {7+ x\nd SEARCH {7+}\rx\n"}, "a SEARCH {5+}x {5+ {+} {x+} 5+}\nb SEARCH x+}\nc SEARCH {7+ x\nd SEARCH {7", "", errBareCR},
+		"no announcement of one":       {false, []string{"a SEARCH {5+}x {5+ {+} {x+} 5+}\nb SEARCH x+}\nb {}\nb SEARCH {+}\nc SEARCH {7+ x\nd SEARCH {7+}\rx\n"}, "a SEARCH {5+}x {5+ {+} {x+} 5+}\nb SEARCH x+}\nb SEARCH {+}\nc SEARCH {7+ x\nd SEARCH {7", "b BAD Unknown command.\n", errBareCR},
 		"a tag twice, {n}":             {false, []string{"a NOOP\na SEARCH {20}\nb LOGIN x y\n", "S: a OK\n"}, "a NOOP\na SEARCH {20}\n", "", nil},
 		"a tag twice, both answered":   {false, []string{"a NOOP\na SEARCH {20}\nb LOGIN x y\n", "S: a BAD\nS: a OK\n"}, "a NOOP\na SEARCH {20}\n", "b BAD You are logged in already.\n", nil},
 		"what is no answer":            {false, []string{"a SEARCH {20}\nb LOGIN x y\n", "S: \nS: a\nS: * OK {5}\nS: a OKAY\nS: DONE BAD\n"}, "a SEARCH {20}\n", "", nil},
@@ -214,6 +218,17 @@ func TestBoundaryAtAHiddenInvitation(t *testing.T) {
 	}
 }
 
+// What the client has the beginning of, it gets the end of.
+func TestInvitationThatCameTooEarly(t *testing.T) {
+	d := newDialogue(false)
+	d.hears("+ O", 3)
+	d.says("a APPEND x {3+}\r\n", 100)
+	d.hears("K\r\n", 3)
+	if got := d.passed.String(); got != "+ OK\r\n" {
+		t.Errorf("the client gets %q", got)
+	}
+}
+
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
 // In whatever pieces the bytes come, the outcome is the same.
@@ -221,16 +236,24 @@ func FuzzScanner(f *testing.F) {
 	f.Add("a SELECT INBOX\r\nb STORE 1 +FLAGS x\r\nc APPEND x {3}\r\nabc\r\n", "+ OK\r\nc OK\r\n", 3, true)
 	f.Add("a LOGIN {3+}\r\nabc x\r\nb IDLE\r\nDONE\r\n", "+ idling\r\n", 2, false)
 	f.Add("a SEARCH {10}\r\nb STORE\r\n", "a NO\r\n", 1, true)
+	f.Add("a APPEND x {3+}\r\nabc {2+}\r\nde\r\n", "* 1 FETCH (X {3}\r\n+ x)\r\n+ OK\r\n* 2 EXISTS\r\n+ OK\r\na OK {3}\r\n", 4, false)
 	f.Add("a ID (\"name\" \"x\")\r\n", "a OK\r\n", 4, false)
 	f.Fuzz(func(t *testing.T, client, backend string, piece int, readOnly bool) {
 		whole, pieces := newDialogue(readOnly), newDialogue(readOnly)
 		whole.says(client, len(client)+1)
-		whole.hears(backend, len(backend)+1)
+		for line := range strings.Lines(backend) { // what is asked for is sent before the next line is heard
+			whole.hears(line, len(line))
+		}
 		piece = max(1, piece%20)
 		pieces.says(client, piece)
-		pieces.hears(backend, piece)
+		for line := range strings.Lines(backend) {
+			pieces.hears(line, piece)
+		}
 		if (whole.err == nil) != (pieces.err == nil) || whole.answered.String() != pieces.answered.String() || !slices.Equal(whole.called, pieces.called) {
 			t.Errorf("at once: %q, %v; in pieces of %d: %q, %v", whole.answered.String(), whole.err, piece, pieces.answered.String(), pieces.err)
+		}
+		if whole.g.scan.state != opaque && whole.boundary != pieces.boundary {
+			t.Errorf("at once, the last boundary is at %d; in pieces of %d, at %d of %q", whole.boundary, piece, pieces.boundary, whole.passed.String())
 		}
 		if whole.err == nil && (whole.backend.String() != pieces.backend.String() || whole.passed.String() != pieces.passed.String()) {
 			t.Errorf("at once: %q, %q; in pieces of %d: %q, %q", whole.backend.String(), whole.passed.String(), piece, pieces.backend.String(), pieces.passed.String())
