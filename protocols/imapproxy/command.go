@@ -102,8 +102,8 @@ func upperASCII(r rune) rune {
 	return r
 }
 
-// notInTag tells what is no ASTRING-CHAR, or "+" (RFC 9051 section 9), or "]", with which Dovecot answers no tag.
-func notInTag(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`(){%*"\+]`, r) }
+// notInTag tells what is no ASTRING-CHAR, or "+" (RFC 9051 section 9).
+func notInTag(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`(){%*"\+`, r) }
 
 // hasArguments reports whether anything is left to parse.
 func (cmd *command) hasArguments() bool { return len(cmd.rest) > 0 }

@@ -434,10 +434,10 @@ func isTag(word []byte) bool {
 	return 0 < len(word) && len(word) <= maxTag
 }
 
-// tagBytes are those of a tag.
+// tagBytes are those of a tag that each server answers. Dovecot doesn't with a "]", and what may pass is counted by answers.
 var tagBytes = func() (table [256]bool) {
 	for i := range 0x80 {
-		table[i] = !notInTag(rune(i))
+		table[i] = !notInTag(rune(i)) && i != ']'
 	}
 	return table
 }()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"regexp"
 	"runtime"
 	"strings"
@@ -122,7 +123,11 @@ func TestSessionsComeAndGo(t *testing.T) {
 		return authstore.Grant{Account: 1, Password: authstore.PasswordID(n), Address: a.Login, Scopes: scopes}, nil
 	}
 	before := runtime.NumGoroutine()
-	const clients, rounds = 40, 5
+	const clients = 40
+	rounds := 5
+	if os.Getenv("POSTERN_TEST") == "full" { // as test.sh sets
+		rounds = 50
+	}
 	var working sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range clients {
@@ -217,7 +222,7 @@ func churn(t *testing.T, addr string, trust *tls.Config, i int) {
 	}
 	io.WriteString(nc, "z LOGOUT\r\n")
 	text := <-answers
-	if !strings.Contains(text, "\na OK ") {
+	if !strings.Contains(text, "\na OK ") && !strings.Contains(text, "\n* BYE [UNAVAILABLE] ") { // revoked before it was in
 		t.Errorf("no login: %q", text)
 	}
 	if at := strings.Index(text, "* BYE"); at > 0 && text[at-1] != '\n' {
