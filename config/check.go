@@ -19,7 +19,7 @@ func (w *walker) check() {
 		w.say("", `there is no [[backend]]; name the server that holds the mail or the calendars. "postern config example" shows two`)
 	}
 	for i := range c.Listeners {
-		w.checkListener(&c.Listeners[i], fmt.Sprintf("listener[%d]", i))
+		w.checkListener(&c.Listeners[i], fmt.Sprintf("listener[%d]", i), c.Listeners[:i])
 	}
 	for i := range c.Backends {
 		w.checkBackend(&c.Backends[i], fmt.Sprintf("backend[%d]", i), c.Backends[:i])
@@ -76,9 +76,12 @@ func (w *walker) oneOf(path, value string, known ...string) bool {
 	return false
 }
 
-func (w *walker) checkListener(l *Listener, path string) {
+func (w *walker) checkListener(l *Listener, path string, before []Listener) {
 	w.oneOf(path+".protocol", l.Protocol, "imap", "dav")
 	host, ok := w.hostPort(path+".address", l.Address)
+	if ok && slices.ContainsFunc(before, func(o Listener) bool { return o.Address == l.Address }) {
+		w.say(path+".address", fmt.Sprintf("two listeners have the address %s; give each its own", l.Address))
+	}
 	if !w.oneOf(path+".tls", l.TLS, "implicit", "starttls", "none", "insecure") {
 		return
 	}
@@ -226,8 +229,13 @@ func (w *walker) checkOperations() {
 		}
 		return
 	}
-	if host, ok := w.hostPort("operations.address", address); ok && !isLoopback(host) {
+	host, ok := w.hostPort("operations.address", address)
+	switch {
+	case !ok:
+	case !isLoopback(host):
 		w.say("operations.address", fmt.Sprintf("%s is not loopback, and whoever reaches it may read metrics and profiles; use 127.0.0.1 or unix:/run/postern/ops.sock", address))
+	case slices.ContainsFunc(w.cfg.Listeners, func(l Listener) bool { return l.Address == address }):
+		w.say("operations.address", fmt.Sprintf("a listener for apps has the address %s already; give it another", address))
 	}
 }
 

@@ -138,8 +138,31 @@ func (w *walker) field(v reflect.Value, path string, key *unstable.Node, what st
 	if path != "" {
 		in = " in [" + strings.TrimRight(path, "[]0123456789") + "]"
 	}
-	w.complain(key, fmt.Sprintf("unknown %s %q%s%s", what, key.Data, in, suggestion(string(key.Data), known)))
+	hint := suggestion(string(key.Data), known)
+	if at := homes(reflect.TypeFor[Config](), "", string(key.Data)); len(at) > 0 && !similar(string(key.Data), known) {
+		hint = "; it belongs " + strings.Join(at, ", or ")
+	}
+	w.complain(key, fmt.Sprintf("unknown %s %q%s%s", what, key.Data, in, hint))
 	return reflect.Value{}, false
+}
+
+// homes tells where a key may stand that was written elsewhere: TOML takes whatever follows a [table] for a part of it.
+func homes(t reflect.Type, table, name string) (places []string) {
+	for f := range t.Fields() {
+		tag, inner, brackets := f.Tag.Get("toml"), f.Type, "[%s]"
+		if inner.Kind() == reflect.Slice {
+			inner, brackets = inner.Elem(), "[[%s]]"
+		}
+		switch {
+		case tag == name && table == "":
+			places = append(places, "at the top, above the first [table]")
+		case tag == name:
+			places = append(places, "in "+table)
+		case inner.Kind() == reflect.Struct && inner.PkgPath() == t.PkgPath():
+			places = append(places, homes(inner, fmt.Sprintf(brackets, join(strings.Trim(table, "[]"), tag)), name)...)
+		}
+	}
+	return places
 }
 
 // assign reads a value into a field of a fitting type.

@@ -57,6 +57,12 @@ func nearest(written string, known []string) string {
 	return best
 }
 
+// similar reports whether a known word is so close to what was written that it was meant.
+func similar(written string, known []string) bool {
+	n := nearest(written, known)
+	return n != "" && edits(written, n) <= 2
+}
+
 // edits is the Levenshtein distance.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
