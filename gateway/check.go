@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"slices"
@@ -67,27 +68,61 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 }
 
 func checkCertificates(cfg *config.Config, report func(Finding)) {
+	var leaves []*x509.Certificate
 	for _, c := range cfg.TLS.Certificates {
 		f := Finding{Subject: "certificate " + c.Cert}
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		switch {
 		case err != nil:
-			f.Err = err
+			f.Err = fmt.Errorf("%w%s", err, certificateRemedy(c, err))
 		case time.Now().After(pair.Leaf.NotAfter):
 			f.Err = fmt.Errorf("it ended on %s; renew it", pair.Leaf.NotAfter.Format(time.DateOnly))
 		default:
 			f.Detail = describe(pair.Leaf)
 		}
+		if err == nil {
+			leaves = append(leaves, pair.Leaf)
+		}
 		report(f)
+	}
+	if len(leaves) > 0 && len(leaves) == len(cfg.TLS.Certificates) { // else the missing one may be for it
+		checkHostname(cfg.Hostname, leaves, report)
 	}
 }
 
-func describe(leaf *x509.Certificate) string {
-	names := append([]string(nil), leaf.DNSNames...)
+// checkHostname looks whether a certificate is for the name that people are told to type.
+func checkHostname(hostname string, leaves []*x509.Certificate, report func(Finding)) {
+	if hostname == "" || slices.ContainsFunc(leaves, func(leaf *x509.Certificate) bool { return leaf.VerifyHostname(hostname) == nil }) {
+		return
+	}
+	var names []string
+	for _, leaf := range leaves {
+		names = append(names, namesIn(leaf)...)
+	}
+	report(Finding{Subject: "hostname", Err: fmt.Errorf("no certificate is for %s, and apps that are told that name will refuse to connect; "+
+		"set hostname to a name that stands in one (%s), or add a certificate for it", hostname, strings.Join(names, " "))})
+}
+
+func certificateRemedy(c config.Certificate, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "; put the certificate and its key there, or name the files that hold them (docs/quickstart.md)"
+	case errors.Is(err, fs.ErrPermission):
+		return "; the user that runs Postern must be able to read both files and their folders"
+	}
+	return fmt.Sprintf("; %s must hold the chain in PEM form, the server's own certificate first, and %s the key that belongs to it", c.Cert, c.Key)
+}
+
+func namesIn(leaf *x509.Certificate) []string {
+	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
-	text := fmt.Sprintf("%s until %s", strings.Join(names, " "), leaf.NotAfter.Format(time.DateOnly))
+	return names
+}
+
+func describe(leaf *x509.Certificate) string {
+	text := fmt.Sprintf("%s until %s", strings.Join(namesIn(leaf), " "), leaf.NotAfter.Format(time.DateOnly))
 	if time.Until(leaf.NotAfter) < expirySoon {
 		text += " (renew it soon)"
 	}

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -32,10 +34,7 @@ func (d *Desk) Settings(address string, scopes authstore.Scopes) AppSettings {
 }
 
 func settings(cfg *config.Config, address string, scopes authstore.Scopes) AppSettings {
-	s := AppSettings{UserName: address, Server: cfg.Hostname}
-	if s.Server == "" {
-		s.Server, _ = os.Hostname()
-	}
+	s := AppSettings{UserName: address, Server: serverName(cfg)}
 	for _, l := range cfg.Listeners {
 		_, port, _ := net.SplitHostPort(l.Address)
 		switch {
@@ -46,6 +45,40 @@ func settings(cfg *config.Config, address string, scopes authstore.Scopes) AppSe
 		}
 	}
 	return s
+}
+
+// serverName is the name that apps reach this gateway by: the configured one, else the one in the certificate, which is what they
+// compare with, else the machine's.
+func serverName(cfg *config.Config) string {
+	if cfg.Hostname != "" {
+		return cfg.Hostname
+	}
+	for _, c := range cfg.TLS.Certificates {
+		leaf, err := readLeaf(c.Cert)
+		if err != nil {
+			continue // "postern check" tells
+		}
+		for _, name := range leaf.DNSNames {
+			if !strings.HasPrefix(name, "*") {
+				return name
+			}
+		}
+	}
+	name, _ := os.Hostname()
+	return name
+}
+
+// readLeaf reads the first certificate of a chain.
+func readLeaf(path string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", path)
+	}
+	return x509.ParseCertificate(block.Bytes)
 }
 
 func davURL(host, port, security string) string {

@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/config"
+	"postern/internal/testlab"
+)
+
+// What "postern check" says of certificates ends with what to do.
+func TestCheckCertificates(t *testing.T) {
+	ca := testlab.NewCA(t)
+	cert, key, _ := ca.Issue("mail.example.test")
+	_, other, _ := ca.Issue()
+	good := []config.Certificate{{Cert: cert, Key: key}}
+	for name, tt := range map[string]struct {
+		hostname string
+		pairs    []config.Certificate
+		want     []string // in what is said of each thing looked at
+	}{
+		"good":              {"mail.example.test", good, []string{"ok    certificate " + cert + ": localhost mail.example.test 127.0.0.1 ::1 until "}},
+		"no hostname":       {"", good, []string{"ok    certificate "}},
+		"none for the name": {"imap.example.test", good, []string{"ok    certificate ", "FAIL  hostname: no certificate is for imap.example.test"}},
+		"no such file":      {"imap.example.test", []config.Certificate{{Cert: "/nowhere/cert.pem", Key: key}}, []string{"put the certificate and its key there"}},
+		"another's key":     {"", []config.Certificate{{Cert: cert, Key: other}}, []string{"the key that belongs to it"}},
+		"no PEM":            {"", []config.Certificate{{Cert: os.DevNull, Key: key}}, []string{"must hold the chain in PEM form"}},
+		"one of two":        {"imap.example.test", append([]config.Certificate{{Cert: cert, Key: other}}, good...), []string{"FAIL  certificate ", "ok    certificate "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said []string
+			checkCertificates(&config.Config{Hostname: tt.hostname, TLS: config.TLS{Certificates: tt.pairs}}, func(f Finding) { said = append(said, f.Text()) })
+			if len(said) != len(tt.want) {
+				t.Fatalf("said %q, want %q", said, tt.want)
+			}
+			for i := range said {
+				if !strings.Contains(said[i], tt.want[i]) {
+					t.Errorf("said %q, want %q in it", said[i], tt.want[i])
+				}
+			}
+		})
+	}
+}
+
+// People are told the name that their app will compare with the certificate.
+func TestServerName(t *testing.T) {
+	machine, _ := os.Hostname()
+	ca := testlab.NewCA(t)
+	cert, key, _ := ca.Issue()
+	broken := filepath.Join(t.TempDir(), "broken.pem")
+	if err := os.WriteFile(broken, []byte("no certificate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pair := func(cert string) config.TLS {
+		return config.TLS{Certificates: []config.Certificate{{Cert: cert, Key: key}}}
+	}
+	for name, tt := range map[string]struct {
+		cfg  config.Config
+		want string
+	}{
+		"configured":      {config.Config{Hostname: "mail.example.test", TLS: pair(cert)}, "mail.example.test"},
+		"the certificate": {config.Config{TLS: pair(cert)}, "localhost"},
+		"none to read":    {config.Config{TLS: pair(broken)}, machine},
+		"no TLS":          {config.Config{}, machine},
+	} {
+		if got := settings(&tt.cfg, "alice@example.test", 0).Server; got != tt.want {
+			t.Errorf("%s: server %q, want %q", name, got, tt.want)
+		}
+	}
+}
