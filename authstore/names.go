@@ -22,7 +22,7 @@ type Names struct {
 // maxName bounds a login name, in bytes, as typed and in its canonical form (RFC 5321 section 4.5.3.1.3, without the brackets).
 const maxName = 254
 
-var errName = errors.New("not an address")
+var errName = errors.New("not an address such as alice@example.org")
 
 // Canonical maps a name as typed to its one form: PRECIS UsernameCaseMapped (RFC 8265 section 3.3) before the @, IDNA's look-up
 // profile in ASCII (RFC 5891) behind it. It is idempotent, and allocates only where it changes something.
@@ -68,7 +68,7 @@ func canonicalLocal(local string) (string, error) {
 		}
 		for _, r := range local { // full-width signs have become ASCII ones
 			if r < 0x80 && !isLocalASCII(r) {
-				return "", fmt.Errorf("%w: a sign that can't stand before the @", errName)
+				return "", fmt.Errorf("%w: a sign in it can't stand before the @", errName)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func enforce(local string) (string, error) {
 	for range 4 {
 		mapped, err := precis.UsernameCaseMapped.String(local)
 		if err != nil {
-			return "", fmt.Errorf("%w: a sign that can't stand before the @", errName) // the library's words quote what was typed
+			return "", fmt.Errorf("%w: a sign in it can't stand before the @", errName) // the library's words quote what was typed
 		}
 		if mapped == local {
 			return local, nil
@@ -104,12 +104,15 @@ func canonicalDomain(domain string) (string, error) {
 	if isHostname(domain) && !strings.Contains(domain, "--") { // no label of IDNA's
 		return domain, nil
 	}
+	if domain == "" {
+		return "", fmt.Errorf("%w: the domain is missing", errName)
+	}
 	ascii, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
-		return "", fmt.Errorf("%w: the domain", errName) // the library's words quote what was typed
+		return "", fmt.Errorf("%w: its domain can't be one", errName) // the library's words quote what was typed
 	}
 	if again, err := idna.Lookup.ToASCII(ascii); err != nil || again != ascii || !isHostname(ascii) {
-		return "", fmt.Errorf("%w: the domain", errName)
+		return "", fmt.Errorf("%w: its domain can't be one", errName)
 	}
 	return ascii, nil
 }
@@ -136,7 +139,7 @@ func isHostname(s string) bool {
 func (n Names) forCreation(typed string) (string, error) {
 	name, err := n.Canonical(typed)
 	if err != nil {
-		return "", fmt.Errorf("%q: %w such as alice@example.org", typed, err)
+		return "", fmt.Errorf("%q: %w", typed, err)
 	}
 	local, domain, _ := strings.Cut(name, "@")
 	if asked, _, _ := strings.Cut(typed, "@"); n.PlusAddresses && strings.Contains(asked[1:], "+") {

@@ -93,7 +93,10 @@ func TestForCreation(t *testing.T) {
 		"latin in cyrillic":      {"асе@example.test", "looks Latin and is Cyrillic"},
 		"in the domain":          {"alice@ex\u0430mple.test", "mixes Latin and Cyrillic"},
 		"in the punycode domain": {"alice@xn--exmple-4nf.test", "mixes Latin and Cyrillic"},
-		"nobody's":               {"alice@", "not an address"},
+		"nobody's":               {"alice@", "not an address such as alice@example.org: the domain is missing"},
+		"no domain":              {"alice", "the domain is missing"},
+		"no such domain":         {"alice@ex_ample.test", "its domain can't be one"},
+		"a blank":                {"al ice@example.test", "a sign in it can't stand before the @"},
 		"with plus":              {"alice+b@example.test", "lead to alice@example.test"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -250,6 +250,12 @@ func accountAlias(e *env) *cobra.Command {
 			RunE: func(c *cobra.Command, args []string) error {
 				return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
 					done, err := change(d.Accounts, c.Context(), a.ID, args[1])
+					if errors.Is(err, authstore.ErrNotFound) { // nothing to remove
+						if owner, err := d.Get(c.Context(), args[1]); err == nil && owner.ID == a.ID {
+							return fmt.Errorf("%s is the address that the account was made with, and stays", a.Names[0])
+						}
+						return fmt.Errorf("%q is no alias of %s; \"postern account show\" lists them", args[1], a.Names[0])
+					}
 					if err != nil {
 						return fmt.Errorf("alias %q: %w", args[1], err)
 					}
@@ -355,8 +361,8 @@ func (e *env) printConfirmation(w io.Writer, did string, done authstore.Confirma
 		return printJSON(w, struct {
 			Done        string   `json:"done"`
 			Sequence    uint64   `json:"sequence"`
-			Unconfirmed []string `json:"unconfirmed_nodes"`
-		}{did, done.Sequence, done.Unconfirmed})
+			Unconfirmed []string `json:"unconfirmed_nodes"` // empty: all have confirmed
+		}{did, done.Sequence, append([]string{}, done.Unconfirmed...)})
 	}
 	_, err := fmt.Fprintf(w, "%s: %s\n", did, done)
 	return err

@@ -71,8 +71,9 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		"no password":          {[]string{"password", "show", "99", "-c", file}, 1, "there is no app password 99"},
 		"a label for a number": {[]string{"password", "revoke", "Thunderbird", "-c", file}, 2, "is not the number of an app password"},
 		"unknown preset":       {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "emails", "-c", file}, 2, "the presets are everything, mail"},
-		"preset and scopes":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--scopes", "mail", "-c", file}, 1, "none of the others can be"},
-		"neither":              {[]string{"password", "create", "eve@example.test", "--label", "x", "-c", file}, 1, "at least one of the flags"},
+		"preset and scopes":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--scopes", "mail", "-c", file}, 2, "none of the others can be"},
+		"neither":              {[]string{"password", "create", "eve@example.test", "--label", "x", "-c", file}, 2, "at least one of the flags"},
+		"no label":             {[]string{"password", "create", "eve@example.test", "--for", "mail", "-c", file}, 2, `"label" not set; see "postern password create --help"`},
 		"a bad expiry":         {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "soon", "-c", file}, 2, "neither never, a number of days"},
 		"an expiry gone by":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "2001-01-01", "-c", file}, 2, "has passed already"},
 		"a bad network":        {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--network", "home", "-c", file}, 2, "neither an address nor a network"},
@@ -130,6 +131,7 @@ func TestAccountsAndPasswords(t *testing.T) {
 	ok("revoked app password 2: confirmed everywhere", "password", "revoke", "2", "--why", "lost")
 	ok("revoked app password 2: confirmed everywhere", "password", "revoke", "2")
 	ok(`"state": "revoked"`, "password", "list", "alice@example.test", "--all", "--json")
+	ok(`"unconfirmed_nodes": []`, "password", "revoke", "2", "--json")
 	ok("revoked all app passwords", "password", "revoke-all", "alice@example.test")
 	ok("suspended alice@example.test", "account", "suspend", "alice@example.test")
 	ok("suspended", "account", "list")
@@ -139,10 +141,18 @@ func TestAccountsAndPasswords(t *testing.T) {
 	ok("set the backend name", "account", "backend-name", "alice@example.test", "u17")
 	ok("u17", "account", "show", "alice@example.test")
 	ok("removed alias", "account", "alias", "remove", "alice@example.test", "al@example.test")
+	for alias, want := range map[string]string{"al@example.test": `"al@example.test" is no alias of alice@example.test`,
+		"ALICE@example.test": "alice@example.test is the address that the account was made with, and stays"} {
+		if code, _, stderr := run(t, "", "account", "alias", "remove", "alice@example.test", alias, "-c", file); code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("remove alias %s: %d %q, want %q", alias, code, stderr, want)
+		}
+	}
 	secret := filepath.Join(t.TempDir(), "secret")
 	os.WriteFile(secret, []byte("hunter2\n"), 0o600)
 	ok("stored the password", "account", "credential", "alice@example.test", "--backend", "dovecot", "--password-file", secret)
 	ok("added key 2", "key", "add")
+	ok(`"added": 3`, "key", "add", "--json")
+	ok(`"retired": 2`, "key", "retire", "2", "--json")
 	ok("makes new app passwords", "key", "list")
 	if code, _, stderr := run(t, "", "key", "retire", "1", "-c", file); code != 1 || !strings.Contains(stderr, "still need key 1") {
 		t.Errorf("retire a needed key: %d %q", code, stderr)

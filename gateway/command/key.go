@@ -42,7 +42,7 @@ func keyList(e *env) *cobra.Command {
 }
 
 func keyAdd(e *env) *cobra.Command {
-	return &cobra.Command{
+	return e.jsonFlag(&cobra.Command{
 		Use:   "add",
 		Short: "Add a root key to the key file",
 		Long: `Adds a root key to the key file. Copy the file to every gateway and reload it (SIGHUP);
@@ -55,15 +55,24 @@ it when they are used next.`,
 				if err != nil {
 					return err
 				}
+				if e.json {
+					return printJSON(c.OutOrStdout(), keyChange{Added: n})
+				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "added key %d; now have every gateway read it again (systemctl reload postern; restart where LoadCredential brings the file), and back it up\n", n)
 				return err
 			})
 		},
-	}
+	})
+}
+
+// keyChange is what was done to the key file as --json prints it.
+type keyChange struct {
+	Added   uint32 `json:"added,omitempty"`
+	Retired uint32 `json:"retired,omitempty"`
 }
 
 func keyRetire(e *env) *cobra.Command {
-	return &cobra.Command{
+	return e.jsonFlag(&cobra.Command{
 		Use:   "retire NUMBER",
 		Short: "Remove a root key that nothing needs any more",
 		Args:  cobra.ExactArgs(1),
@@ -76,9 +85,12 @@ func keyRetire(e *env) *cobra.Command {
 				if err := d.RetireKey(c.Context(), uint32(n)); err != nil {
 					return err
 				}
+				if e.json {
+					return printJSON(c.OutOrStdout(), keyChange{Retired: uint32(n)})
+				}
 				_, err := fmt.Fprintf(c.OutOrStdout(), "retired key %d; copy the key file to every gateway and reload it\n", n)
 				return err
 			})
 		},
-	}
+	})
 }

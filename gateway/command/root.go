@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,11 +91,12 @@ A configuration to start from:              postern config example`,
 	return root
 }
 
-// usageErrors turns complaints about arguments into usage errors, for the exit code, with the way to help.
+// usageErrors turns complaints about arguments and missing flags into usage errors, for the exit code, with the way to help.
 func usageErrors(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
+			err := cmp.Or(check(c, args), c.ValidateRequiredFlags(), c.ValidateFlagGroups())
+			if err != nil {
 				return &usageError{fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())}
 			}
 			return nil
