@@ -45,6 +45,7 @@ func TestCheck(t *testing.T) {
 		"another authority":       {dovecot.CAFile, s.ca.File, "signed by an authority that this machine does not know"},
 		"another name":            {`credential = "master"`, "server_name = \"mail.example.test\"\ncredential = \"master\"", "set server_name to a name that stands in it"},
 		"TLS where there is none": {`"starttls"`, `"implicit"`, `set tls = "starttls"`},
+		"an account it lacks":     {`credential = "master"`, "login = \"no-{local}\"\ncredential = \"master\"", "no-alice"},
 		"unknown host":            {`"` + dovecot.IMAP + `"`, `"nowhere.invalid:143"`, "there is no such host"},
 		"header not believed":     {`credential = "header"`, "credential = \"header\"\nheader = \"X-User\"", "it does not take the account's name from the header X-User"},
 		"wrong principal":         {`credential = "header"`, "credential = \"header\"\nprincipal = \"/{login}/no/such/\"", "principal"},

@@ -66,7 +66,7 @@ func remedyFor(r *protocols.Route, err error) string {
 		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
 			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
-		return "it has troubles of its own, or does not know " + r.Login + "; look at its log"
+		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"
 	}
 	return ""
 }
