@@ -97,7 +97,7 @@ func TestDeployUnit(t *testing.T) {
 	testlab.Run(t, testlab.Command(t, "systemd-analyze", "security", "--offline=true", "--threshold=20", filepath.Join(root, "deploy/postern.service")))
 }
 
-// The image is empty but for the program: it must need no library, and say its version.
+// The image is empty but for the program: it must need no library, say its version, and do with no folder but that of the state.
 func TestDeployImage(t *testing.T) {
 	t.Parallel()
 	build := regexp.MustCompile(`(?m)^RUN (CGO_ENABLED=0 go build .*) -o /out/postern \.$`).FindStringSubmatch(readFile(t, "Dockerfile"))
@@ -123,4 +123,46 @@ func TestDeployImage(t *testing.T) {
 	if got := testlab.Run(t, testlab.Command(t, program, "version")); !strings.HasPrefix(got, "postern v1.2.3-test (") {
 		t.Errorf("version: got %q", got)
 	}
+	image := newImage(t, program)
+	image.run("init")
+	testlab.Run(t, testlab.Command(t, "sqlite3", filepath.Join(image.root, "var/lib/postern/postern.db"), `
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+  INSERT INTO account (public_id, status, version, backend_name, created) SELECT i, 1, 1, '', 0 FROM n;
+INSERT INTO login_name SELECT hex(randomblob(40)) || '@example.test', id, 0 FROM account;`))
+	if got := strings.Count(image.run("account", "list"), "@example.test"); got != 30000 {
+		t.Errorf("%d accounts are listed", got)
+	}
+}
+
+// image is what the Dockerfile makes, without a container: a root that can't be written to, but for the state.
+type image struct {
+	t    *testing.T
+	root string
+}
+
+func newImage(t *testing.T, program string) image {
+	t.Helper()
+	testlab.Need(t, "unshare", "mount", "sqlite3")
+	i := image{t, testlab.Dir(t)}
+	for _, dir := range []string{"etc/postern", "var/lib/postern"} {
+		if err := os.MkdirAll(filepath.Join(i.root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(program, filepath.Join(i.root, "postern")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(i.root, "etc/postern/postern.toml"), []byte("listener = [{ protocol = \"dav\", address = \"127.0.0.1:1\", tls = \"none\" }]\n"+
+		davBackend("radicale", "http://127.0.0.1:1")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// run runs the image's program and returns what it printed.
+func (i image) run(args ...string) string {
+	i.t.Helper()
+	return testlab.Run(i.t, testlab.Command(i.t, "unshare", append([]string{"--mount", "--map-root-user", "sh", "-c",
+		`mount --bind "$0" "$0" && mount --bind "$0/var/lib/postern" "$0/var/lib/postern" && mount -o remount,bind,ro "$0" && exec chroot "$0" /postern "$@"`,
+		i.root}, args...)...))
 }
