@@ -3,6 +3,7 @@ package authstore_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -417,8 +418,8 @@ func TestAReplacedDatabaseIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { copied.Close() })
-	for i := range 20 { // the copy's counter passes that of the history that was lost
+	t.Cleanup(func() { n.stop(); copied.Close() }) // in this order: it writes what waits
+	for i := range 20 {                            // the copy's counter passes that of the history that was lost
 		if _, _, err := copied.AddAccount(t.Context(), "test", "user"+string(rune('a'+i))+"@example.test", string(rune('a'+i))); err != nil {
 			t.Fatal(err)
 		}
@@ -631,6 +632,38 @@ func TestNamedAfterTheLogin(t *testing.T) {
 	got, err := s.truth.Password(t.Context(), p.ID)
 	if err != nil || got.Last == nil || got.Last.Count != 3 || got.Last.App != "Thunderbird" {
 		t.Fatalf("last used = %+v, %v; want 3 times Thunderbird", got.Last, err)
+	}
+}
+
+// What was refused to the holder of the genuine secret is told to the owner, and is no use of it. A guess is neither.
+func TestRefusalsOfGenuineSecretsAreCounted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.account("alice@example.test")
+	here, typed := s.password(authstore.PasswordRequest{Account: a.ID, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	lost, gone := s.password(authstore.PasswordRequest{Account: a.ID})
+	s.must(s.desk.Revoke(t.Context(), lost.ID, "phone lost"))
+	n := s.node(authstore.Options{})
+	elsewhere := attempt("alice@example.test", typed)
+	elsewhere.Client = netip.MustParseAddr("203.0.113.9")
+	calendar := attempt("alice@example.test", typed)
+	calendar.Protocol, calendar.Need = "dav", authstore.ScopeCalendar
+	for _, tt := range []struct {
+		a    authstore.Attempt
+		want authstore.Code
+	}{
+		{elsewhere, authstore.BadNetwork}, {elsewhere, authstore.BadNetwork}, {calendar, authstore.OutOfScope},
+		{attempt("alice@example.test", gone), authstore.Wrong}, {attempt("alice@example.test", anotherPassword()), authstore.Wrong},
+	} {
+		_, err := n.login(tt.a)
+		wantCode(t, tt.a.Protocol+" from "+tt.a.Client.String(), err, tt.want)
+	}
+	n.stop() // writes what waits
+	for id, want := range map[authstore.PasswordID]int64{here.ID: 3, lost.ID: 1} {
+		got, err := s.truth.Password(t.Context(), id)
+		if err != nil || got.Failures != want || got.Last != nil {
+			t.Errorf("app password %d: %d refusals, last used %+v, %v; want %d and never", id, got.Failures, got.Last, err, want)
+		}
 	}
 }
 

@@ -5,7 +5,7 @@ import "fmt"
 // Code is what a client may learn of a refusal. Each front door has one table from codes to its protocol's answers.
 type Code int
 
-// The refusals, in the order of the table in docs/promises.md.
+// The refusals, in the order of the table in docs/security.md.
 const (
 	Wrong          Code = iota + 1 // wrong secret, unknown name, or revoked: never told apart
 	NotAppPassword                 // not the shape of an app password, judged from what was typed alone

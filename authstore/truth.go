@@ -102,6 +102,7 @@ type AppPassword struct {
 	Revoked  time.Time // zero: not revoked
 	Why      string    // why it was revoked
 	Last     *LastUse  // nil: never used
+	Failures int64     // logins that were refused though the secret was genuine: ended, or not for that protocol or network
 }
 
 // LastUse tells when and how an app password was last used.
@@ -131,10 +132,32 @@ type Usage struct {
 	Protocol string
 	App      string
 	Network  netip.Prefix
-	First    time.Time
-	Last     time.Time
-	Count    int64
-	Rekey    *Rekey // nil: the digest stays
+	First    time.Time // of what was accepted, or, where nothing was, of what was refused
+	Last     time.Time // likewise
+	Count    int64     // accepted
+	Failures int64     // refused, though the secret was genuine
+	Rekey    *Rekey    // nil: the digest stays
+}
+
+// add takes in what happened besides with the same app, from the same place.
+func (u *Usage) add(more Usage) {
+	switch {
+	case u.Count == 0 && more.Count > 0:
+		u.First, u.Last = more.First, more.Last
+	case u.Count > 0 && more.Count == 0: // its times are not those of a use
+	default:
+		if more.First.Before(u.First) {
+			u.First = more.First
+		}
+		if more.Last.After(u.Last) {
+			u.Last = more.Last
+		}
+	}
+	if more.Rekey != nil {
+		u.Rekey = more.Rekey
+	}
+	u.Count += more.Count
+	u.Failures += more.Failures
 }
 
 // Rekey moves an app password's digest to a newer root key, if it is still as it was and not revoked.

@@ -41,11 +41,12 @@ func (s *Store) Named(g Grant, u Use) { s.usage.named(g, u) }
 func (w *usage) named(g Grant, u Use) {
 	unnamed := usageKey{g.Password, u.Protocol, "", usageNetwork(g.Client)}
 	w.mu.Lock()
-	if have, ok := w.waiting[unnamed]; ok && have.Count > 1 {
+	if have := w.waiting[unnamed]; have.Count > 0 {
 		have.Count--
 		w.waiting[unnamed] = have
-	} else {
-		delete(w.waiting, unnamed) // a digest that waits with it comes again with the grant
+		if have.Count+have.Failures == 0 {
+			delete(w.waiting, unnamed) // a digest that waits with it comes again with the grant
+		}
 	}
 	w.mu.Unlock()
 	w.add(g, u)
@@ -53,12 +54,21 @@ func (w *usage) named(g Grant, u Use) {
 
 func (w *usage) add(g Grant, u Use) {
 	key := usageKey{g.Password, u.Protocol, appName(u.App), usageNetwork(g.Client)}
-	now := w.now()
-	one := Usage{Password: g.Password, Account: g.Account, Protocol: key.protocol, App: key.app, Network: key.network,
-		First: now, Last: now, Count: 1, Rekey: g.rekey}
+	w.note(key, Usage{Account: g.Account, Count: 1, Rekey: g.rekey})
+}
+
+// refused notes a genuine secret that opened nothing. Of which app it is, is not known before the login.
+func (w *usage) refused(account AccountID, id PasswordID, a *Attempt) {
+	w.note(usageKey{id, a.Protocol, "", usageNetwork(a.Client)}, Usage{Account: account, Failures: 1})
+}
+
+func (w *usage) note(key usageKey, u Usage) {
+	u.Password, u.Protocol, u.App, u.Network = key.password, key.protocol, key.app, key.network
+	u.First = w.now()
+	u.Last = u.First
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.merge(key, one)
+	w.merge(key, u)
 }
 
 // merge is called with mu held.
@@ -70,16 +80,7 @@ func (w *usage) merge(key usageKey, u Usage) {
 		}
 		return
 	}
-	if u.First.Before(have.First) {
-		have.First = u.First
-	}
-	if u.Last.After(have.Last) {
-		have.Last = u.Last
-	}
-	if u.Rekey != nil {
-		have.Rekey = u.Rekey
-	}
-	have.Count += u.Count
+	have.add(u)
 	w.waiting[key] = have
 }
 

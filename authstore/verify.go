@@ -66,6 +66,7 @@ func (s *Store) decide(ctx context.Context, a *Attempt) (Grant, *Refusal) {
 // open decides what a genuine secret opens. All these refusals cost nothing: only its holder sees them.
 func (s *Store) open(f *found, v *Verifiable, name string, a *Attempt, typed *secret.Password) (Grant, *Refusal) {
 	refused := func(code Code, cause error) (Grant, *Refusal) {
+		s.usage.refused(f.Account, v.ID, a)
 		return Grant{}, &Refusal{Code: code, Cause: cause, Account: f.Account, Password: v.ID}
 	}
 	switch {

@@ -276,20 +276,26 @@ func (s *Store) writeUsage(ctx context.Context, batch []authstore.Usage) error {
 	defer tx.Rollback()
 	for _, u := range batch {
 		// SELECT ... WHERE: the app password may be gone with its account
-		if _, err := tx.ExecContext(ctx, `INSERT INTO usage (app_password, protocol, app, network, first, last, count)
-SELECT $1, $2, $3, $4, $5, $6, $7 WHERE EXISTS (SELECT 1 FROM app_password WHERE id = $1)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO usage (app_password, protocol, app, network, first, last, count, failures)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE EXISTS (SELECT 1 FROM app_password WHERE id = $1)
 ON CONFLICT (app_password, protocol, app, network) DO UPDATE SET
-  last = CASE WHEN excluded.last > usage.last THEN excluded.last ELSE usage.last END, count = usage.count + excluded.count`,
-			int64(u.Password), u.Protocol, u.App, u.Network.String(), u.First.Unix(), u.Last.Unix(), u.Count); err != nil {
+  first = CASE WHEN usage.count = 0 AND excluded.count > 0 THEN excluded.first ELSE usage.first END,
+  last = CASE WHEN usage.count = 0 AND excluded.count > 0 THEN excluded.last
+              WHEN usage.count > 0 AND excluded.count = 0 THEN usage.last
+              WHEN excluded.last > usage.last THEN excluded.last ELSE usage.last END,
+  count = usage.count + excluded.count, failures = usage.failures + excluded.failures`,
+			int64(u.Password), u.Protocol, u.App, u.Network.String(), u.First.Unix(), u.Last.Unix(), u.Count, u.Failures); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE app_password = $1
-AND last < (SELECT last FROM usage WHERE app_password = $1 ORDER BY last DESC LIMIT 1 OFFSET $2)`, int64(u.Password), maxUsage-1); err != nil {
+		// what was refused does not push out when it was last used
+		if _, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0)
+AND last < (SELECT last FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0) ORDER BY last DESC LIMIT 1 OFFSET $2)`,
+			int64(u.Password), maxUsage-1, u.Count); err != nil {
 			return err
 		}
 	}
 	return tx.Commit()
 }
 
-// maxUsage bounds the clients kept for an app password: whoever holds it may give himself any name, and phones change networks.
+// maxUsage bounds the clients kept for an app password, of those accepted and of those refused: whoever holds it may give himself any name, and phones change networks.
 const maxUsage = 100

@@ -170,10 +170,11 @@ func one[T any](list []T, err error) (T, error) {
 
 const passwordQuery = `
 SELECT p.id, p.account, p.label, p.scopes, p.networks, p.created, p.expires, p.revoked, p.why,
-       u.last, u.protocol, u.app, u.network, (SELECT sum(count) FROM usage WHERE app_password = p.id)
+       u.last, u.protocol, u.app, u.network, (SELECT sum(count) FROM usage WHERE app_password = p.id),
+       (SELECT sum(failures) FROM usage WHERE app_password = p.id)
 FROM app_password p
-LEFT JOIN usage u ON u.app_password = p.id AND NOT EXISTS (
-     SELECT 1 FROM usage o WHERE o.app_password = p.id
+LEFT JOIN usage u ON u.app_password = p.id AND u.count > 0 AND NOT EXISTS (
+     SELECT 1 FROM usage o WHERE o.app_password = p.id AND o.count > 0
      AND (o.last > u.last OR o.last = u.last AND (o.protocol, o.app, o.network) > (u.protocol, u.app, u.network)))
 WHERE %s
 ORDER BY p.id`
@@ -213,12 +214,14 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 		p                                       authstore.AppPassword
 		networks                                string
 		created, expires, revoked, last, number sql.NullInt64
+		failures                                sql.NullInt64
 		protocol, app, network                  sql.NullString
 	)
 	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &networks, &created, &expires, &revoked, &p.Why,
-		&last, &protocol, &app, &network, &number); err != nil {
+		&last, &protocol, &app, &network, &number, &failures); err != nil {
 		return p, err
 	}
+	p.Failures = failures.Int64
 	p.Created, p.Expires, p.Revoked = fromSeconds(created), fromSeconds(expires), fromSeconds(revoked)
 	var err error
 	if p.Networks, err = splitNetworks(networks); err != nil {

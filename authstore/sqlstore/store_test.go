@@ -63,6 +63,28 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// A database that an older version made gets what it lacks, and keeps what it has.
+func TestAnOlderVersionsTables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, sqlstore.Options{Path: path})
+	if _, _, err := s.AddAccount(t.Context(), "test", "alice@example.test", "a"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	db, _ := sql.Open("sqlite", path)
+	if _, err := db.Exec("ALTER TABLE usage DROP COLUMN failures; DELETE FROM goose_db_version WHERE version_id = 2"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	s = open(t, sqlstore.Options{Path: path})
+	if a, err := s.Account(t.Context(), "alice@example.test"); err != nil || a.PublicID != "a" {
+		t.Errorf("the account is %+v, %v", a, err)
+	}
+	if _, err := s.Passwords(t.Context(), 1, true); err != nil {
+		t.Error(err)
+	}
+}
+
 func garbage(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "g.db")
 	os.WriteFile(path, []byte(strings.Repeat("garbage ", 1000)), 0o600)

@@ -362,6 +362,7 @@ func testUsage(t *testing.T, f *fixture) {
 	if tail, _ := f.Tail(ctx, "", 0); tail.Counter != 2 {
 		t.Errorf("usage made changes: %+v", tail)
 	}
+	testFailures(t, f, p, at)
 	var many []authstore.Usage
 	for i := range 150 {
 		many = append(many, usage(p, fmt.Sprint("App ", i), at.Add(time.Duration(2+i)*time.Hour), 1))
@@ -371,6 +372,40 @@ func testUsage(t *testing.T, f *fixture) {
 	}
 	if got, _ := f.Password(ctx, p.ID); got.Last == nil || got.Last.App != "App 149" || got.Last.Count != 100 {
 		t.Errorf("after 150 clients: %+v, want the last of 100 that are kept", got.Last)
+	}
+}
+
+// testFailures: what was refused is counted, and says nothing of when the app password was used.
+func testFailures(t *testing.T, f *fixture, p authstore.AppPassword, at time.Time) {
+	ctx := t.Context()
+	failed := func(p authstore.AppPassword, app string, at time.Time, n int64) authstore.Usage {
+		u := usage(p, app, at, 0)
+		u.Failures = n
+		return u
+	}
+	if err := f.Used(ctx, []authstore.Usage{failed(p, "New", at.Add(90*time.Minute), 2), failed(p, "", at.Add(90*time.Minute), 1)}); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := f.Password(ctx, p.ID)
+	if got.Failures != 3 || !got.Last.At.Equal(at.Add(time.Hour)) || got.Last.App != "New" || got.Last.Count != 6 {
+		t.Errorf("after 3 refusals: %d, last used %+v", got.Failures, got.Last)
+	}
+	q := f.password(t, p.Account, "q", time.Time{})
+	if err := f.Used(ctx, []authstore.Usage{failed(q, "App", at.Add(2*time.Hour), 1), usage(q, "App", at, 1), failed(q, "App", at.Add(3*time.Hour), 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := f.Password(ctx, q.ID); got.Failures != 2 || got.Last == nil || !got.Last.At.Equal(at) {
+		t.Errorf("refused, used and refused: %d, last used %+v", got.Failures, got.Last)
+	}
+	var many []authstore.Usage
+	for i := range 150 {
+		many = append(many, failed(q, fmt.Sprint("App ", i), at.Add(time.Duration(2+i)*time.Hour), 1))
+	}
+	if err := f.Used(ctx, many); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := f.Password(ctx, q.ID); got.Failures != 102 || got.Last == nil || !got.Last.At.Equal(at) || got.Last.Count != 1 {
+		t.Errorf("after 150 clients that were refused: %d failures, last used %+v; want the last 100, and the use", got.Failures, got.Last)
 	}
 }
 

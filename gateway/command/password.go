@@ -31,6 +31,7 @@ type passwordView struct {
 	Revoked  *time.Time           `json:"revoked,omitempty"`
 	Why      string               `json:"why,omitempty"`
 	Last     *lastUseView         `json:"last_used,omitempty"`
+	Failures int64                `json:"refused,omitempty"`
 	Secret   string               `json:"secret,omitempty"` // only when it was just created
 	Settings *gateway.AppSettings `json:"settings,omitempty"`
 }
@@ -49,7 +50,7 @@ func viewPassword(p authstore.AppPassword) passwordView {
 		last = &lastUseView{p.Last.At, p.Last.Protocol, p.Last.App, p.Last.Network, p.Last.Count}
 	}
 	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created,
-		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last}
+		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last, Failures: p.Failures}
 }
 
 func orNil(t time.Time) *time.Time {
@@ -229,6 +230,14 @@ func lastUsed(l *authstore.LastUse) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s from %s %s", day(l.At), l.Protocol, l.Network, l.App))
 }
 
+// refusals tells how often a genuine secret opened nothing: its time was over, or it came by a protocol or from a network that it is not for.
+func refusals(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
 func passwordShow(e *env) *cobra.Command {
 	return e.jsonFlag(&cobra.Command{
 		Use:   "show ID",
@@ -251,9 +260,9 @@ func passwordShow(e *env) *cobra.Command {
 				if len(p.Networks) > 0 {
 					networks = strings.Trim(fmt.Sprint(p.Networks), "[]")
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\n",
+				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
 					p.ID, printable(p.Label), p.Scopes, state(p), day(p.Created), day(p.Expires), networks,
-					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)))
+					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)), refusals(p.Failures))
 				return err
 			})
 		},
