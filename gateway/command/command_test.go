@@ -2,10 +2,13 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +176,40 @@ func TestAccountsAndPasswords(t *testing.T) {
 	}
 	if got := ok("[]", "account", "list", "--json"); strings.TrimSpace(got) != "[]" {
 		t.Errorf("accounts left: %s", got)
+	}
+}
+
+// Every command in the pages is one, with its flags and as many arguments as it takes.
+func TestPagesShowCommands(t *testing.T) {
+	t.Parallel()
+	pages, _ := filepath.Glob("../../docs/*.md")
+	shown := 0
+	for _, page := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^    (?:.* -- |.* \| )?(?:\./)?postern ([^#>\n]+)`).FindAllStringSubmatch(string(text), -1) {
+			shown++
+			var args []string
+			for _, word := range regexp.MustCompile(`(?:"[^"]*"|\$\([^)]*\)|\S)+`).FindAllString(m[1], -1) {
+				args = append(args, strings.Trim(word, `"`))
+			}
+			root := newRoot(slog.New(slog.DiscardHandler))
+			c, rest, err := root.Find(args)
+			if err == nil {
+				err = c.ParseFlags(rest)
+			}
+			if err == nil {
+				err = cmp.Or(c.ValidateArgs(c.Flags().Args()), c.ValidateRequiredFlags(), c.ValidateFlagGroups())
+			}
+			if err != nil || !c.Runnable() || c.HasSubCommands() {
+				t.Errorf("%s: %q is no command: %v", page, m[0], err)
+			}
+		}
+	}
+	if shown < 30 {
+		t.Errorf("only %d commands found", shown)
 	}
 }
 
