@@ -1,0 +1,219 @@
+package command
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/gateway/bench"
+)
+
+func benchCommand() *cobra.Command {
+	c := group("bench", "Measure a mail or DAV server under bounded load",
+		benchLogin(), benchNOOP(), benchFetch(), benchIdle(), benchBackend())
+	c.Long = `Puts bounded load on a server (this gateway, or any other) and tells how fast it answers and,
+where --pid names its processes, what each operation costs them. Load and target share the machine:
+CPU per operation is the figure to trust, rates and times are worth comparing on one machine only.
+
+Targets are servers on loopback, unless --any-target says that you may load another.`
+	c.Example = `  postern bench login 127.0.0.1:993 --tls implicit --ca ca.pem --credentials file --pid $(pidof postern)
+  postern bench noop 127.0.0.1:143 --credentials file --concurrency 32 --count 100000
+  postern bench backend imap 127.0.0.1:1143`
+	return c
+}
+
+// load is the flags of every run.
+type load struct {
+	target      bench.Target
+	load        bench.Load
+	tls         string
+	ca          string
+	serverName  string
+	postQuantum bool
+	credentials string
+	pids        []int
+	anyTarget   bool
+	json        bool
+}
+
+// newLoad adds the flags to a command with its defaults.
+func newLoad(c *cobra.Command, workers, count int) *load {
+	l := &load{}
+	f := c.Flags()
+	f.StringVar(&l.credentials, "credentials", "", `file with lines "address secret", taken in turn (a command line is seen by all users)`)
+	f.IntVar(&l.load.Workers, "concurrency", workers, "how many at a time")
+	f.IntVar(&l.load.Count, "count", count, "how many in all")
+	f.DurationVar(&l.load.Duration, "duration", 30*time.Second, "how long at most")
+	f.StringVar(&l.tls, "tls", "none", `"none", "implicit" or "starttls"`)
+	f.StringVar(&l.ca, "ca", "", "PEM file with the authority that signed the target's certificate (default: the system's)")
+	f.StringVar(&l.serverName, "server-name", "", "name in the target's certificate (default: the target's host)")
+	f.BoolVar(&l.postQuantum, "post-quantum", false, "offer X25519MLKEM768, as new browsers do and most mail apps don't")
+	f.BoolVar(&l.target.QuickAck, "quick-ack", false, "acknowledge each segment at once (TCP_QUICKACK): no waiting where the target leaves Nagle's algorithm on")
+	f.IntVar(&l.target.Sources, "sources", 0, "come from so many loopback addresses in turn, from 127.0.1.1 on: gateways bound what one address may do")
+	f.IntSliceVar(&l.pids, "pid", nil, "a process of the target, counted with all its descendants; may be repeated")
+	f.BoolVar(&l.anyTarget, "any-target", false, "the target need not be on loopback; ask its owner first")
+	f.BoolVar(&l.json, "json", false, "print one line of JSON")
+	c.MarkFlagRequired("credentials")
+	return l
+}
+
+var curves = map[bool][]tls.CurveID{
+	false: {tls.X25519, tls.CurveP256},
+	true:  {tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
+}
+
+// read turns the flags into a target and credentials.
+func (l *load) read(address string) ([]bench.Credential, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("target: %w; write host:port", err)}
+	}
+	if !l.anyTarget && !isLoopback(host) {
+		return nil, &usageError{fmt.Errorf("%s is not on loopback; --any-target, if its owner agrees", printable(address))}
+	}
+	if err := l.load.Check(); err != nil {
+		return nil, &usageError{err}
+	}
+	if l.target.Sources < 0 || l.target.Sources > bench.MaxSources || l.target.Sources > 0 && !isLoopback(host) {
+		return nil, &usageError{fmt.Errorf("--sources: at most %d, and for a target on loopback", bench.MaxSources)}
+	}
+	l.target.Address, l.target.Processes = address, l.pids
+	if err := l.readTLS(host); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(l.credentials)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	credentials, err := bench.ReadCredentials(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.credentials, err)
+	}
+	return credentials, nil
+}
+
+func (l *load) readTLS(host string) error {
+	switch l.target.Security = bench.Security(l.tls); l.target.Security {
+	case bench.Plain:
+		return nil
+	case bench.ImplicitTLS, bench.StartTLS:
+	default:
+		return &usageError{fmt.Errorf(`--tls is "none", "implicit" or "starttls", not %q`, l.tls)}
+	}
+	cfg := &tls.Config{ServerName: host, CurvePreferences: curves[l.postQuantum]}
+	if l.serverName != "" {
+		cfg.ServerName = l.serverName
+	}
+	if l.ca != "" {
+		pem, err := os.ReadFile(l.ca)
+		if err != nil {
+			return err
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s holds no certificate in PEM", l.ca)
+		}
+	}
+	l.target.TLS = cfg
+	return nil
+}
+
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}
+
+// print writes a result; where nothing succeeded, that is an error.
+func (l *load) print(c *cobra.Command, r *bench.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	if r.Operations == 0 && r.Failed > 0 {
+		return fmt.Errorf("nothing succeeded: %s", r.FirstFailure)
+	}
+	if l.json {
+		return json.NewEncoder(c.OutOrStdout()).Encode(r)
+	}
+	return r.Print(c.OutOrStdout())
+}
+
+// imapRun is a command whose run is against an IMAP server.
+func imapRun(c *cobra.Command, workers, count int, run func(context.Context, bench.IMAP) (*bench.Result, error)) *cobra.Command {
+	l := newLoad(c, workers, count)
+	mechanism := c.Flags().String("mechanism", "login", `how to log in: "login" (the command), or "plain" (AUTHENTICATE PLAIN)`)
+	c.Args = cobra.ExactArgs(1)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o := bench.IMAP{Target: &l.target}
+		switch *mechanism {
+		case "login":
+			o.Mechanism = bench.ByLogin
+		case "plain":
+			o.Mechanism = bench.ByPlain
+		default:
+			return &usageError{fmt.Errorf(`--mechanism is "login" or "plain", not %q`, *mechanism)}
+		}
+		var err error
+		if o.Credentials, err = l.read(args[0]); err != nil {
+			return err
+		}
+		o.Load = l.load
+		r, err := run(c.Context(), o)
+		return l.print(c, r, err)
+	}
+	return c
+}
+
+func benchLogin() *cobra.Command {
+	var resume bool
+	c := &cobra.Command{
+		Use:   "login TARGET",
+		Short: "IMAP logins: connect, TLS, log in, close",
+		Long:  "Logs in again and again: connects, shakes hands where there is TLS, logs in, closes.",
+	}
+	c = imapRun(c, 16, 10_000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) {
+		o.Target.Resume = resume
+		return bench.Login(ctx, o)
+	})
+	c.Flags().BoolVar(&resume, "resume", false, "resume TLS with the ticket of the connection before; tells how many could")
+	return c
+}
+
+func benchNOOP() *cobra.Command {
+	c := &cobra.Command{Use: "noop TARGET", Short: "IMAP round trips in open sessions"}
+	return imapRun(c, 32, 100_000, bench.NOOP)
+}
+
+func benchFetch() *cobra.Command {
+	var f bench.FetchOptions
+	c := &cobra.Command{
+		Use:   "fetch TARGET",
+		Short: "IMAP: read a message again and again",
+		Long:  `Reads a message again and again. Behind "postern bench backend imap" message 1 has 64 KiB, 2 has 1 MiB, 3 has 25 MiB.`,
+	}
+	c = imapRun(c, 4, 100, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) { return bench.Fetch(ctx, o, f) })
+	c.Flags().StringVar(&f.Mailbox, "mailbox", "INBOX", "the mailbox")
+	c.Flags().IntVar(&f.Message, "message", 3, "the message's number in it")
+	return c
+}
+
+func benchIdle() *cobra.Command {
+	var i bench.IdleOptions
+	c := &cobra.Command{
+		Use:   "idle TARGET",
+		Short: "IMAP: what sessions cost that wait in IDLE",
+		Long: `Opens --count sessions, --concurrency at a time, leaves them in IDLE, and weighs the target's processes: memory (PSS,
+without what the kernel holds for sockets) and descriptors, each less what they were before.`,
+	}
+	c = imapRun(c, 16, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) { return bench.Idle(ctx, o, i) })
+	c.Flags().DurationVar(&i.Settle, "settle", 5*time.Second, "how long to leave them alone before weighing")
+	return c
+}

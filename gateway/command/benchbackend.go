@@ -1,0 +1,42 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+
+	"postern/gateway/bench"
+)
+
+func benchBackend() *cobra.Command {
+	c := group("backend", "Backends that answer from memory, so that they are not what is measured",
+		backend("imap", "A mail server that takes every login; its messages have 64 KiB, 1 MiB and 25 MiB", bench.ServeIMAP))
+	c.Long = `Serves on a loopback address until interrupted. Nothing is kept, and no login is checked: never put mail behind it.`
+	return c
+}
+
+// backend is a command that serves on a loopback address.
+func backend(use, short string, serve func(context.Context, net.Listener) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   use + " ADDRESS",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			host, _, err := net.SplitHostPort(args[0])
+			if err != nil {
+				return &usageError{fmt.Errorf("%w; write 127.0.0.1:port", err)}
+			}
+			if !isLoopback(host) {
+				return &usageError{fmt.Errorf("%s is not on loopback; these backends take every login", printable(args[0]))}
+			}
+			ln, err := net.Listen("tcp", args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "ready on %s\n", ln.Addr())
+			return serve(c.Context(), ln)
+		},
+	}
+}
