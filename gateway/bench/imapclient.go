@@ -27,12 +27,12 @@ const (
 // session is one IMAP connection. It is light, so that the load generator leaves the machine to its target: it understands status
 // responses and literals, nothing else.
 type session struct {
-	nc     net.Conn
-	r      *bufio.Reader
-	stop   func() bool // ends the watch over the context
-	caps   string      // of the greeting, as it came
-	tags   int
-	skip   []byte // where literals go; made when one comes
+	nc       net.Conn
+	r        *bufio.Reader
+	stop     func() bool // ends the watch over the context
+	caps     string      // of the greeting, as it came
+	tags     int
+	skip     []byte // where literals go; made when one comes
 	received int64
 }
 
