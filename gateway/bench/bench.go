@@ -20,6 +20,9 @@ type Load struct {
 	Workers  int           // operations at a time
 	Count    int           // operations in all
 	Duration time.Duration // an operation that has begun is finished
+	Pace     time.Duration // from the beginning of a worker's operation to that of its next; 0: at once
+
+	stubborn bool // goes on where even the first operations fail
 }
 
 // Check says what is wrong with it.
@@ -29,6 +32,8 @@ func (l Load) Check() error {
 		return fmt.Errorf("%d at a time: must be 1 to %d", l.Workers, maxWorkers)
 	case l.Count < l.Workers || l.Count > maxCount:
 		return fmt.Errorf("%d operations: must be at least as many as run at a time (%d), at most %d", l.Count, l.Workers, maxCount)
+	case l.Pace < 0 || l.Pace > maxDuration:
+		return fmt.Errorf("%v is no pace", l.Pace)
 	case l.Duration <= 0 || l.Duration > maxDuration:
 		return fmt.Errorf("%v is no duration for a run: at most %v", l.Duration, maxDuration)
 	}
@@ -88,7 +93,9 @@ func (l Load) prepare(ctx context.Context, start maker) ([]worker, error) {
 		w, err := start(ctx, n)
 		if err == nil {
 			workers[n] = w
-			_, err = w.once()
+			if _, err = w.once(); l.stubborn {
+				err = nil
+			}
 		}
 		errs[n] = err
 	})
@@ -116,8 +123,11 @@ func (l Load) measure(ctx context.Context, workers []worker) ([]tally, time.Dura
 	for n, w := range workers {
 		all.Go(func() {
 			mine := &tallies[n]
+			next := began
 			for ctx.Err() == nil && time.Since(began) < l.Duration && left.take() {
 				mine.note(w.once)
+				next = next.Add(l.Pace)
+				pause(ctx, time.Until(next))
 			}
 		})
 	}
@@ -137,6 +147,16 @@ func (t *tally) note(once func() (int64, error)) {
 	}
 	t.received += received
 	t.took = append(t.took, time.Since(began))
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // failurePause keeps a target that refuses at once from being asked as fast as the machine can.

@@ -34,7 +34,14 @@ type Target struct {
 	Sources   int
 	Processes Processes
 
-	next atomic.Uint32
+	first int // of Sources
+	next  atomic.Uint32
+}
+
+// from is the same target, reached from other addresses.
+func (t *Target) from(first, sources int) *Target {
+	return &Target{Address: t.Address, Security: t.Security, TLS: t.TLS, Resume: t.Resume, QuickAck: t.QuickAck,
+		Processes: t.Processes, first: first, Sources: sources}
 }
 
 const dialTimeout = 10 * time.Second
@@ -43,7 +50,7 @@ const dialTimeout = 10 * time.Second
 func (t *Target) connect(ctx context.Context, cfg *tls.Config) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout, Control: bindLate}
 	if t.Sources > 0 {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source(int(t.next.Add(1))%t.Sources), 0))
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source(t.first+int(t.next.Add(1))%t.Sources), 0))
 	}
 	nc, err := d.DialContext(ctx, "tcp", t.Address)
 	if err != nil {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +11,7 @@ import (
 // Credential is a name and its secret, which no verb prints.
 type Credential struct {
 	Address string
+	ID      string // may be empty: what a path has in the address's place
 	secret  string
 }
 
@@ -18,7 +20,7 @@ func (c Credential) Format(f fmt.State, _ rune) { io.WriteString(f, c.Address) }
 
 const maxCredentials = 100_000
 
-// ReadCredentials reads lines "address secret". Empty lines and those that begin with # are passed over. Its errors name lines, and
+// ReadCredentials reads lines "address secret", with an id behind them where paths need one. Empty lines and those that begin with # are passed over. Its errors name lines, and
 // nothing of what stands on them.
 func ReadCredentials(r io.Reader) ([]Credential, error) {
 	var list []Credential
@@ -28,20 +30,20 @@ func ReadCredentials(r io.Reader) ([]Credential, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		address, secret, ok := strings.Cut(line, " ")
-		if secret = strings.TrimSpace(secret); !ok || secret == "" {
-			return nil, fmt.Errorf("line %d is not \"address secret\"", n)
+		fields := append(strings.Fields(line), "")
+		if len(fields) < 3 || len(fields) > 4 {
+			return nil, fmt.Errorf("line %d is neither \"address secret\" nor \"address secret id\"", n)
 		}
 		if len(list) == maxCredentials {
 			return nil, fmt.Errorf("line %d: more than %d credentials", n, maxCredentials)
 		}
-		list = append(list, Credential{address, secret})
+		list = append(list, Credential{Address: fields[0], secret: fields[1], ID: fields[2]})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("there are no lines \"address secret\"")
+		return nil, errors.New("there are no lines \"address secret\"")
 	}
 	return list, nil
 }

@@ -18,7 +18,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	c := group("bench", "Measure a mail or DAV server under bounded load",
-		benchLogin(), benchNOOP(), benchFetch(), benchIdle(), benchBackend())
+		benchLogin(), benchNOOP(), benchFetch(), benchIdle(), benchStorm(), benchDAV(), benchBackend())
 	c.Long = `Puts bounded load on a server (this gateway, or any other) and tells how fast it answers and,
 where --pid names its processes, what each operation costs them. Load and target share the machine:
 CPU per operation is the figure to trust, rates and times are worth comparing on one machine only.
@@ -89,14 +89,18 @@ func (l *load) read(address string) ([]bench.Credential, error) {
 	if err := l.readTLS(host); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(l.credentials)
+	return readCredentials(l.credentials)
+}
+
+func readCredentials(file string) ([]bench.Credential, error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	credentials, err := bench.ReadCredentials(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.credentials, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return credentials, nil
 }
@@ -215,5 +219,67 @@ without what the kernel holds for sockets) and descriptors, each less what they 
 	}
 	c = imapRun(c, 16, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) { return bench.Idle(ctx, o, i) })
 	c.Flags().DurationVar(&i.Settle, "settle", 5*time.Second, "how long to leave them alone before weighing")
+	return c
+}
+
+func benchStorm() *cobra.Command {
+	var s bench.StormOptions
+	var rate int
+	c := &cobra.Command{
+		Use:   "storm TARGET",
+		Short: "IMAP: wrong passwords beside good logins",
+		Long: `Measures good logins alone, wrong passwords alone, and good logins beside wrong passwords: from one of the addresses that
+the wrong ones come from, and from another. --count and --duration are each of these four parts'.`,
+	}
+	c = imapRun(c, 4, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) {
+		if rate < 1 {
+			return nil, &usageError{fmt.Errorf("--rate %d: must be at least 1", rate)}
+		}
+		o.Load.Pace = time.Duration(o.Load.Workers) * time.Second / time.Duration(rate)
+		return bench.WrongPasswords(ctx, o, s)
+	})
+	c.Flags().IntVar(&s.Attackers, "attackers", 24, "how many wrong passwords at a time")
+	c.Flags().IntVar(&s.Sources, "attack-sources", 1, "loopback addresses that they come from, from 127.0.1.1 on")
+	c.Flags().BoolVar(&s.Misshapen, "misshapen", false, "wrong passwords that have not even the shape of an app password")
+	c.Flags().IntVar(&rate, "rate", 100, "good logins in a second")
+	c.Flags().Lookup("duration").DefValue = "10s"
+	c.Flags().Set("duration", "10s")
+	return c
+}
+
+func benchDAV() *cobra.Command {
+	var o bench.DAV
+	var version string
+	c := &cobra.Command{
+		Use:   "dav TARGET",
+		Short: "Calendars: PROPFIND, GET or PUT, over HTTP/1.1 or HTTP/2",
+		Long: `Sends the same request again and again. {address} and {id} in --path stand for what the credentials' lines have: they may be
+"address secret id". Behind "postern bench backend dav" an event has as many bytes as its name says.`,
+		Example: `  postern bench dav 127.0.0.1:443 --tls implicit --credentials file --path /dav/cal/{id}/work/
+  postern bench dav 127.0.0.1:443 --tls implicit --credentials file --method GET --path /dav/cal/{id}/work/1048576.ics --http 2`,
+		Args: cobra.ExactArgs(1),
+	}
+	l := newLoad(c, 16, 20_000)
+	f := c.Flags()
+	f.StringVar(&o.Method, "method", "PROPFIND", "PROPFIND, GET or PUT")
+	f.StringVar(&o.Path, "path", "", "the path, escaped")
+	f.StringVar(&o.Depth, "depth", "0", "of PROPFIND")
+	f.IntVar(&o.Size, "size", 1024, "of what is PUT, in bytes")
+	f.StringVar(&version, "http", "1", `"1" or "2"`)
+	f.BoolVar(&o.Reconnect, "reconnect", false, "each request over a connection of its own")
+	f.BoolVar(&l.target.Resume, "resume", false, "resume TLS with the ticket of the connection before")
+	c.MarkFlagRequired("path")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if version != "1" && version != "2" {
+			return &usageError{fmt.Errorf(`--http is "1" or "2", not %q`, version)}
+		}
+		var err error
+		if o.Credentials, err = l.read(args[0]); err != nil {
+			return err
+		}
+		o.Target, o.Load, o.HTTP2 = &l.target, l.load, version == "2"
+		r, err := bench.Requests(c.Context(), o)
+		return l.print(c, r, err)
+	}
 	return c
 }

@@ -12,7 +12,9 @@ import (
 
 func benchBackend() *cobra.Command {
 	c := group("backend", "Backends that answer from memory, so that they are not what is measured",
-		backend("imap", "A mail server that takes every login; its messages have 64 KiB, 1 MiB and 25 MiB", bench.ServeIMAP))
+		backend("imap", "A mail server that takes every login; its messages have 64 KiB, 1 MiB and 25 MiB", bench.ServeIMAP),
+		backend("dav", "A calendar server that takes every login", bench.ServeDAV),
+		authBackend())
 	c.Long = `Serves on a loopback address until interrupted. Nothing is kept, and no login is checked: never put mail behind it.`
 	return c
 }
@@ -39,4 +41,25 @@ func backend(use, short string, serve func(context.Context, net.Listener) error)
 			return serve(c.Context(), ln)
 		},
 	}
+}
+
+// authBackend is what nginx asks about logins, so that it can be measured as it is used.
+func authBackend() *cobra.Command {
+	var s bench.AuthServer
+	var credentials, mail string
+	c := backend("auth", "What nginx asks about logins: auth_http at /mail, auth_request at /http", func(ctx context.Context, ln net.Listener) error {
+		return s.Serve(ctx, ln)
+	})
+	c.Flags().StringVar(&credentials, "credentials", "", `file with lines "address secret"`)
+	c.Flags().StringVar(&mail, "mail", "127.0.0.1:143", "the mail server that nginx is sent to")
+	c.Flags().IntVar(&s.Wait, "wait", 1, "seconds that a wrong password waits for its answer at nginx")
+	c.MarkFlagRequired("credentials")
+	c.PreRunE = func(*cobra.Command, []string) (err error) {
+		if s.Backend, err = net.ResolveTCPAddr("tcp", mail); err != nil {
+			return &usageError{fmt.Errorf("--mail: %w", err)}
+		}
+		s.Credentials, err = readCredentials(credentials)
+		return err
+	}
+	return c
 }
