@@ -1,0 +1,255 @@
+package acceptance
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"postern/gateway/bench"
+)
+
+var update = flag.Bool("update", false, "write the tables of docs/performance.md from docs/performance.json")
+
+// measurements is docs/performance.json, the output of docs/performance.sh.
+type measurements struct {
+	Date, Machine, Kernel, Postern, Go, Nginx, Dovecot, HAProxy string
+	Runs                                                        []struct {
+		Row, Server string
+		Round       int
+		Result      bench.Result
+	}
+}
+
+// figure takes one number out of a run.
+type figure func(*bench.Result) float64
+
+func cpu(r *bench.Result) float64         { return r.CPU }
+func perSecond(r *bench.Result) float64   { return r.PerSecond }
+func p50(r *bench.Result) float64         { return r.P50 }
+func p99(r *bench.Result) float64         { return r.P99 }
+func cpuPerGB(r *bench.Result) float64    { return r.CPUPerGB }
+func megabytes(r *bench.Result) float64   { return r.MBPerSecond }
+func memory(r *bench.Result) float64      { return r.KiB }
+func descriptors(r *bench.Result) float64 { return r.Descriptors }
+func attemptCPU(r *bench.Result) float64  { return r.Storm.CPU }
+func attempts(r *bench.Result) float64    { return r.Storm.PerSecond }
+func p99Same(r *bench.Result) float64     { return r.Storm.Same.P99 }
+func p99Another(r *bench.Result) float64  { return r.Storm.Another.P99 }
+func resumed(r *bench.Result) float64 {
+	if r.Resumed == nil {
+		return math.NaN()
+	}
+	return *r.Resumed * 100
+}
+
+// line is one of a table: what it tells, from which row of the script, with a second figure in parentheses.
+type line struct {
+	title, row string
+	of         figure
+	aside      figure
+	asideUnit  string
+	noRatio    bool   // more is better
+	goal       string // what the project wants to reach, and aims at
+}
+
+// table is one of the page's.
+type table struct {
+	title   string
+	servers []string // by column, Postern first
+	names   []string
+	rivals  []string // of servers: those that check logins too
+	lines   []line
+}
+
+var tables = []table{
+	{
+		title:   "IMAP",
+		servers: []string{"postern", "nginx", "dovecot", "haproxy"},
+		names:   []string{"Postern", "nginx mail + auth_http", "Dovecot proxy", "HAProxy (no login)"},
+		rivals:  []string{"nginx", "dovecot"},
+		lines: []line{
+			{title: "login, plain text: CPU µs (per s)", row: "login-plain", of: cpu, aside: perSecond},
+			{title: "login, TLS 1.3: CPU µs (per s)", row: "login-tls", of: cpu, aside: perSecond},
+			{title: "login, TLS resumed: CPU µs (per s)", row: "login-tls-resumed", of: cpu, aside: perSecond},
+			{title: "of these, resumed: %", row: "login-tls-resumed", of: resumed, noRatio: true},
+			{title: "login, TLS, one ordinary client: p50 ms", row: "login-tls-ordinary", of: p50},
+			{title: "NOOP, 32 sessions, plain text: CPU µs (p99)", row: "noop-plain", of: cpu, aside: p99, asideUnit: " ms"},
+			{title: "NOOP, 32 sessions, TLS: CPU µs (p99)", row: "noop-tls", of: cpu, aside: p99, asideUnit: " ms"},
+			{title: "FETCH 64 KiB, TLS: CPU s/GB (MB/s)", row: "fetch-64k-tls", of: cpuPerGB, aside: megabytes},
+			{title: "FETCH 25 MiB, plain text: CPU s/GB (MB/s)", row: "fetch-25m-plain", of: cpuPerGB, aside: megabytes},
+			{title: "FETCH 25 MiB, TLS: CPU s/GB (MB/s)", row: "fetch-25m-tls", of: cpuPerGB, aside: megabytes},
+			{title: "session in IDLE, of 9,000, plain text: KiB (descriptors)", row: "idle-plain", of: memory, aside: descriptors},
+			{title: "session in IDLE, of 9,000, TLS: KiB (descriptors)", row: "idle-tls", of: memory, aside: descriptors},
+			{title: "wrong password, 1,000 addresses: CPU µs (per s)", row: "storm", of: attemptCPU, aside: attempts},
+			{title: "good logins beside these: p99 ms (without them)", row: "storm", of: p99Another, aside: p99},
+			{title: "24 wrong at a time from one address; good from the same: p99 ms", row: "storm-office", of: p99Same},
+			{title: "the same; good from another address: p99 ms", row: "storm-office", of: p99Another},
+		},
+	},
+	{
+		title:   "Calendars and contacts, TLS 1.3",
+		servers: []string{"postern", "nginx", "haproxy"},
+		names:   []string{"Postern", "nginx auth_request", "HAProxy (no login)"},
+		rivals:  []string{"nginx"},
+		lines: []line{
+			{title: "PROPFIND, HTTP/1.1: CPU µs (per s)", row: "propfind", of: cpu, aside: perSecond},
+			{title: "PROPFIND, a new connection each: CPU µs (per s)", row: "propfind-new", of: cpu, aside: perSecond},
+			{title: "PROPFIND, HTTP/2: CPU µs (per s)", row: "propfind-h2", of: cpu, aside: perSecond},
+			{title: "GET of 1 MiB: CPU µs (per s)", row: "get-1m", of: cpu, aside: perSecond},
+		},
+	},
+}
+
+// median of a figure over the rounds; NaN: not measured.
+func (m *measurements) median(row, server string, of figure) float64 {
+	var values []float64
+	for _, r := range m.Runs {
+		if r.Row == row && r.Server == server {
+			values = append(values, of(&r.Result))
+		}
+	}
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(values)
+	middle := len(values) / 2
+	if len(values)%2 == 0 {
+		return (values[middle-1] + values[middle]) / 2
+	}
+	return values[middle]
+}
+
+func (m *measurements) rounds() int {
+	most := 0
+	for _, r := range m.Runs {
+		most = max(most, r.Round)
+	}
+	return most
+}
+
+// render writes what stands between the page's markers.
+func (m *measurements) render() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured on %s: %s, Linux %s. Medians of %d rounds. Postern %s (%s), nginx %s, Dovecot %s, HAProxy %s.\n",
+		m.Date, m.Machine, m.Kernel, m.rounds(), m.Postern, m.Go, m.Nginx, m.Dovecot, m.HAProxy)
+	for _, t := range tables {
+		fmt.Fprintf(&b, "\n## %s\n\n", t.title)
+		hasGoals := slices.ContainsFunc(t.lines, func(l line) bool { return l.goal != "" })
+		heading := slices.Concat([]string{""}, t.names, []string{"Postern to the best that checks logins"})
+		if hasGoals {
+			heading = append(heading, "goal: reach / aim")
+		}
+		writeRow(&b, heading)
+		b.WriteString(strings.Repeat("| --- ", len(heading)) + "|\n")
+		for _, l := range t.lines {
+			cells := []string{l.title}
+			for _, server := range t.servers {
+				cells = append(cells, m.cell(&l, server))
+			}
+			cells = append(cells, m.ratio(&t, &l))
+			if hasGoals {
+				cells = append(cells, l.goal)
+			}
+			writeRow(&b, cells)
+		}
+	}
+	return b.String()
+}
+
+func writeRow(b *strings.Builder, cells []string) {
+	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+}
+
+func (m *measurements) cell(l *line, server string) string {
+	v := m.median(l.row, server, l.of)
+	if math.IsNaN(v) {
+		return ""
+	}
+	text := digits(v)
+	if l.aside != nil {
+		text += " (" + digits(m.median(l.row, server, l.aside)) + l.asideUnit + ")"
+	}
+	return text
+}
+
+// ratio is Postern's figure to the least of its rivals'.
+func (m *measurements) ratio(t *table, l *line) string {
+	if l.noRatio {
+		return ""
+	}
+	best := math.Inf(1)
+	for _, server := range t.rivals {
+		if v := m.median(l.row, server, l.of); v < best { // no NaN is
+			best = v
+		}
+	}
+	ours := m.median(l.row, "postern", l.of)
+	if math.IsInf(best, 1) || math.IsNaN(ours) || best == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(ours/best, 'f', 2, 64)
+}
+
+// digits writes three digits, or whole numbers with commas.
+func digits(v float64) string {
+	switch {
+	case v < 10 && v != math.Trunc(v):
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	case v < 100 && v != math.Trunc(v):
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	text := strconv.FormatFloat(v, 'f', 0, 64)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// The tables of docs/performance.md are what docs/performance.sh measured, and every line of them was.
+func TestPerformancePage(t *testing.T) {
+	t.Parallel()
+	var m measurements
+	if err := json.Unmarshal([]byte(readFile(t, "docs/performance.json")), &m); err != nil {
+		t.Fatal(err)
+	}
+	for _, tab := range tables {
+		for _, l := range tab.lines {
+			if math.IsNaN(m.median(l.row, "postern", l.of)) {
+				t.Errorf("docs/performance.json has no run of %s for %q", l.row, l.title)
+			}
+		}
+	}
+	const begin, end = "<!-- begin: written by performance.sh -->\n", "<!-- end -->"
+	page := readFile(t, "docs/performance.md")
+	before, rest, ok := strings.Cut(page, begin)
+	got, after, found := strings.Cut(rest, end)
+	if !ok || !found {
+		t.Fatalf("docs/performance.md lacks the lines %q and %q", begin, end)
+	}
+	want := "\n" + m.render() + "\n"
+	if got == want {
+		return
+	}
+	if !*update {
+		t.Fatalf("docs/performance.md is not what docs/performance.json says; after a look at it: go test ./internal/acceptance -run TestPerformancePage -update\ngot:\n%s\nwant:\n%s", got, want)
+	}
+	if err := os.WriteFile(filepath.Join(root, "docs/performance.md"), []byte(before+begin+want+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDigits(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0", 2: "2", 8.2: "8.20", 0.256: "0.26", 14.93: "14.9", 100: "100", 326.4: "326", 8244: "8,244", 104700: "104,700", 1234567: "1,234,567"} {
+		if got := digits(v); got != want {
+			t.Errorf("digits(%v) = %q, want %q", v, got, want)
+		}
+	}
+}
