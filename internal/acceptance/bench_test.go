@@ -1,0 +1,64 @@
+package acceptance
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"postern/gateway/bench"
+	"postern/internal/testlab"
+)
+
+// The load tool against the gateway as people run it: over TLS, in each of its ways, a few operations each.
+func TestBench(t *testing.T) {
+	t.Parallel()
+	s, dovecot, _ := full(t)
+	g := s.serve()
+	dovecot.Deliver(alice, "INBOX", testlab.Mails()[0])
+	s.cli(g.config, "account", "add", alice)
+	p := s.password(g.config, alice, "--for", "everything")
+	credentials := filepath.Join(s.dir, "credentials")
+	if err := os.WriteFile(credentials, fmt.Appendf(nil, "%s %s %s\n", alice, p.Secret, s.publicID(g)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dav := strings.TrimPrefix(g.DAV, "https://")
+	for name, tt := range map[string]struct {
+		args []string
+		want func(*bench.Result) bool
+	}{
+		"resumed":  {[]string{"login", g.IMAP, "--tls", "implicit", "--resume"}, func(r *bench.Result) bool { return *r.Resumed > 0.9 }},
+		"starttls": {[]string{"login", g.STARTTLS, "--tls", "starttls", "--mechanism", "plain", "--post-quantum"}, nil},
+		"noop":     {[]string{"noop", g.IMAP, "--tls", "implicit", "--quick-ack"}, nil},
+		"fetch":    {[]string{"fetch", g.IMAP, "--tls", "implicit", "--message", "1"}, nil},
+		"idle":     {[]string{"idle", g.IMAP, "--tls", "implicit", "--settle", "0s"}, func(r *bench.Result) bool { return r.Descriptors > 1.5 }},
+		"h1":       {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/"}, nil},
+		"h2":       {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/", "--http", "2"}, nil},
+		"h2 new":   {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/", "--http", "2", "--reconnect"}, nil},
+	} {
+		r := s.bench(g, credentials, append(tt.args, "--count", "20")...)
+		if r.Operations != 20 || r.Failed > 0 || tt.want != nil && !tt.want(r) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	storm := s.bench(g, credentials, "storm", g.IMAP, "--tls", "implicit", "--attackers", "4", "--attack-sources", "2", "--count", "4", "--duration", "2s").Storm
+	if storm == nil || storm.Attempts == 0 || storm.Same.Operations != 4 || storm.Another.Operations != 4 {
+		t.Errorf("storm: %+v", storm)
+	}
+}
+
+// bench measures a gateway, two operations at a time.
+func (s *site) bench(g *gateway, credentials string, args ...string) *bench.Result {
+	s.t.Helper()
+	args = append([]string{"bench"}, args...)
+	args = append(args, "--credentials", credentials, "--ca", s.ca.File, "--server-name", "localhost", "--pid", strconv.Itoa(g.PID()), "--concurrency", "2", "--json")
+	out := testlab.Run(s.t, testlab.Command(s.t, s.program, args...))
+	var r bench.Result
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	return &r
+}
