@@ -51,10 +51,10 @@ install_missing() {
 
 dir=$(mktemp -d /tmp/postern-performance-XXXXXX)
 chmod 755 "$dir"
-started=() made_policy=
+declare -A started # pids by name
+made_policy=
 finish() {
-  local pid
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+  [ ${#started[@]} = 0 ] || kill "${started[@]}" 2>/dev/null || true
   wait
   [ -z "$made_policy" ] || rm -f "$made_policy"
   rm -rf "$dir"
@@ -84,12 +84,12 @@ declare -A prefix=([postern]='/dav/cal/{id}' [nginx]='/{address}' [haproxy]='/{a
 
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-start() { # start NAME PORT COMMAND... : its pid is then in $!
+start() { # start NAME PORT COMMAND...
   local name=$1 at=$2 _
   shift 2
   ! listening "$at" || die "somebody listens on port $at already"
   "$@" >"$dir/$name.log" 2>&1 </dev/null &
-  started+=($!)
+  started[$name]=$!
   for _ in {1..200}; do
     listening "$at" && return
     kill -0 $! 2>/dev/null || break
@@ -273,6 +273,25 @@ listen davs
 END
 }
 
+serve() { # serve SERVER: starts it, and notes what counts as its cost
+  local at=${port[$1.imap]}
+  case $1 in
+    postern) start postern "$at" "$dir/postern" serve -c "$dir/postern.toml" ;;
+    nginx) start nginx "$at" nginx -e "$dir/nginx.errors" -c "$dir/nginx.conf" ;;
+    dovecot) start dovecot "$at" dovecot -F -c "$dir/dovecot.conf" ;;
+    haproxy) start haproxy "$at" haproxy -db -f "$dir/haproxy.cfg" ;;
+  esac
+  pids[$1]=${started[$1]}
+  [ "$1" != nginx ] || pids[nginx]+=,${started[backend.auth]} # it can't check a password without
+}
+
+restart() {
+  kill "${started[$1]}"
+  wait "${started[$1]}" || true
+  unset "started[$1]"
+  serve "$1"
+}
+
 go build -o "$dir/postern" .
 make_certificate
 configure_postern
@@ -283,15 +302,7 @@ start backend.imap "${port[backend.imap]}" "$dir/postern" bench backend imap "12
 start backend.dav "${port[backend.dav]}" "$dir/postern" bench backend dav "127.0.0.1:${port[backend.dav]}"
 start backend.auth "${port[backend.auth]}" "$dir/postern" bench backend auth "127.0.0.1:${port[backend.auth]}" \
   --credentials "$dir/credentials" --mail "127.0.0.1:${port[backend.imap]}"
-auth=$!
-start postern "${port[postern.imap]}" "$dir/postern" serve -c "$dir/postern.toml"
-pids[postern]=$!
-start nginx "${port[nginx.imap]}" nginx -e "$dir/nginx.errors" -c "$dir/nginx.conf"
-pids[nginx]=$!,$auth # it can't check a password without
-start dovecot "${port[dovecot.imap]}" dovecot -F -c "$dir/dovecot.conf"
-pids[dovecot]=$!
-start haproxy "${port[haproxy.imap]}" haproxy -db -f "$dir/haproxy.cfg"
-pids[haproxy]=$!
+for server in postern nginx dovecot haproxy; do serve $server; done
 
 # ---- the rows
 
@@ -301,6 +312,7 @@ measure() { # measure ROW KIND "SERVER..." SUBCOMMAND ARGUMENTS... ; @ in an arg
   shift 4
   for ((i = 0; i < ${#servers[@]}; i++)); do
     server=${servers[(i + round) % ${#servers[@]}]} # nobody is always the first
+    [ "$sub" != idle ] || restart "$server" # what it has kept of earlier work would be taken for memory that a session needs not
     local options=(--credentials "$dir/credentials" --pid "${pids[$server]}" --json)
     [ "$kind" = imap ] || options+=(--tls implicit --ca "$dir/cert.pem")
     if result=$("$dir/postern" bench "$sub" "127.0.0.1:${port[$server.$kind]}" "${options[@]}" "${@//@/${prefix[$server]-}}" 2>"$dir/error"); then

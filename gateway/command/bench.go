@@ -229,7 +229,7 @@ func benchStorm() *cobra.Command {
 		Use:   "storm TARGET",
 		Short: "IMAP: wrong passwords beside good logins",
 		Long: `Measures good logins alone, wrong passwords alone, and good logins beside wrong passwords: from one of the addresses that
-the wrong ones come from, and from another. --count and --duration are each of these four parts'.`,
+the wrong ones come from, and from another. Each of these four parts takes --duration, or ends at --count good logins.`,
 	}
 	c = imapRun(c, 4, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) {
 		if rate < 1 {
@@ -242,8 +242,6 @@ the wrong ones come from, and from another. --count and --duration are each of t
 	c.Flags().IntVar(&s.Sources, "attack-sources", 1, "loopback addresses that they come from, from 127.0.1.1 on")
 	c.Flags().BoolVar(&s.Misshapen, "misshapen", false, "wrong passwords that have not even the shape of an app password")
 	c.Flags().IntVar(&rate, "rate", 100, "good logins in a second")
-	c.Flags().Lookup("duration").DefValue = "10s"
-	c.Flags().Set("duration", "10s")
 	return c
 }
 
