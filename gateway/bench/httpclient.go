@@ -139,7 +139,7 @@ func (c *httpConn) chunks() (received int64, err error) {
 		}
 		word, _, _ := bytes.Cut(line, []byte(";"))
 		size, err := strconv.ParseInt(string(bytes.TrimSpace(word)), 16, 64)
-		if err != nil || size < 0 {
+		if err != nil || size < 0 || size > maxLiteral {
 			return received, fmt.Errorf("%.40q is no chunk's size", word)
 		}
 		if size == 0 {

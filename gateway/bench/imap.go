@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -171,13 +172,9 @@ func Idle(ctx context.Context, o IMAP, i IdleOptions) (*Result, error) {
 		return nil, err
 	}
 	took := time.Since(began)
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(i.Settle):
-	}
+	pause(ctx, i.Settle)
 	after, err := o.Target.Processes.UsageWithMemory()
-	if err != nil {
+	if err := errors.Join(err, ctx.Err(), wake(sessions)); err != nil {
 		return nil, err
 	}
 	r := o.result("idle", &Measured{Operations: len(sessions), Seconds: took.Seconds()})
@@ -224,19 +221,26 @@ func (o *IMAP) openIdle(ctx context.Context) ([]*session, error) {
 	return open, nil
 }
 
+// wake ends IDLE in all sessions: those that did not live to be weighed would make the others seem light.
+func wake(sessions []*session) error {
+	errs := make([]error, len(sessions))
+	each(16, len(sessions), func(n int) { errs[n] = sessions[n].done() })
+	for n, err := range errs {
+		if err != nil {
+			return fmt.Errorf("session %d of %d had ended when it was weighed: %w", n+1, len(sessions), err)
+		}
+	}
+	return nil
+}
+
 func (o *IMAP) idle(ctx context.Context, cfg *tls.Config, n int) (*session, error) {
 	s, err := o.open(ctx, cfg, o.credential(n))
 	if err != nil {
 		return nil, err
 	}
-	tag, err := s.send("IDLE")
-	if err == nil {
-		err = s.continuation(tag)
-	}
-	if err != nil {
+	if err := s.idle(); err != nil {
 		s.close()
 		return nil, err
 	}
-	s.nc.SetDeadline(time.Time{})
 	return s, nil
 }

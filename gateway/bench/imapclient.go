@@ -159,6 +159,26 @@ func (s *session) send(text string) (tag string, err error) {
 	return tag, err
 }
 
+// idle begins IDLE (RFC 2177), which done ends. In between nothing has a deadline.
+func (s *session) idle() error {
+	tag, err := s.send("IDLE")
+	if err != nil {
+		return err
+	}
+	if err := s.continuation(tag); err != nil {
+		return err
+	}
+	return s.nc.SetDeadline(time.Time{})
+}
+
+func (s *session) done() error {
+	s.nc.SetDeadline(time.Now().Add(opTimeout))
+	if _, err := io.WriteString(s.nc, "DONE\r\n"); err != nil {
+		return err
+	}
+	return s.result("b" + strconv.Itoa(s.tags))
+}
+
 // continuation waits for "+".
 func (s *session) continuation(tag string) error {
 	for {

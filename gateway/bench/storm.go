@@ -98,13 +98,9 @@ func (st *storm) alone(ctx context.Context, into *Storm) error {
 		return err
 	}
 	began, answered := time.Now(), st.answered.Load()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(st.o.Load.Duration):
-	}
+	pause(ctx, st.o.Load.Duration)
 	after, err := st.o.Target.Processes.Usage()
-	if err != nil {
+	if err := errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
 	into.Attempts = int(st.answered.Load() - answered)
