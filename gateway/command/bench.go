@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -232,6 +233,9 @@ func benchStorm() *cobra.Command {
 the wrong ones come from, and from another. Each of these four parts takes --duration, or ends at --count good logins.`,
 	}
 	c = imapRun(c, 4, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) {
+		if host, _, _ := net.SplitHostPort(o.Target.Address); !isLoopback(host) {
+			return nil, &usageError{errors.New("wrong passwords come from loopback addresses only; their target must be there too")}
+		}
 		if rate < 1 {
 			return nil, &usageError{fmt.Errorf("--rate %d: must be at least 1", rate)}
 		}

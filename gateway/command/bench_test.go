@@ -140,6 +140,7 @@ func TestBenchRefuses(t *testing.T) {
 		"a strange mechanism":    {[]string{"login", "127.0.0.1:1", "--credentials", file, "--mechanism", "cram"}, 2, `"login" or "plain"`},
 		"h2 without TLS":         {[]string{"dav", "127.0.0.1:1", "--path", "/", "--http", "2", "--credentials", file}, 1, "over TLS only"},
 		"no such process":        {[]string{"noop", benchBackendAt(t, "imap", "127.0.0.1:0"), "--credentials", file, "--pid", "999999999"}, 1, "there is no process 999999999"},
+		"a storm elsewhere":      {[]string{"storm", "192.0.2.1:143", "--any-target", "--credentials", file}, 2, "their target must be there too"},
 		"a backend for everyone": {[]string{"backend", "imap", "0.0.0.0:0"}, 2, "take every login"},
 	} {
 		t.Run(name, func(t *testing.T) {
