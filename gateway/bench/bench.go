@@ -68,16 +68,16 @@ func (l Load) run(ctx context.Context, target Processes, start maker) (*Measured
 	if err != nil {
 		return nil, err
 	}
-	before, err := target.Usage()
+	before, mine, err := target.withMine()
 	if err != nil {
 		return nil, err
 	}
 	tallies, took := l.measure(ctx, workers)
-	after, err := target.Usage()
+	after, mineAfter, err := target.withMine()
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return nil, err
 	}
-	return summarize(tallies, took, after.CPU-before.CPU), nil
+	return summarize(tallies, took, after.CPU-before.CPU, mineAfter.CPU-mine.CPU), nil
 }
 
 // prepare makes the workers, some at a time: a gateway bounds how many of one network may be on their way to a login.

@@ -46,12 +46,12 @@ func TestSummarize(t *testing.T) {
 	m := summarize([]tally{
 		{took: []time.Duration{3 * time.Millisecond, time.Millisecond}, received: 10},
 		{took: []time.Duration{2 * time.Millisecond}, received: 5, failed: 2, first: errors.New("cut")},
-	}, 2*time.Second, 30*time.Millisecond)
-	want := Measured{Operations: 3, Failed: 2, FirstFailure: "cut", Seconds: 2, PerSecond: 1.5, P50: 2, P99: 3, CPU: 10_000, Received: 15}
+	}, 2*time.Second, 30*time.Millisecond, 60*time.Millisecond)
+	want := Measured{Operations: 3, Failed: 2, FirstFailure: "cut", Seconds: 2, PerSecond: 1.5, P50: 2, P99: 3, CPU: 10_000, ClientCPU: 20_000, Received: 15}
 	if *m != want {
 		t.Errorf("summarize = %+v, want %+v", *m, want)
 	}
-	if m := summarize([]tally{{failed: 1, first: errors.New("cut")}}, time.Second, time.Second); m.Operations != 0 || m.CPU != 0 || m.Failed != 1 {
+	if m := summarize([]tally{{failed: 1, first: errors.New("cut")}}, time.Second, time.Second, 0); m.Operations != 0 || m.CPU != 0 || m.Failed != 1 {
 		t.Errorf("of nothing that succeeded: %+v", *m)
 	}
 }

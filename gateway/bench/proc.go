@@ -32,6 +32,17 @@ func (p Processes) Usage() (Usage, error) {
 	return u, err
 }
 
+// withMine tells this process's besides, where it tells anything.
+func (p Processes) withMine() (target, mine Usage, err error) {
+	if len(p) == 0 {
+		return target, mine, nil
+	}
+	if target, err = p.Usage(); err == nil {
+		mine, err = Processes{os.Getpid()}.Usage()
+	}
+	return target, mine, err
+}
+
 // UsageWithMemory also adds up memory and descriptors, which takes a while; other users' processes tell them to root only.
 func (p Processes) UsageWithMemory() (Usage, error) {
 	tree, u, err := p.walk()

@@ -19,7 +19,8 @@ type Measured struct {
 	PerSecond    float64 `json:"per_second,omitzero"`
 	P50          float64 `json:"p50_ms,omitzero"`
 	P99          float64 `json:"p99_ms,omitzero"`
-	CPU          float64 `json:"cpu_us,omitzero"` // of the target's processes, for one operation
+	CPU          float64 `json:"cpu_us,omitzero"`        // of the target's processes, for one operation
+	ClientCPU    float64 `json:"client_cpu_us,omitzero"` // of this process, which takes the cores away from a target on the same machine
 	Received     int64   `json:"received_bytes,omitzero"`
 }
 
@@ -45,7 +46,7 @@ type Result struct {
 }
 
 // summarize adds up what the workers saw.
-func summarize(tallies []tally, took, cpu time.Duration) *Measured {
+func summarize(tallies []tally, took, cpu, client time.Duration) *Measured {
 	m := &Measured{Seconds: round(took.Seconds())}
 	var all []time.Duration
 	for _, t := range tallies {
@@ -64,6 +65,7 @@ func summarize(tallies []tally, took, cpu time.Duration) *Measured {
 	m.P50, m.P99 = millis(percentile(all, 50)), millis(percentile(all, 99))
 	m.PerSecond = round(float64(m.Operations) / took.Seconds())
 	m.CPU = round(float64(cpu.Microseconds()) / float64(m.Operations))
+	m.ClientCPU = round(float64(client.Microseconds()) / float64(m.Operations))
 	return m
 }
 
@@ -126,6 +128,7 @@ func (r *Result) lines() [][2]string {
 	add(r.PerSecond > 0, "rate", "%s/s", number(r.PerSecond))
 	add(r.P50 > 0, "p50, p99", "%s ms, %s ms", number(r.P50), number(r.P99))
 	add(r.hasCPU, "CPU", "%s", r.cpu("%s µs each", r.CPU))
+	add(r.hasCPU && r.ClientCPU > 0, "client's CPU", "%s", r.cpu("%s µs each", r.ClientCPU))
 	if r.Resumed != nil {
 		add(true, "resumed", "%s %%", number(round(*r.Resumed*100)))
 	}
