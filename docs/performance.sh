@@ -4,6 +4,7 @@
 #
 #   docs/performance.sh              three rounds, about half an hour
 #   docs/performance.sh --rounds 5   more of them
+#   docs/performance.sh --only noop  the rows whose names have that in them (a regular expression), one round; writes nothing into docs/
 #   docs/performance.sh --quick      a few operations each, to see that everything works; writes nothing into docs/
 #
 # It installs what is missing (Debian packages, without starting their services) and starts each server with a configuration of its
@@ -14,11 +15,12 @@ cd "$(dirname "$0")/.."
 
 die() { printf 'performance.sh: %s\n' "$*" >&2; exit 1; }
 
-rounds=3 quick=
+rounds=3 quick= only=
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=${2:?}; shift 2 ;;
     --quick) quick=1 rounds=1; shift ;;
+    --only) only=${2:?} rounds=1; shift 2 ;;
     *) die "unknown argument $1" ;;
   esac
 done
@@ -309,6 +311,7 @@ for server in postern nginx dovecot haproxy; do serve $server; done
 failures=0
 measure() { # measure ROW KIND "SERVER..." SUBCOMMAND ARGUMENTS... ; @ in an argument is the server's prefix of DAV paths
   local row=$1 kind=$2 servers=($3) sub=$4 i server result
+  [[ $row =~ $only ]] || return 0
   shift 4
   for ((i = 0; i < ${#servers[@]}; i++)); do
     server=${servers[(i + round) % ${#servers[@]}]} # nobody is always the first
@@ -353,7 +356,7 @@ for ((round = 1; round <= rounds; round++)); do
   measure get-1m davs "$web" dav --path @/work/1048576.ics --method GET --count "$(n 2000)"
 done
 [ $failures = 0 ] || die "$failures runs failed; nothing was written"
-[ -z "$quick" ] || { echo "everything works"; exit; }
+[ -z "$quick$only" ] || { echo "everything works"; exit; }
 
 # ---- the output
 
