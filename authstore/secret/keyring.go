@@ -37,6 +37,7 @@ const (
 	purposeName   = "postern cache name v1"
 	purposeRow    = "postern row seal v1"
 	purposeCheck  = "postern key check v1"
+	purposeTicket = "postern tls ticket v1 " // and the hour's number, counted since 1970
 )
 
 // Keyring holds the numbered root keys. It is immutable and safe for concurrent use; Add and Without make new ones.
