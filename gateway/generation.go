@@ -111,7 +111,8 @@ func (g *Gateway) serverTLS(cfg *config.Config) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: cfg.MinTLS(), GetCertificate: certs.get}, nil
+	t := tickets{g.desk.Keyring}
+	return &tls.Config{MinVersion: cfg.MinTLS(), GetCertificate: certs.get, WrapSession: t.wrap, UnwrapSession: t.unwrap}, nil
 }
 
 // domainsOf tells which domains are ours, as far as the configuration says.
