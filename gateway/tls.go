@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -49,18 +52,35 @@ func loadCertificates(pairs []pairFiles, log *slog.Logger) (*certificates, error
 	return c, errors.Join(errs...)
 }
 
-// get implements tls.Config.GetCertificate: the first certificate that fits the client's server name and algorithms, else the first.
+// get implements tls.Config.GetCertificate: of the certificates that fit the client's server name and algorithms the first with an ECDSA
+// P-256 key, which signs in a twentieth of RSA's time, else the first; where none fits, the first of all.
 func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	current := c.fresh(time.Now())
-	for i := range current {
-		if hello.SupportsCertificate(&current[i]) == nil {
-			return &current[i], nil
-		}
-	}
 	if len(current) == 0 {
 		return nil, errors.New("no certificate is configured")
 	}
-	return &current[0], nil
+	named := *hello
+	if names := current[0].Leaf.DNSNames; named.ServerName == "" && len(names) > 0 {
+		named.ServerName = names[0] // who names no server gets one of the first's
+	}
+	var best *tls.Certificate
+	for i := range current {
+		if named.SupportsCertificate(&current[i]) != nil {
+			continue
+		}
+		if isP256(&current[i]) {
+			return &current[i], nil
+		}
+		if best == nil {
+			best = &current[i]
+		}
+	}
+	return cmp.Or(best, &current[0]), nil
+}
+
+func isP256(c *tls.Certificate) bool {
+	key, ok := c.Leaf.PublicKey.(*ecdsa.PublicKey)
+	return ok && key.Curve == elliptic.P256()
 }
 
 // fresh returns the certificates after looking at the files, if it is time to.

@@ -103,3 +103,40 @@ func shake(t testing.TB, server, client *tls.Config) tls.ConnectionState {
 	}
 	return conn.ConnectionState()
 }
+
+func TestCertificateIsPicked(t *testing.T) {
+	t.Parallel()
+	oldMail, mail := newPair(t, newRSA(t), "mail.example.test", "dav.example.test"), newPair(t, newECDSA(t, elliptic.P256()), "mail.example.test")
+	slow := newPair(t, newECDSA(t, elliptic.P384()), "mail.example.test")
+	other := newPair(t, newECDSA(t, elliptic.P256()), "other.example.test")
+	onlyRSA := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	for name, tt := range map[string]struct {
+		pairs  []pairFiles
+		client *tls.Config
+		want   pairFiles
+	}{
+		"P-256 behind RSA":           {[]pairFiles{oldMail, mail}, &tls.Config{ServerName: "mail.example.test"}, mail},
+		"P-256 before RSA":           {[]pairFiles{mail, oldMail}, &tls.Config{ServerName: "mail.example.test"}, mail},
+		"P-256 behind P-384":         {[]pairFiles{slow, mail}, &tls.Config{ServerName: "mail.example.test"}, mail},
+		"the first of two others":    {[]pairFiles{oldMail, slow}, &tls.Config{ServerName: "mail.example.test"}, oldMail},
+		"a client that takes RSA":    {[]pairFiles{mail, oldMail}, &tls.Config{ServerName: "mail.example.test", MaxVersion: tls.VersionTLS12, CipherSuites: onlyRSA}, oldMail},
+		"a name that only RSA has":   {[]pairFiles{mail, oldMail}, &tls.Config{ServerName: "dav.example.test"}, oldMail},
+		"P-256 of another name":      {[]pairFiles{oldMail, other}, &tls.Config{ServerName: "mail.example.test"}, oldMail},
+		"no name: the first's":       {[]pairFiles{oldMail, other}, &tls.Config{}, oldMail},
+		"no name: the first's P-256": {[]pairFiles{oldMail, other, mail}, &tls.Config{}, mail},
+		"a name that nobody has":     {[]pairFiles{oldMail, mail, other}, &tls.Config{ServerName: "else.example.test"}, oldMail},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.client.InsecureSkipVerify = true
+			state := shake(t, serverConfig(t, secret.NewKeyring, tt.pairs...), tt.client)
+			want, err := tls.LoadX509KeyPair(tt.want.cert, tt.want.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := state.PeerCertificates[0]; !got.Equal(want.Leaf) {
+				t.Errorf("got a certificate for %v with a %T", got.DNSNames, got.PublicKey)
+			}
+		})
+	}
+}
