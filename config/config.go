@@ -70,6 +70,7 @@ type Route struct {
 type TLS struct {
 	Certificates []Certificate `toml:"certificate"`
 	MinVersion   string        `toml:"min_version"`
+	PostQuantum  bool          `toml:"post_quantum"`
 }
 
 // Certificate is a chain and its key, in PEM files.
@@ -168,7 +169,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 func defaults() *Config {
 	return &Config{
 		ShutdownGrace: Duration(30 * time.Second),
-		TLS:           TLS{MinVersion: "1.2"},
+		TLS:           TLS{MinVersion: "1.2", PostQuantum: true},
 		Store: Store{Database: "/var/lib/postern/postern.db", KeyFile: "/var/lib/postern/root.key",
 			SessionGrace: Duration(10 * time.Minute), Ballast: 16 << 20},
 		Operations: Operations{Address: "127.0.0.1:9180"},
@@ -206,6 +207,14 @@ func (c *Config) KeyFile() string {
 		}
 	}
 	return c.Store.KeyFile
+}
+
+// KeyExchanges are those that listeners offer, as crypto/tls has them; nil: all it knows, hybrids first.
+func (c *Config) KeyExchanges() []tls.CurveID {
+	if c.TLS.PostQuantum {
+		return nil
+	}
+	return []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 }
 
 // MinTLS is the least TLS version as crypto/tls numbers it.

@@ -112,7 +112,8 @@ func (g *Gateway) serverTLS(cfg *config.Config) (*tls.Config, error) {
 		return nil, err
 	}
 	t := tickets{g.desk.Keyring}
-	return &tls.Config{MinVersion: cfg.MinTLS(), GetCertificate: certs.get, WrapSession: t.wrap, UnwrapSession: t.unwrap}, nil
+	return &tls.Config{MinVersion: cfg.MinTLS(), CurvePreferences: cfg.KeyExchanges(), GetCertificate: certs.get,
+		WrapSession: t.wrap, UnwrapSession: t.unwrap}, nil
 }
 
 // domainsOf tells which domains are ours, as far as the configuration says.

@@ -131,3 +131,29 @@ func TestTLSSessionsResumeEverywhere(t *testing.T) {
 		}
 	}
 }
+
+// Apps that can get a hybrid key exchange, unless the administrator would rather save its cost.
+func TestPostQuantum(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.backend = noBackend
+	g := s.serve()
+	for _, tt := range []struct {
+		from, to string
+		want     tls.CurveID
+	}{
+		{"", "", tls.X25519MLKEM768},
+		{"shutdown_grace", "tls.post_quantum = false\nshutdown_grace", tls.X25519},
+		{"tls.post_quantum = false", "tls.post_quantum = true", tls.X25519MLKEM768},
+	} {
+		if tt.from != "" {
+			g.change(tt.from, tt.to)
+			g.reload(`"msg":"reloaded"`)
+		}
+		for door, state := range map[string]tls.ConnectionState{"IMAP": greeting(t, g.IMAP, s.tls()), "DAV": request(t, g.DAV, s.tls())} {
+			if state.CurveID != tt.want {
+				t.Errorf("%q: %s agrees on a key by %v, want %v", tt.to, door, state.CurveID, tt.want)
+			}
+		}
+	}
+}
