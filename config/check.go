@@ -121,6 +121,9 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 		w.checkCredential(b, path)
 	}
 	w.checkTemplate(path+".login", b.Login, "{address}", "{local}", "{domain}")
+	if b.Protocol == "dav" && b.SpareConnections > 0 {
+		w.say(path+".spare_connections", "spare_connections means nothing with dav: connections are kept and used again in any case")
+	}
 	if b.Protocol == "dav" {
 		w.checkTemplate(path+".principal", b.Principal, "{login}", "{address}", "{local}", "{domain}")
 		if !strings.HasPrefix(b.Principal, "/") || !strings.HasSuffix(b.Principal, "/") {

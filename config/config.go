@@ -57,6 +57,8 @@ type Backend struct {
 	Principal    string `toml:"principal"`
 	Pipelining   bool   `toml:"pipelining"`
 	ClientID     bool   `toml:"client_id"`
+
+	SpareConnections int `toml:"spare_connections"`
 }
 
 // Route leads one protocol of a domain's accounts to a backend.

@@ -42,7 +42,7 @@ var backendSecurity = map[string]protocols.Security{"implicit": protocols.Implic
 
 func buildBackend(b *config.Backend) (route.Backend, error) {
 	built := route.Backend{Name: b.Name, Network: "tcp", Address: b.Address, Security: backendSecurity[b.TLS], Login: b.Login,
-		Kind: credentialKinds[b.Credential], User: b.User,
+		Kind: credentialKinds[b.Credential], User: b.User, Spare: b.SpareConnections,
 		Quirks: protocols.Quirks{NoPipelining: !b.Pipelining, NoClientID: !b.ClientID}}
 	if b.Protocol == "dav" {
 		built.Principal = b.Principal

@@ -104,6 +104,7 @@ func (g *Gateway) drain() {
 	grace := g.current.cfg.ShutdownGrace.Duration()
 	g.log.Info("draining", "sessions", g.live.Count(), "grace", grace.String())
 	g.current.stop(protocols.ErrDraining)
+	g.current.routes.Close()
 	g.closeSockets(g.current.cfg.Operations.Address)
 	g.live.Drain(func(protocol string) bool { return protocol != davproxy.Protocol }, grace/2)
 	ended := make(chan struct{})

@@ -10,6 +10,7 @@ import (
 
 	"postern/config"
 	"postern/gateway/ops"
+	"postern/gateway/route"
 	"postern/protocols"
 	"postern/protocols/davproxy"
 	"postern/protocols/imapproxy"
@@ -24,6 +25,7 @@ type server interface {
 // generation is what one reading of the configuration built. After a reload its connections go on; it accepts no more.
 type generation struct {
 	cfg    *config.Config
+	routes *route.Table
 	doors  []door
 	ops    *ops.Server
 	leases []net.Listener // while it accepts; the last is the operations'
@@ -49,7 +51,7 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	if err != nil {
 		return nil, err
 	}
-	next := &generation{cfg: cfg, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
+	next := &generation{cfg: cfg, routes: table, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
 	next.accepting, next.stop = context.WithCancelCause(context.Background())
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
@@ -155,6 +157,7 @@ func (n *generation) retire() {
 	for _, ln := range n.leases {
 		ln.Close()
 	}
+	n.routes.Close()
 }
 
 // closeSockets closes those at other addresses.

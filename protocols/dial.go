@@ -29,13 +29,22 @@ type Backend struct {
 // ErrCredential marks that a backend refused the gateway's own credential. It needs somebody now: nobody gets in.
 var ErrCredential = errors.New("the backend refused the gateway's credential")
 
-// Connect connects to a backend and has talk log in there. What talk does ends with ctx or after 15 seconds, for its reads and
+// Connect connects to a backend, or takes a connection of the route's pool, and has talk log in there; a second time, over a new
+// connection, where that of the pool failed. What talk does ends with ctx or after 15 seconds, for its reads and
 // writes fail then. observe is told how long "connect" and "login" took; nil: nobody.
 func Connect(ctx context.Context, r *Route, observe func(step string, d time.Duration, err error), talk func(context.Context, net.Conn) (*Backend, error)) (*Backend, error) {
 	if observe == nil {
 		observe = func(string, time.Duration, error) {}
 	}
 	began := time.Now()
+	if nc := r.Pool.take(r); nc != nil {
+		b, err := logIn(ctx, nc, r, talk)
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrCredential) {
+			observe("login", time.Since(began), err)
+			return b, err
+		}
+		began = time.Now() // the backend may have hung up meanwhile: a new connection tells whether that was all
+	}
 	nc, err := Dial(ctx, r)
 	observe("connect", time.Since(began), err)
 	if err != nil {
@@ -45,8 +54,13 @@ func Connect(ctx context.Context, r *Route, observe func(step string, d time.Dur
 		return nil, fmt.Errorf("connect to backend %s: %w", r.Backend, err)
 	}
 	began = time.Now()
-	b, err := converse(ctx, nc, talk)
+	b, err := logIn(ctx, nc, r, talk)
 	observe("login", time.Since(began), err)
+	return b, err
+}
+
+func logIn(ctx context.Context, nc net.Conn, r *Route, talk func(context.Context, net.Conn) (*Backend, error)) (*Backend, error) {
+	b, err := converse(ctx, nc, talk)
 	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("log in to backend %s: %w", r.Backend, err)

@@ -31,6 +31,7 @@ type Route struct {
 	Open     OpenFunc    // opens the credential; called in the dialling step only
 	Header   string      // DAV: the trusted header that takes Login; then Open is nil
 	Quirks   Quirks
+	Pool     *Pool // connections that are ready for line protocols; nil: none are kept
 }
 
 // OpenFunc gives the credential that a backend takes for the route's account. The caller clears it.

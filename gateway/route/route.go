@@ -39,6 +39,7 @@ type Backend struct {
 	Password  []byte // Master and Basic
 	Header    string // Header
 	Quirks    protocols.Quirks
+	Spare     int // connections kept ready, see protocols.Pool
 }
 
 // Rule leads the accounts of a domain to a backend. Domain "*" is for those that no other rule names.
@@ -57,6 +58,7 @@ type Vault interface {
 // Table answers for all accounts. Goroutines may share it.
 type Table struct {
 	rules map[ruleKey]*Backend
+	pools map[string]*protocols.Pool // by backend
 	vault Vault
 }
 
@@ -66,7 +68,10 @@ var _ protocols.Router = (*Table)(nil)
 
 // New builds a table. A rule that names no backend is an error.
 func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
-	t := &Table{rules: make(map[ruleKey]*Backend), vault: vault}
+	t := &Table{rules: make(map[ruleKey]*Backend), pools: make(map[string]*protocols.Pool), vault: vault}
+	for _, b := range backends {
+		t.pools[b.Name] = protocols.NewPool(b.Spare)
+	}
 	for _, r := range rules {
 		i := slices.IndexFunc(backends, func(b Backend) bool { return b.Name == r.Backend })
 		if i < 0 {
@@ -75,6 +80,13 @@ func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
 		t.rules[ruleKey{r.Domain, r.Protocol}] = &backends[i]
 	}
 	return t, nil
+}
+
+// Close closes the connections that are kept ready. Logins that are led by the table go on without them.
+func (t *Table) Close() {
+	for _, p := range t.pools {
+		p.Close()
+	}
 }
 
 // Route returns where a grant's data of one protocol lives; protocols.ErrNoRoute where nothing is configured.
@@ -94,7 +106,7 @@ func (t *Table) Route(ctx context.Context, protocol string, g authstore.Grant) (
 	}
 	r := &protocols.Route{
 		Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS,
-		Login: login, Header: b.Header, Quirks: b.Quirks,
+		Login: login, Header: b.Header, Quirks: b.Quirks, Pool: t.pools[b.Name],
 	}
 	if b.Principal != "" {
 		for _, part := range []string{g.Address, login} {
