@@ -84,12 +84,26 @@ func (c *Conn) secure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	tc := tls.Server(c.raw, c.server.tls)
-	if err := tc.HandshakeContext(ctx); err != nil {
+	if err := c.handshake(ctx, tc); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	c.nc, c.TLS = tc, true
 	c.R.Reset(tc)
 	return nil
+}
+
+// handshake runs in a goroutine of its own, which takes its deep stack away when it ends: ours would keep 8 KiB until the login.
+func (c *Conn) handshake(ctx context.Context, tc *tls.Conn) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()})
+			}
+		}()
+		done <- tc.HandshakeContext(ctx)
+	}()
+	return <-done
 }
 
 // bare returns the connection without what hid its socket while there was something to hide.
