@@ -49,7 +49,6 @@ type loginKey struct {
 type loginState struct {
 	facts   protocols.Facts
 	grant   authstore.Grant
-	backend string
 	began   time.Time
 	up      atomic.Int64
 	down    atomic.Int64
