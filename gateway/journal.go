@@ -36,7 +36,8 @@ func (j *journal) Login(e protocols.LoginEvent) {
 		j.throttle(e.Facts)
 		return
 	}
-	l := facts(e.Facts)
+	var l line
+	l.facts(e.Facts)
 	l.text("mechanism", e.Mechanism)
 	l.text("code", ops.Outcome(e.Err))
 	l.who(e.Grant.Account, e.Grant.Password)
@@ -71,7 +72,8 @@ func (j *journal) throttle(f protocols.Facts) {
 
 func (j *journal) Ended(e protocols.EndEvent) {
 	j.Metrics.Ended(e)
-	l := facts(e.Facts)
+	var l line
+	l.facts(e.Facts)
 	l.who(e.Grant.Account, e.Grant.Password)
 	l.way(e.Facts)
 	l.text("reason", e.Reason)
@@ -96,12 +98,10 @@ func (l *line) add(a slog.Attr) {
 
 func (l *line) text(key, value string) { l.add(slog.String(key, value)) }
 
-func facts(f protocols.Facts) *line {
-	l := new(line)
+func (l *line) facts(f protocols.Facts) {
 	l.text("conn", f.Conn)
 	l.text("proto", f.Protocol)
 	l.text("client", f.Client.Addr().String())
-	return l
 }
 
 // way is where a client's login was led, and by which app.

@@ -1,7 +1,6 @@
 package protocols
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -47,7 +46,7 @@ func newConn(s *running, life context.Context, nc net.Conn) *Conn {
 	c.ctx, c.end = context.WithCancelCause(life)
 	c.Facts = Facts{Conn: strings.ToLower(rand.Text()[:13]), Protocol: s.Door.Protocol()}
 	c.R = wire.NewReader(nc)
-	nc.SetWriteDeadline(time.Now().Add(cmp.Or(s.LoginTimeout, time.Minute)))
+	nc.SetWriteDeadline(time.Now().Add(s.loginTimeout()))
 	return c
 }
 
@@ -70,40 +69,51 @@ func (c *Conn) say(p []byte) {
 var ErrInjected = errors.New("words behind STARTTLS")
 
 // StartTLS starts TLS, after the client has been told to begin. What was read of it before that ends the connection (ErrInjected).
-func (c *Conn) StartTLS(ctx context.Context, begin []byte) error {
+func (c *Conn) StartTLS(begin []byte) error {
 	if len(c.R.Buffered()) > 0 {
 		return ErrInjected
 	}
 	if _, err := c.Write(begin); err != nil {
 		return err
 	}
-	return c.secure(ctx)
+	return c.secure()
 }
 
-func (c *Conn) secure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
+func (c *Conn) secure() error {
 	tc := tls.Server(c.raw, c.server.tls)
-	if err := c.handshake(ctx, tc); err != nil {
+	c.setReadDeadline(time.Now().Add(handshakeTime))
+	if err := c.handshake(tc); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
+	c.setReadDeadline(time.Time{})
 	c.nc, c.TLS = tc, true
 	c.R.Reset(tc)
 	return nil
 }
 
-// handshake runs in a goroutine of its own, which takes its deep stack away when it ends: ours would keep 8 KiB until the login.
-func (c *Conn) handshake(ctx context.Context, tc *tls.Conn) error {
+// handshake runs in a goroutine of its own, which takes its deep stack away when it ends: ours would keep 8 KiB until the login. That the
+// login has ended comes as a deadline, see wake.
+func (c *Conn) handshake(tc *tls.Conn) error {
 	done := make(chan error, 1)
 	go func() {
+		deepen(0)
 		defer func() {
 			if v := recover(); v != nil {
 				done <- c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()})
 			}
 		}()
-		done <- tc.HandshakeContext(ctx)
+		done <- tc.Handshake()
 	}()
 	return <-done
+}
+
+// deepen makes room on a goroutine's stack at once, while there is nothing on it. It would grow step by step, and be copied each time
+// with all that stands on it: a tenth of a login's CPU.
+//
+//go:noinline
+func deepen(i int) byte {
+	var room [6 << 10]byte
+	return room[i]
 }
 
 // bare returns the connection without what hid its socket while there was something to hide.
@@ -157,20 +167,18 @@ var ErrClientGone = errors.New("client gone")
 // watchAfter is how long a login may take before anybody looks whether its client is still there. Most are over by then.
 const watchAfter = 50 * time.Millisecond
 
-// watched runs do, whose context ends when the client goes away meanwhile. What the client sends meanwhile stays in R.
-func (c *Conn) watched(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// watched runs do, and ends the connection if its client goes away meanwhile. What the client sends meanwhile stays in R.
+func (c *Conn) watched(ctx context.Context, do func() error) error {
 	watching := make(chan struct{})
 	watch := time.AfterFunc(watchAfter, func() {
 		defer close(watching)
 		defer func() {
 			if v := recover(); v != nil {
-				cancel(c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()}))
+				c.end(c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()}))
 			}
 		}()
 		if err := c.R.Watch(); err != wire.ErrFull && !errors.Is(err, os.ErrDeadlineExceeded) {
-			cancel(ErrClientGone)
+			c.end(ErrClientGone)
 		}
 	})
 	defer func() {
@@ -181,7 +189,7 @@ func (c *Conn) watched(ctx context.Context, do func(context.Context) error) erro
 		<-watching
 		c.setReadDeadline(time.Time{})
 	}()
-	err := do(ctx)
+	err := do()
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -207,7 +215,7 @@ func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
 	s.login.Secret = nil
 	s.ending.handTo(c.end)
 	c.Backend = ""
-	if err := c.watched(ctx, func(ctx context.Context) error { return c.admit(ctx, s, a) }); err != nil {
+	if err := c.watched(ctx, func() error { return c.admit(ctx, s, a) }); err != nil {
 		return nil, c.decided(s, err)
 	}
 	c.admitted = s

@@ -28,13 +28,14 @@ type FrontDoor interface {
 	Login(ctx context.Context, c *Conn) (*Session, error)
 	// LogInBackend logs in over a new connection to a backend, from the greeting on, on behalf of c's client.
 	LogInBackend(ctx context.Context, nc net.Conn, r *Route, c *Conn) (*Backend, error)
-	// Goodbye is what a client that has not logged in is told when its connection ends for this reason.
+	// Goodbye is what a client that has not logged in is told when its connection ends for this reason: one of those below, ErrEvicted,
+	// that its grant was revoked just then, or whatever ends the life of Serve.
 	Goodbye(reason error) []byte
 	// Guard watches a session after its login; nil: nobody does. called is for the name that the client gives itself then.
 	Guard(g authstore.Grant, called func(app string)) relay.Guard
 }
 
-// Reasons that end a connection before login, for FrontDoor.Goodbye; ErrEvicted is one, too, and whatever ends the life of Serve.
+// Reasons that end a connection before login.
 var (
 	ErrLoginTimeout = errors.New("no login in time")
 	ErrDraining     = errors.New("the gateway is shutting down")
@@ -112,6 +113,7 @@ type running struct {
 
 // serve leads one connection from its first byte to the relay.
 func (s *running) serve(accepting, life context.Context, nc net.Conn) {
+	deepen(0)
 	c := newConn(s, life, nc)
 	session, err := c.login(accepting)
 	if err != nil {
@@ -129,18 +131,15 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 			session, err = nil, c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()})
 		}
 	}()
-	ctx, cancel := context.WithTimeoutCause(c.ctx, cmp.Or(c.server.LoginTimeout, time.Minute), ErrLoginTimeout)
-	defer cancel()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	c.settle = context.AfterFunc(ctx, c.wake)
+	c.settle = context.AfterFunc(c.ctx, c.wake)
 	defer c.settle()
+	defer time.AfterFunc(c.server.loginTimeout(), func() { c.end(ErrLoginTimeout) }).Stop()
 	defer context.AfterFunc(accepting, func() {
 		if cause := context.Cause(accepting); errors.Is(cause, ErrDraining) {
-			end(cause)
+			c.end(cause)
 		}
 	})()
-	c.slot = c.server.Limits.Enter(func() { end(ErrEvicted) })
+	c.slot = c.server.Limits.Enter(func() { c.end(ErrEvicted) })
 
 	c.Client = addrPort(c.nc.RemoteAddr())
 	if err := c.slot.Locate(c.Client.Addr()); err != nil {
@@ -148,16 +147,18 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 		return nil, err
 	}
 	if c.server.Security == ImplicitTLS {
-		if err := c.secure(ctx); err != nil {
+		if err := c.secure(); err != nil {
 			return nil, err
 		}
 	}
-	session, err = c.server.Door.Login(ctx, c)
-	if err != nil && ctx.Err() != nil {
-		c.say(c.server.Door.Goodbye(context.Cause(ctx)))
+	session, err = c.server.Door.Login(c.ctx, c)
+	if err != nil && c.ctx.Err() != nil {
+		c.say(c.server.Door.Goodbye(context.Cause(c.ctx)))
 	}
 	return session, err
 }
+
+func (s *Server) loginTimeout() time.Duration { return cmp.Or(s.LoginTimeout, time.Minute) }
 
 // defect notes a panic.
 func (s *running) defect(p *relay.PanicError) error {

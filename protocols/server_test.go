@@ -53,7 +53,7 @@ func (tinyDoor) Login(ctx context.Context, c *Conn) (*Session, error) {
 				return nil, err
 			}
 		case "stls":
-			if err := c.StartTLS(ctx, []byte("begin\n")); err != nil {
+			if err := c.StartTLS([]byte("begin\n")); err != nil {
 				return nil, err
 			}
 		case "panic":

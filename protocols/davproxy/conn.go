@@ -47,13 +47,13 @@ type loginKey struct {
 
 // loginState is what is known of one login on a connection.
 type loginState struct {
-	facts   protocols.Facts
-	grant   authstore.Grant
-	began   time.Time
-	up      atomic.Int64
-	down    atomic.Int64
-	used    atomic.Int64          // when Used was told last, Unix time
-	reason  atomic.Pointer[error] // why a request was cut
+	facts  protocols.Facts
+	grant  authstore.Grant
+	began  time.Time
+	up     atomic.Int64
+	down   atomic.Int64
+	used   atomic.Int64          // when Used was told last, Unix time
+	reason atomic.Pointer[error] // why a request was cut
 }
 
 const (

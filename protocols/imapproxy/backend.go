@@ -59,8 +59,7 @@ type server struct {
 	nc        net.Conn
 	r         *wire.Reader
 	responses int
-	caps      map[string]bool // in capitals; nil: not told
-	capLine   string          // the same as it came
+	caps      capabilities
 }
 
 func newServer(nc net.Conn) *server { return &server{nc: nc, r: wire.NewReader(nc)} }
@@ -75,12 +74,12 @@ func logIn(ctx context.Context, nc net.Conn, r *protocols.Route, id string) (b *
 	if err := s.prove(ctx, r, id); err != nil {
 		return nil, err
 	}
-	if s.caps == nil {
+	if s.caps == "" {
 		if err := s.ask("C", "CAPABILITY"); err != nil {
 			return nil, err
 		}
 	}
-	list := forClient(s.capLine)
+	list := forClient(string(s.caps))
 	if list == "" {
 		return nil, errNoList
 	}
@@ -108,7 +107,7 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 			return err
 		}
 	}
-	if s.caps == nil {
+	if s.caps == "" {
 		return s.ask("C", "CAPABILITY")
 	}
 	return nil
@@ -116,7 +115,7 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 
 // startTLS forgets what was said in plain text.
 func (s *server) startTLS(ctx context.Context, r *protocols.Route) error {
-	if s.caps != nil && !s.caps["STARTTLS"] {
+	if s.caps != "" && !s.caps.has("STARTTLS") {
 		return errNoTLS
 	}
 	if err := s.ask("S", "STARTTLS"); err != nil {
@@ -129,7 +128,7 @@ func (s *server) startTLS(ctx context.Context, r *protocols.Route) error {
 	if err != nil {
 		return err
 	}
-	s.nc, s.caps, s.capLine = tc, nil, ""
+	s.nc, s.caps = tc, ""
 	s.r.Reset(tc)
 	return nil
 }
@@ -138,12 +137,12 @@ func (s *server) startTLS(ctx context.Context, r *protocols.Route) error {
 func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error {
 	_, overTLS := s.nc.(*tls.Conn)
 	switch {
-	case s.caps["LOGINDISABLED"] && !overTLS:
+	case s.caps.has("LOGINDISABLED") && !overTLS:
 		return errNeedsTLS
-	case !s.caps["AUTH=PLAIN"]:
+	case !s.caps.has("AUTH=PLAIN"):
 		return errNoPlain
 	}
-	if id != "" && s.caps["ID"] && !r.Quirks.NoClientID {
+	if id != "" && s.caps.has("ID") && !r.Quirks.NoClientID {
 		id = "I ID " + id + "\r\n"
 	} else {
 		id = ""
@@ -158,10 +157,10 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error
 		return err
 	}
 	defer clear(encoded)
-	if err := s.sendCredential(id, encoded, s.caps["SASL-IR"] && !r.Quirks.NoPipelining); err != nil {
+	if err := s.sendCredential(id, encoded, s.caps.has("SASL-IR") && !r.Quirks.NoPipelining); err != nil {
 		return err
 	}
-	s.caps, s.capLine = nil, "" // those before login say nothing of those after it
+	s.caps = "" // those before login say nothing of those after it
 	status, err := s.result("L")
 	switch {
 	case err != nil:
@@ -259,7 +258,7 @@ func (s *server) result(tag string) (imap.StatusResponse, error) {
 // untagged takes data: capabilities, or anything else with its literals.
 func (s *server) untagged(data []byte) error {
 	if name, list, _ := bytes.Cut(data, []byte(" ")); strings.EqualFold(string(name), "CAPABILITY") {
-		s.setCapabilities(string(list))
+		s.caps = capabilities(list)
 		return nil
 	}
 	for {
@@ -286,15 +285,21 @@ func (s *server) line() ([]byte, error) {
 
 func (s *server) learn(status imap.StatusResponse) {
 	if list, ok := strings.CutPrefix(string(status.Code), "CAPABILITY "); ok {
-		s.setCapabilities(list)
+		s.caps = capabilities(list)
 	}
 }
 
-func (s *server) setCapabilities(list string) {
-	s.capLine, s.caps = list, make(map[string]bool)
-	for name := range strings.FieldsSeq(strings.ToUpper(list)) {
-		s.caps[name] = true
+// capabilities is a backend's list as it came; empty: it has told none.
+type capabilities string
+
+// has looks for a name in capitals.
+func (c capabilities) has(name string) bool {
+	for one := range strings.FieldsSeq(string(c)) {
+		if strings.EqualFold(one, name) {
+			return true
+		}
 	}
+	return false
 }
 
 // parseStatus parses what stands behind a tag or "*" in a status response. The code is whole, arguments included. A bracket

@@ -147,9 +147,12 @@ func (g *guard) Goodbye(reason error) (words []byte, orderly bool) {
 	case g.scan.state == opaque:
 		return nil, false
 	case authstore.ErrRevoked(reason):
-		return []byte("* BYE [EXPIRED] This app password was revoked.\r\n"), false
+		return revoked, false
 	case errors.Is(reason, protocols.ErrDraining):
 		return []byte("* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n"), true
 	}
 	return []byte("* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n"), false
 }
+
+// revoked is the goodbye to a client whose app password was, before or after it was told that it is in.
+var revoked = []byte("* BYE [EXPIRED] This app password was revoked.\r\n")

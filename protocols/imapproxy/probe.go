@@ -38,7 +38,7 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 		if err := s.ask("P", "EXAMINE INBOX"); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoInbox, err)
 		}
-	} else if !s.caps["AUTH=PLAIN"] {
+	} else if !s.caps.has("AUTH=PLAIN") {
 		return nil, errNoPlain
 	}
 	s.send([]byte("Q LOGOUT\r\n"))

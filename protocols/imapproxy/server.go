@@ -107,7 +107,7 @@ func (c *client) do(ctx context.Context, cmd *command) error {
 		}
 		return errClosed
 	case "STARTTLS":
-		return c.startTLS(ctx, cmd)
+		return c.startTLS(cmd)
 	case "LOGIN":
 		return c.logIn(ctx, cmd)
 	case "AUTHENTICATE":
@@ -129,11 +129,11 @@ func (c *client) capabilities() string {
 }
 
 // startTLS follows RFC 9051 section 6.2.1. What the client said before it counts for nothing afterwards.
-func (c *client) startTLS(ctx context.Context, cmd *command) error {
+func (c *client) startTLS(cmd *command) error {
 	if !c.OffersTLS() {
 		return c.refuse(cmd.tag, "No STARTTLS here.")
 	}
-	err := c.StartTLS(ctx, []byte(cmd.tag+" OK Begin TLS negotiation now.\r\n"))
+	err := c.StartTLS([]byte(cmd.tag + " OK Begin TLS negotiation now.\r\n"))
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("Commands behind STARTTLS.")
 	}
@@ -196,6 +196,8 @@ func (c *client) answered(tag string, err error) error {
 func (Door) Goodbye(reason error) []byte {
 	text := "Shutting down; please connect again."
 	switch {
+	case authstore.ErrRevoked(reason):
+		return revoked
 	case errors.Is(reason, protocols.ErrLoginTimeout):
 		text = "No login in time."
 	case errors.Is(reason, protocols.ErrEvicted):

@@ -63,13 +63,7 @@ func (d *direction) toClosed() error {
 
 // run copies until the direction ends or is parked.
 func (d *direction) run() {
-	defer func() {
-		if v := recover(); v != nil {
-			d.end(&PanicError{v, debug.Stack()})
-			d.finished()
-		}
-	}()
-	switch reason := (&copier{direction: d, from: d.from(), to: d.to()}).copy(); reason {
+	switch reason := d.carry(); reason {
 	case errParked:
 		return
 	case errLeaving: // the other direction says goodbye
@@ -83,11 +77,23 @@ func (d *direction) run() {
 	d.finished()
 }
 
+func (d *direction) carry() (reason error) {
+	defer func() {
+		if v := recover(); v != nil {
+			reason = &PanicError{v, debug.Stack()}
+		}
+	}()
+	return (&copier{direction: d, from: d.from(), to: d.to()}).copy()
+}
+
 func (d *direction) finished() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.leaveLot()
-	d.finish()
+	over := d.finish()
+	d.mu.Unlock()
+	if over {
+		d.conclude()
+	}
 }
 
 // Sizes of buffers. A large one is a TLS record's (RFC 8446 section 5.1); the small one holds the usual command or answer, so that

@@ -49,7 +49,9 @@ func (d *direction) finishParked() {
 	}
 	d.parked = false
 	d.leaveLot()
-	d.finish()
+	if d.finish() {
+		go d.conclude() // who ends sessions must not wait
+	}
 }
 
 // leaveLot is called with Session.mu held.

@@ -80,16 +80,16 @@ func (s *Session) because(reason error) {
 	}
 }
 
-// finish is the end of one direction; with that of the second the session is over. It is called with mu held.
-func (s *Session) finish() {
-	if s.running--; s.running > 0 {
-		return
-	}
-	go func() {
-		s.end(nil)
-		s.relay.leave(s)
-		s.done(Result{Up: s.up.copied, Down: s.down.copied, Reason: s.why()})
-	}()
+// finish is the end of one direction; with that of the second the session is over, which conclude is to tell. It is called with mu held.
+func (s *Session) finish() (over bool) {
+	s.running--
+	return s.running == 0
+}
+
+func (s *Session) conclude() {
+	s.end(nil)
+	s.relay.leave(s)
+	s.done(Result{Up: s.up.copied, Down: s.down.copied, Reason: s.why()})
 }
 
 func (s *Session) why() error {
