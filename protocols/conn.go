@@ -107,8 +107,8 @@ func (c *Conn) handshake(tc *tls.Conn) error {
 	return <-done
 }
 
-// deepen makes room on a goroutine's stack at once, while there is nothing on it. It would grow step by step, and be copied each time
-// with all that stands on it: a tenth of a login's CPU.
+// deepen makes room on a goroutine's stack at once, while there is little on it. It would grow step by step, and be copied each time with
+// all that stands on it: a tenth of a login's CPU.
 //
 //go:noinline
 func deepen(i int) byte {
@@ -211,6 +211,7 @@ var ErrAuthzid = errors.New("authzid is another's name")
 // Accept. The errors are *authstore.Refusal, ErrAuthzid, ErrNoRoute, ErrTooMany, ErrClientGone, and whatever went wrong with the
 // backend; Observer has been told.
 func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
+	deepen(0)
 	s := &Session{server: c.server, login: &login{Attempt: a, began: time.Now()}}
 	s.login.Secret = nil
 	s.ending.handTo(c.end)

@@ -113,7 +113,6 @@ type running struct {
 
 // serve leads one connection from its first byte to the relay.
 func (s *running) serve(accepting, life context.Context, nc net.Conn) {
-	deepen(0)
 	c := newConn(s, life, nc)
 	session, err := c.login(accepting)
 	if err != nil {
