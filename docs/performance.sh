@@ -348,7 +348,7 @@ for ((round = 1; round <= rounds; round++)); do
   measure fetch-25m-tls imaps "$all" fetch --message 3 --count "$(n 200)" --duration 8s
   measure idle-plain imap "$all" idle --quick-ack --sources 16 --count "$(n 9000)"
   measure idle-tls imaps "$all" idle --quick-ack --sources 16 --count "$(n 9000)" --duration 2m
-  measure storm imap "$authenticating" storm --attackers "$(n 1000)" --attack-sources "$(n 1000)" --duration "$storm"
+  measure storm imap "$authenticating" storm --attackers "$(n 3000)" --attack-sources "$(n 3000)" --duration "$storm"
   measure storm-office imap "$authenticating" storm --attackers 24 --duration "$storm"
   measure propfind davs "$web" dav --path @/work/ --count "$(n 20000)"
   measure propfind-new davs "$web" dav --path @/work/ --count "$(n 5000)" --reconnect --sources 16

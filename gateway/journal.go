@@ -133,6 +133,9 @@ func cause(err error) error {
 
 // needsSomebody reports whether a failed login is our own fault rather than the client's.
 func needsSomebody(err error) bool {
-	r, ok := errors.AsType[*authstore.Refusal](err)
-	return !ok || r.Code == authstore.Unavailable
+	switch ops.Outcome(err) {
+	case authstore.Unavailable.String(), "backend":
+		return true
+	}
+	return false
 }

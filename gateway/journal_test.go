@@ -47,6 +47,10 @@ func TestJournal(t *testing.T) {
 			protocols.LoginEvent{Facts: led, Mechanism: "PLAIN", Grant: grant, Err: errors.New("refused")},
 			"level=WARN " + prefix + "code=backend account=7 app_password=9 backend=dovecot app=Mutt dur=0s err=refused",
 		},
+		"the client has gone": {
+			protocols.LoginEvent{Facts: led, Mechanism: "PLAIN", Grant: grant, Err: protocols.ErrClientGone},
+			"level=INFO " + prefix + "code=gone account=7 app_password=9 backend=dovecot app=Mutt dur=0s err=\"client gone\"",
+		},
 		"a long name of an app": {
 			protocols.LoginEvent{Facts: long, Mechanism: "PLAIN", Grant: grant},
 			"level=INFO " + prefix + "code=ok account=7 app_password=9 backend=dovecot app=" + strings.Repeat("x", 64) + " dur=0s",

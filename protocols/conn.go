@@ -164,8 +164,9 @@ func (c *Conn) close(reason error) {
 // ErrClientGone says that a client went away while its login was under way.
 var ErrClientGone = errors.New("client gone")
 
-// watchAfter is how long a login may take before anybody looks whether its client is still there. Most are over by then.
-const watchAfter = 50 * time.Millisecond
+// watchAfter is how long a login may take before anybody looks whether its client is still there. Most are over by then, and refusals
+// have been told.
+const watchAfter = time.Second
 
 // watched runs do, and ends the connection if its client goes away meanwhile. What the client sends meanwhile stays in R.
 func (c *Conn) watched(ctx context.Context, do func() error) error {
@@ -211,7 +212,6 @@ var ErrAuthzid = errors.New("authzid is another's name")
 // Accept. The errors are *authstore.Refusal, ErrAuthzid, ErrNoRoute, ErrTooMany, ErrClientGone, and whatever went wrong with the
 // backend; Observer has been told.
 func (c *Conn) Admit(ctx context.Context, a Attempt) (*Session, error) {
-	deepen(0)
 	s := &Session{server: c.server, login: &login{Attempt: a, began: time.Now()}}
 	s.login.Secret = nil
 	s.ending.handTo(c.end)
@@ -247,6 +247,7 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if err := c.server.Limits.EnterSession(s.Grant.Account); err != nil {
 		return err
 	}
+	deepen(0)
 	if err := c.logIn(ctx, s); err != nil {
 		c.server.Limits.LeaveSession(s.Grant.Account)
 		return err

@@ -36,8 +36,8 @@ type Storm struct {
 }
 
 // WrongPasswords measures good logins alone, wrong passwords alone, and good logins beside wrong passwords: from one of the addresses
-// that these come from, and from another. Load.Count and Load.Duration bound each of the four parts. Each wrong password comes over a
-// connection of its own, and its client waits for the answer.
+// that these come from, and from another. Load.Count and Load.Duration bound each of the four parts. Who guesses waits for each answer, and
+// goes on over the same connection until the target ends it.
 func WrongPasswords(ctx context.Context, o IMAP, s StormOptions) (*Result, error) {
 	if s.Attackers < 1 || s.Attackers > maxWorkers || s.Sources < 1 || s.Sources > min(s.Attackers, MaxSources-1) {
 		return nil, fmt.Errorf("%d attackers at %d addresses: there must be one at each, and at most %d", s.Attackers, s.Sources, maxWorkers)
@@ -140,22 +140,36 @@ func (st *storm) begin(ctx context.Context) (end func()) {
 
 func (st *storm) attempt(ctx context.Context, n int, open func() (*session, error)) {
 	s, err := open()
-	if err == nil {
-		defer s.close()
-		err = s.logIn(st.o.Mechanism, Credential{Address: st.o.credential(n).Address, secret: wrong(st.s.Misshapen)})
+	if err != nil {
+		st.turnedAway(ctx)
+		return
 	}
-	refused, isRefused := errors.AsType[*refusedError](err)
-	switch {
-	case ctx.Err() != nil:
-	case err == nil:
-		err := errors.New("the target takes a wrong password")
-		st.broken.CompareAndSwap(nil, &err)
-	case isRefused && s != nil:
+	defer s.close()
+	for answers := 0; ; answers++ {
+		err := s.logIn(st.o.Mechanism, Credential{Address: st.o.credential(n).Address, secret: wrong(st.s.Misshapen)})
+		refused, isRefused := errors.AsType[*refusedError](err)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			err := errors.New("the target takes a wrong password")
+			st.broken.CompareAndSwap(nil, &err)
+			return
+		case !isRefused && answers > 0: // it has had enough of us
+			return
+		case !isRefused:
+			st.turnedAway(ctx)
+			return
+		}
 		st.answered.Add(1)
 		if strings.Contains(refused.line, "[UNAVAILABLE]") {
 			st.later.Add(1)
 		}
-	default:
+	}
+}
+
+func (st *storm) turnedAway(ctx context.Context) {
+	if ctx.Err() == nil {
 		st.away.Add(1)
 		pause(ctx, failurePause)
 	}

@@ -131,7 +131,7 @@ func TestBenchRefuses(t *testing.T) {
 	}{
 		"a target elsewhere":     {[]string{"login", "192.0.2.1:993", "--credentials", file}, 2, "--any-target, if its owner agrees"},
 		"a name elsewhere":       {[]string{"dav", "mail.example.test:443", "--path", "/", "--credentials", file}, 2, "is not on loopback"},
-		"no credentials":         {[]string{"login", "127.0.0.1:1"}, 1, `required flag(s) "credentials"`},
+		"no credentials":         {[]string{"login", "127.0.0.1:1"}, 2, `required flag(s) "credentials"`},
 		"no port":                {[]string{"login", "127.0.0.1", "--credentials", file}, 2, "write host:port"},
 		"nobody there":           {[]string{"login", "127.0.0.1:1", "--credentials", file}, 1, "connection refused"},
 		"no bound":               {[]string{"login", "127.0.0.1:1", "--credentials", file, "--count", "0"}, 2, "0 operations"},

@@ -193,7 +193,7 @@ func TestPagesShowCommands(t *testing.T) {
 			shown++
 			var args []string
 			for _, word := range regexp.MustCompile(`(?:"[^"]*"|\$\([^)]*\)|\S)+`).FindAllString(m[1], -1) {
-				args = append(args, strings.Trim(word, `"`))
+				args = append(args, strings.Trim(strings.ReplaceAll(word, "$(pidof postern)", "1"), `"`))
 			}
 			root := newRoot(slog.New(slog.DiscardHandler))
 			c, rest, err := root.Find(args)

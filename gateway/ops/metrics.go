@@ -3,6 +3,7 @@
 package ops
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -92,13 +93,25 @@ func (m *Metrics) Verify(layer string, d time.Duration) {
 // Panic counts a connection that ended in a defect of ours.
 func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).Inc() }
 
-// Outcome names a login's result for logs and metrics: "ok", a refusal's code, or "backend" where our own way to the backend failed.
+// Outcome names a login's result for logs and metrics: "ok", a refusal's code, "authzid" where somebody wants to act as somebody else, "gone"
+// where the client or we ended the connection before it was decided, or "backend" where our own way to the backend failed.
 func Outcome(err error) string {
 	if err == nil {
 		return "ok"
 	}
 	if r, ok := errors.AsType[*authstore.Refusal](err); ok {
 		return r.Code.String()
+	}
+	switch {
+	case errors.Is(err, protocols.ErrAuthzid):
+		return "authzid"
+	case authstore.ErrRevoked(err):
+		return "gone"
+	}
+	for _, end := range []error{protocols.ErrClientGone, protocols.ErrLoginTimeout, protocols.ErrEvicted, protocols.ErrDraining, context.Canceled} {
+		if errors.Is(err, end) {
+			return "gone"
+		}
 	}
 	return "backend"
 }

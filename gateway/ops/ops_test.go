@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -20,6 +21,8 @@ func TestOutcome(t *testing.T) {
 		"ok":      nil,
 		"wrong":   &authstore.Refusal{Code: authstore.Wrong, Cause: errors.New("x")},
 		"backend": errors.New("connection refused"),
+		"authzid": protocols.ErrAuthzid,
+		"gone":    fmt.Errorf("log in to backend dovecot: %w", protocols.ErrClientGone),
 	} {
 		if got := Outcome(err); got != want {
 			t.Errorf("Outcome(%v) = %q, want %q", err, got, want)

@@ -87,7 +87,7 @@ var tables = []table{
 			{title: "FETCH 25 MiB, TLS: CPU s/GB (MB/s)", row: "fetch-25m-tls", of: cpuPerGB, aside: megabytes},
 			{title: "session in IDLE, of 9,000, plain text: KiB (descriptors)", row: "idle-plain", of: memory, aside: descriptors},
 			{title: "session in IDLE, of 9,000, TLS: KiB (descriptors)", row: "idle-tls", of: memory, aside: descriptors},
-			{title: "wrong password, 1,000 addresses: CPU µs (per s)", row: "storm", of: attemptCPU, aside: attempts},
+			{title: "wrong password, 3,000 addresses: CPU µs (per s)", row: "storm", of: attemptCPU, aside: attempts},
 			{title: "good logins beside these: p99 ms (without them)", row: "storm", of: p99Another, aside: p99},
 			{title: "24 wrong at a time from one address; good from the same: p99 ms", row: "storm-office", of: p99Same},
 			{title: "the same; good from another address: p99 ms", row: "storm-office", of: p99Another},
