@@ -145,6 +145,7 @@ func (b *buffer) release() {
 var noDeadline time.Time
 
 func (d *copier) copy() error {
+	d.read, d.parks = time.Now(), d.canPark()
 	if first := d.first(); len(first) > 0 {
 		if err := d.pass(first); err != nil {
 			return err
@@ -152,7 +153,6 @@ func (d *copier) copy() error {
 	}
 	var buf buffer
 	defer buf.release()
-	d.read, d.parks = time.Now(), d.canPark()
 	d.patience = d.relay.park()
 	if time.Duration(d.read.UnixNano()-d.since) > d.patience {
 		d.patience /= 16
@@ -276,7 +276,7 @@ func (d *copier) pass(p []byte) error {
 }
 
 func (d *copier) write(p []byte) error {
-	d.mayStall(time.Now())
+	d.mayStall(d.read)
 	n, err := d.to.Write(p)
 	d.copied += int64(n)
 	switch {

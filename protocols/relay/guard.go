@@ -111,6 +111,7 @@ func (d *copier) passUp(p []byte) error {
 		}
 		select {
 		case <-d.pair.Guard.Woken():
+			d.read = d.touch()
 		case <-d.ended():
 			return errLeaving
 		}
