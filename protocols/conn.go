@@ -96,7 +96,7 @@ func (c *Conn) secure() error {
 func (c *Conn) handshake(tc *tls.Conn) error {
 	done := make(chan error, 1)
 	go func() {
-		deepen(0)
+		Deepen()
 		defer func() {
 			if v := recover(); v != nil {
 				done <- c.server.defect(&relay.PanicError{Value: v, Stack: debug.Stack()})
@@ -107,12 +107,14 @@ func (c *Conn) handshake(tc *tls.Conn) error {
 	return <-done
 }
 
-// deepen makes room on a goroutine's stack at once, while there is little on it. It would grow step by step, and be copied each time with
-// all that stands on it: a tenth of a login's CPU.
-//
+// Deepen makes room on a goroutine's stack at once, while there is little on it. It would grow step by step on the way to a backend, and be
+// copied each time with all that stands on it: a tenth of a login's CPU. A front door calls it when a client has said something: those that
+// say nothing stay small.
+func Deepen() { deepen(0) }
+
 //go:noinline
 func deepen(i int) byte {
-	var room [6 << 10]byte
+	var room [13 << 10]byte
 	return room[i]
 }
 
@@ -247,7 +249,6 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if err := c.server.Limits.EnterSession(s.Grant.Account); err != nil {
 		return err
 	}
-	deepen(0)
 	if err := c.logIn(ctx, s); err != nil {
 		c.server.Limits.LeaveSession(s.Grant.Account)
 		return err

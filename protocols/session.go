@@ -85,7 +85,7 @@ func (c *Conn) relay(s *Session) {
 // ended is called when both connections are closed.
 func (s *Session) ended(r relay.Result) {
 	defer s.server.conns.Done()
-	deepen(0)
+	Deepen()
 	s.leave()
 	if p, ok := r.Reason.(*relay.PanicError); ok {
 		s.server.defect(p)

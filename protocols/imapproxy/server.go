@@ -75,8 +75,11 @@ func (c *client) next(ctx context.Context) error {
 		return c.ends(err)
 	}
 	defer cmd.clear()
-	if c.commands == 1 && cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
-		return errClosed
+	if c.commands == 1 {
+		if cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
+			return errClosed
+		}
+		protocols.Deepen()
 	}
 	if cmd.bad != "" {
 		return c.refuse(cmd.tag, cmd.bad)
