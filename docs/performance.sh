@@ -148,7 +148,7 @@ END
   umask 022
 }
 
-# nginx: a worker for each core; TLS 1.3 with tickets; the log of requests on, as Postern's log is.
+# nginx: a worker for each core; TLS 1.3 with tickets; the log of logins and requests on, as the others' is.
 configure_nginx() {
   mkdir "$dir/nginx"
   cat >"$dir/nginx.conf" <<END
@@ -158,7 +158,7 @@ user nobody nogroup;
 worker_processes auto;
 worker_rlimit_nofile $(ulimit -n);
 pid $dir/nginx.pid;
-error_log $dir/nginx.errors warn;
+error_log $dir/nginx.errors info; # what the mail module has for a log of logins
 events { worker_connections 20000; }
 mail {
   auth_http 127.0.0.1:${port[backend.auth]}/mail;
