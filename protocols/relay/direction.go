@@ -13,21 +13,21 @@ import (
 // direction is one way. A copier has it, or it is parked.
 type direction struct {
 	*Session
-	copied int64 // bytes
-	since  int64 // when it was last parked, in Unix nanoseconds
-	spot   int32 // in the relay's lot; noSpot: it was never parked
-	parked bool  // guarded by Session.mu
+	copied int64         // bytes
+	since  time.Duration // when it was last parked
+	spot   int32         // in the relay's lot; noSpot: it was never parked
+	parked bool          // guarded by Session.mu
 }
 
 // copier copies one way until the direction ends or is parked. One goroutine has it.
 type copier struct {
 	*direction
 	from, to   net.Conn
-	read       time.Time // when something was last read
-	parks      bool      // when nothing comes for a while
+	read       time.Duration // when something was last read, by clock
+	parks      bool          // when nothing comes for a while, which patience is
 	patience   time.Duration
-	readUntil  time.Time // from's read deadline, but for what stopReading does
-	writeUntil time.Time // to's write deadline
+	readUntil  time.Duration // from's read deadline, but for what stopReading does; 0: none
+	writeUntil time.Duration // to's write deadline
 }
 
 func (d *direction) from() net.Conn {
@@ -141,11 +141,9 @@ func (b *buffer) release() {
 	}
 }
 
-// noDeadline lets a read or write wait for ever.
-var noDeadline time.Time
-
 func (d *copier) copy() error {
-	d.read, d.parks = time.Now(), d.canPark()
+	d.read, d.parks = clock(), d.canPark()
+	d.writeUntil = d.read // none is set
 	if first := d.first(); len(first) > 0 {
 		if err := d.pass(first); err != nil {
 			return err
@@ -154,7 +152,7 @@ func (d *copier) copy() error {
 	var buf buffer
 	defer buf.release()
 	d.patience = d.relay.park()
-	if time.Duration(d.read.UnixNano()-d.since) > d.patience {
+	if d.spot == noSpot || d.read-d.since > d.patience {
 		d.patience /= 16
 	}
 	if !d.await() {
@@ -207,14 +205,14 @@ func (d *direction) first() (p []byte) {
 // waited is called when a read has ended without a byte: the direction is parked if it was quiet for long enough. Where the time has
 // not come, it was either woken to stop, or will fail for ever: a layer between may keep its first error.
 func (d *copier) waited() error {
-	now := time.Now()
+	now := clock()
 	switch {
 	case d.isStopped():
 		return errLeaving
-	case now.Before(d.readUntil):
+	case now < d.readUntil:
 		return d.fromClosed()
 	}
-	if now.Sub(d.read) >= d.patience {
+	if now-d.read >= d.patience {
 		if err := d.park(); err == errParked || err == errLeaving {
 			return err
 		}
@@ -230,20 +228,20 @@ func (d *copier) waited() error {
 // client.
 func (d *copier) await() bool {
 	if !d.parks {
-		return d.awaitUntil(noDeadline)
+		return d.awaitUntil(0)
 	}
-	return d.awaitUntil(d.read.Add(d.patience))
+	return d.awaitUntil(d.read + d.patience)
 }
 
 // awaitUntil moves the deadline with mu held, or the wake-up of stopReading would be lost.
-func (d *copier) awaitUntil(until time.Time) bool {
+func (d *copier) awaitUntil(until time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped() {
 		return false
 	}
 	d.readUntil = until
-	d.from.SetReadDeadline(until)
+	d.from.SetReadDeadline(deadline(until))
 	return true
 }
 
@@ -289,9 +287,9 @@ func (d *copier) write(p []byte) error {
 }
 
 // mayStall sets how long the next write may take. Not each one moves the deadline.
-func (d *copier) mayStall(now time.Time) {
-	if stall := d.relay.stall(); d.writeUntil.Sub(now) < stall*3/4 {
-		d.writeUntil = now.Add(stall)
-		d.to.SetWriteDeadline(d.writeUntil)
+func (d *copier) mayStall(now time.Duration) {
+	if stall := d.relay.stall(); d.writeUntil-now < stall*3/4 {
+		d.writeUntil = now + stall
+		d.to.SetWriteDeadline(deadline(d.writeUntil))
 	}
 }

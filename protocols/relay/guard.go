@@ -133,13 +133,14 @@ func (d *copier) passDown(p []byte) error {
 	err := d.writeWith(p, boundary, words, goodbye)
 	d.mu.Lock()
 	d.atBoundary = boundary == len(p)
+	waits := d.words != nil || d.goodbye != nil
 	d.mu.Unlock()
 	d.toward.Unlock()
-	if err == nil && goodbye != nil {
+	switch {
+	case err != nil:
+	case goodbye != nil:
 		d.farewell()
-		return nil
-	}
-	if err == nil {
+	case waits:
 		d.flush()
 	}
 	return err

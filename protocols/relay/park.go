@@ -21,9 +21,9 @@ func (d *copier) park() error {
 	if d.stopped() {
 		return errLeaving
 	}
-	d.from.SetReadDeadline(noDeadline) // a deadline is a timer of the runtime's
-	d.to.SetWriteDeadline(noDeadline)
-	d.parked, d.since = true, time.Now().UnixNano()
+	d.from.SetReadDeadline(time.Time{}) // a deadline is a timer of the runtime's
+	d.to.SetWriteDeadline(time.Time{})
+	d.parked, d.since = true, clock()
 	if err := lot.park(d.direction); err != nil {
 		d.parked = false
 		return err

@@ -139,7 +139,7 @@ func (r *Relay) sweepEvery() time.Duration { return min(r.idle()/10, 15*time.Sec
 
 // sweep ends the sessions in which nothing has happened for too long.
 func (r *Relay) sweep() {
-	before := time.Now().Add(-r.idle()).UnixNano()
+	before := int64(clock() - r.idle())
 	for _, s := range r.all() {
 		if s.active.Load() <= before {
 			s.end(ErrIdle)

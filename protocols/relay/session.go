@@ -14,7 +14,7 @@ type Session struct {
 	pair     Pair
 	done     func(Result)
 	up, down direction
-	active   atomic.Int64 // when a byte last came, either way, in Unix nanoseconds
+	active   atomic.Int64 // when a byte last came, either way, by clock
 	toward   sync.Mutex   // held while something is written to the client
 
 	mu         sync.Mutex // guards the fields below
@@ -34,9 +34,9 @@ type Session struct {
 // wait. What comes after the first call is too late, but for Cut.
 func (s *Session) End(reason error) { go s.leave(reason) }
 
-func (s *Session) touch() time.Time {
-	now := time.Now()
-	s.active.Store(now.UnixNano())
+func (s *Session) touch() time.Duration {
+	now := clock()
+	s.active.Store(int64(now))
 	return now
 }
 

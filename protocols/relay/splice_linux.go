@@ -46,7 +46,7 @@ func (d *copier) splice() error {
 		return d.toClosed()
 	}
 	for left := d.data(); left > 0; left = d.data() {
-		if !d.awaitUntil(time.Now().Add(gapTime)) {
+		if !d.awaitUntil(clock() + gapTime) {
 			return errLeaving
 		}
 		n, err := p.fill(from, left)
@@ -69,7 +69,7 @@ func (d *copier) splice() error {
 
 func (d *copier) drain(p *pipe, to syscall.RawConn) error {
 	for p.holds > 0 {
-		d.mayStall(time.Now())
+		d.mayStall(clock())
 		n, err := p.empty(to)
 		d.copied += int64(n)
 		switch {
