@@ -333,8 +333,8 @@ brief() { grep -oE '"(per_second|p50_ms|p99_ms|cpu_us|cpu_s_per_gb|kib_per_sessi
 
 n() { echo $(($1 / (quick ? 20 : 1))); } # so many operations, or few
 
-storm=6s
-[ -z "$quick" ] || storm=3s # Dovecot takes two seconds to answer
+storm=6s settle=15s # by then each server has given back what it gives back
+[ -z "$quick" ] || storm=3s settle=1s # Dovecot takes two seconds to answer
 all="postern nginx dovecot haproxy" authenticating="postern nginx dovecot" web="postern nginx haproxy"
 for ((round = 1; round <= rounds; round++)); do
   measure login-plain imap "$all" login --sources 16 --count "$(n 20000)"
@@ -346,8 +346,8 @@ for ((round = 1; round <= rounds; round++)); do
   measure fetch-64k-tls imaps "$all" fetch --message 1 --count "$(n 20000)" --quick-ack --duration 8s
   measure fetch-25m-plain imap "$all" fetch --message 3 --count "$(n 200)" --duration 8s
   measure fetch-25m-tls imaps "$all" fetch --message 3 --count "$(n 200)" --duration 8s
-  measure idle-plain imap "$all" idle --quick-ack --sources 16 --count "$(n 9000)"
-  measure idle-tls imaps "$all" idle --quick-ack --sources 16 --count "$(n 9000)" --duration 2m
+  measure idle-plain imap "$all" idle --quick-ack --sources 16 --count "$(n 9000)" --settle "$settle"
+  measure idle-tls imaps "$all" idle --quick-ack --sources 16 --count "$(n 9000)" --duration 2m --settle "$settle"
   measure storm imap "$authenticating" storm --attackers "$(n 3000)" --attack-sources "$(n 3000)" --duration "$storm"
   measure storm-office imap "$authenticating" storm --attackers 24 --duration "$storm"
   measure propfind davs "$web" dav --path @/work/ --count "$(n 20000)"

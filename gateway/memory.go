@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	memoryEvery = 10 * time.Second
+	memoryEvery = 5 * time.Second
 	// quietBytes is what a gateway allocates in that time when few log in.
-	quietBytes = 8 << 20
+	quietBytes = 4 << 20
 	// releaseEvery bounds what giving memory back costs: some ten milliseconds of one core for each 100 MiB.
 	releaseEvery = time.Minute
 )
@@ -42,7 +42,7 @@ type releaser struct {
 	released  time.Time
 }
 
-// due is asked every memoryEvery, with what the process has allocated in its life, in bytes.
+// due is asked now and then, with what the process has allocated in its life, in bytes.
 func (r *releaser) due(now time.Time, allocated uint64) bool {
 	grown := allocated - r.allocated
 	r.allocated = allocated
