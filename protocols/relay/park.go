@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"syscall"
 	"time"
 )
 
@@ -9,6 +10,12 @@ import (
 var errParked = errors.New("parked")
 
 const noSpot = -1
+
+// canPark reports whether there is a socket to wait for.
+func (d *direction) canPark() bool {
+	_, ok := lowest(d.from()).(syscall.Conn)
+	return ok
+}
 
 // park gives the direction's goroutine and its deadlines up until its peer says something.
 func (d *copier) park() error {
@@ -62,12 +69,22 @@ func (d *direction) leaveLot() {
 	}
 }
 
+// parking is where directions wait for their peers.
+type parking interface {
+	// park takes a direction in, and calls its unpark when its peer has said something or has closed: nothing is missed that came before.
+	park(d *direction) error
+	// leave gives a spot back that park gave the direction.
+	leave(spot int32)
+	// close ends what waits. No direction is parked any more.
+	close()
+}
+
 // parkingLot is made with the first direction that parks.
-func (r *Relay) parkingLot() (*lot, error) {
+func (r *Relay) parkingLot() (parking, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lot == nil {
-		lot, err := newLot()
+		lot, err := newParking()
 		if err != nil {
 			return nil, err
 		}

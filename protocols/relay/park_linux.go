@@ -26,7 +26,7 @@ type spot struct {
 	turn int32
 }
 
-func newLot() (*lot, error) {
+func newParking() (parking, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -40,12 +40,6 @@ func newLot() (*lot, error) {
 func (l *lot) close() {
 	l.epoll.Close()
 	<-l.ended
-}
-
-// canPark reports whether there is a socket to wait for.
-func (d *direction) canPark() bool {
-	_, ok := lowest(d.from()).(syscall.Conn)
-	return ok
 }
 
 // park takes a direction in. Where its peer has said something meanwhile, it is unparked at once: nothing is missed.

@@ -34,7 +34,7 @@ type Relay struct {
 	sessions map[*Session]struct{}
 	cut      error       // why no session lives any more; nil: they do
 	sweeper  *time.Timer // looks for idle sessions while there are any; nil: never started
-	lot      *lot        // of parked directions; nil: none was parked yet
+	lot      parking     // of quiet directions; nil: none was parked yet
 }
 
 // Pair is two connections whose logins are over. A connection over another one (TLS) has NetConn. Nothing else may have been set to

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package relay
+
+func newParking() (parking, error) { return &waiting{}, nil }
