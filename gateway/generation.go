@@ -114,7 +114,8 @@ func (g *Gateway) serverTLS(cfg *config.Config) (*tls.Config, error) {
 		return nil, err
 	}
 	t := tickets{g.desk.Keyring}
-	return &tls.Config{MinVersion: cfg.MinTLS(), CurvePreferences: cfg.KeyExchanges(), GetCertificate: certs.get,
+	// Records are full from the first on: nobody looks at a mailbox before it is there, and small ones cost each a packet.
+	return &tls.Config{MinVersion: cfg.MinTLS(), DynamicRecordSizingDisabled: true, CurvePreferences: cfg.KeyExchanges(), GetCertificate: certs.get,
 		WrapSession: t.wrap, UnwrapSession: t.unwrap}, nil
 }
 
