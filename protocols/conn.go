@@ -283,6 +283,7 @@ func (c *Conn) Accept(ctx context.Context, s *Session, words []byte) error {
 	if !c.settle() { // the login has been ended: the reader is told to stop
 		return c.decided(s, context.Cause(ctx))
 	}
+	c.slot.Leave() // before the client can know and come again: 16 at a time would take the place of 32
 	if _, err := c.Write(words); err != nil {
 		return c.decided(s, ErrClientGone)
 	}

@@ -614,6 +614,34 @@ func TestTooManyFromOneNetwork(t *testing.T) {
 	}
 }
 
+// Who has been told that it is in no longer counts as one that is not.
+func TestWhoIsInMayComeAgainAtOnce(t *testing.T) {
+	const many = 100
+	s := newSite()
+	s.used, s.logins, s.ended, s.left = make(chan authstore.Use, many), make(chan LoginEvent, many), make(chan EndEvent, many), make(chan struct{}, many)
+	s.Limits.PreAuthPerNetwork = 1
+	s.backend(t, friendly)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() { s.served <- s.Serve(ctx, context.Background(), ln) }()
+	for range many {
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(nc)
+		expect(t, r, "hello")
+		io.WriteString(nc, "pass  alice good\n")
+		expect(t, r, "in: tiny things")
+		defer nc.Close()
+	}
+	stop()
+	t.Cleanup(func() { <-s.served }) // when the clients have closed
+}
+
 func TestSessionBehindALoadBalancer(t *testing.T) {
 	s := newSite()
 	s.Proxies = loopback

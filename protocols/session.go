@@ -73,7 +73,6 @@ func (s *Session) leave() {
 
 // relay hands the connection over. The goroutine that served it ends, and its Conn with it.
 func (c *Conn) relay(s *Session) {
-	c.slot.Leave()
 	pair := relay.Pair{Client: c.bare(), Backend: s.login.backend.Conn, ToBackend: c.R.Take(), ToClient: s.login.backend.Rest,
 		Guard: c.server.Door.Guard(s.Grant, s.called)}
 	s.relayed, s.login = time.Now(), nil
