@@ -81,7 +81,7 @@ func (s *Session) leave(reason error) {
 
 // stopReading ends the direction from the client. It is called with mu held.
 func (s *Session) stopReading() {
-	if !s.leaving {
+	if !s.leaving && !s.closed { // either has woken who waits
 		s.wakeWaiter()
 		s.leaving = true
 		s.pair.Client.SetReadDeadline(longAgo)

@@ -184,3 +184,38 @@ func wantRead(t *testing.T, who string, r io.Reader, want string) {
 		t.Fatalf("%s got %q, %v; want %q", who, got, err, want)
 	}
 }
+
+// A session may be cut while its last response, behind which the goodbye was to come, is on its way to the client.
+func TestCutBeforeTheGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := errors.New("the grace is over")
+		r := &Relay{}
+		g := newLines()
+		g.orderly = true
+		g.busy.Store(true)
+		e := start(r, Pair{Guard: &cutting{g, func() { r.Cut(over) }}})
+		go io.WriteString(e.client, "wait\nfor it\n")
+		wantRead(t, "backend", e.backend, "wait\n")
+		synctest.Wait() // "for it" is held, until the session ends
+		e.End(errors.New("drained"))
+		synctest.Wait()
+		io.WriteString(e.backend, "done\n")
+		if res := <-e.result; res.Reason.Error() != "drained" {
+			t.Errorf("reason %v", res.Reason)
+		}
+		r.Cut(over) // hangs where a lock is left behind
+	})
+}
+
+// cutting is a guard in whose session something happens while the last response passes.
+type cutting struct {
+	*lines
+	cut func()
+}
+
+func (g *cutting) Down(p []byte) ([]byte, int) {
+	if bytes.Contains(p, []byte("done\n")) {
+		g.cut()
+	}
+	return g.lines.Down(p)
+}
