@@ -26,7 +26,8 @@ type Verifier interface {
 // Sessions is the registry of live sessions. In production it is a live.Registry.
 type Sessions interface {
 	// Enter files a session under its grant before success is told. Both are kept, and don't change but by Entry.Called. end is
-	// called, at most once and from any goroutine, with the reason when the session must end; it must not block.
+	// called from any goroutine with the reason when the session must end, at most once, and once more where the first reason was
+	// ErrDraining; it must not block.
 	Enter(g *authstore.Grant, f *Facts, end context.CancelCauseFunc) Entry
 }
 

@@ -34,14 +34,14 @@ func (s *Session) Capabilities() string { return s.login.backend.Capabilities }
 // ending leads the word that a session must end to who has its connection at that time: first the login, then the relay.
 type ending struct {
 	mu    sync.Mutex // guards the fields below
-	cause error      // the first one; nil: it goes on
+	cause error      // the first one that is not ErrDraining, or that; nil: it goes on
 	by    func(error)
 }
 
 // end must not block.
 func (e *ending) end(cause error) {
 	e.mu.Lock()
-	if e.cause == nil {
+	if e.cause == nil || e.cause == ErrDraining {
 		e.cause = cause
 	}
 	by := e.by

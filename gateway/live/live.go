@@ -42,6 +42,7 @@ type session struct {
 	left     chan struct{} // closed by Leave; nil: nobody waits for it
 	gone     bool
 	ended    bool
+	drained  bool // all that it was told is that, and it may take its time
 
 	before, after *session // of the same account
 }
@@ -117,13 +118,17 @@ func (s *session) hasLeft() <-chan struct{} {
 	return s.left
 }
 
-// finish calls a session's end once.
+// finish calls a session's end once, and once more for one that was only drained: a client that is busy may stay until the grace is
+// over, but not when its app password is revoked.
 func (r *Registry) finish(s *session, cause error) {
+	drains := cause == protocols.ErrDraining
 	r.mu.Lock()
-	first := !s.ended
-	s.ended = true
+	tells := !s.ended || s.drained && !drains
+	if tells {
+		s.ended, s.drained = true, drains
+	}
 	r.mu.Unlock()
-	if first {
+	if tells {
 		s.end(cause)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -209,4 +210,27 @@ func TestManyComeAndGoWhileOthersAreEnded(t *testing.T) {
 	if r.Count() != 0 || len(r.accounts) != 0 {
 		t.Errorf("%d sessions, %d accounts left", r.Count(), len(r.accounts))
 	}
+}
+
+// A client that is busy may stay while its node drains, but not when its app password is revoked meanwhile.
+func TestRevocationWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Registry
+		var told []error
+		r.Enter(&authstore.Grant{Account: 1}, &protocols.Facts{Protocol: "imap"}, func(err error) { told = append(told, err) })
+		revoke := func(authstore.Grant) error { return errRevoked }
+		everybody := func(string) bool { return true }
+		r.Drain(everybody, time.Second)
+		synctest.Wait()
+		r.Review(1, revoke)
+		r.Drain(everybody, time.Second)
+		synctest.Wait()
+		r.Review(1, revoke)
+		if !slices.Equal(told, []error{protocols.ErrDraining, errRevoked}) {
+			t.Errorf("it was told %v", told)
+		}
+		for s := range r.accounts[1].andAfter() {
+			s.Leave() // or the reviews wait
+		}
+	})
 }

@@ -65,11 +65,14 @@ func (s *Session) leave(reason error) {
 		return
 	}
 	s.mu.Lock()
-	s.because(reason)
-	if s.closed || s.goodbye != nil {
+	if s.closed || s.goodbye != nil && (orderly || !s.orderly) {
 		s.mu.Unlock()
 		return
 	}
+	if s.goodbye != nil { // it was to end in good order
+		s.reason = nil
+	}
+	s.because(reason)
 	s.goodbye, s.orderly = words, orderly
 	if !orderly {
 		s.stopReading()
@@ -124,6 +127,11 @@ func (d *copier) passDown(p []byte) error {
 	p, boundary := d.pair.Guard.Down(p)
 	d.toward.Lock()
 	d.mu.Lock()
+	if d.told { // behind a goodbye nothing more is written
+		d.mu.Unlock()
+		d.toward.Unlock()
+		return nil
+	}
 	d.atBoundary = false
 	var words, goodbye []byte
 	if boundary >= 0 {
@@ -169,11 +177,16 @@ func (d *copier) writeWith(p []byte, boundary int, words, goodbye []byte) error 
 // lastWords takes what waits to be told at a boundary. It is called with mu held.
 func (s *Session) lastWords() (words, goodbye []byte) {
 	words, s.words = s.words, nil
-	if s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()) {
-		goodbye = s.goodbye
+	if s.mayLeave() {
+		goodbye, s.told = s.goodbye, true
 		s.stopReading()
 	}
 	return words, goodbye
+}
+
+// mayLeave tells whether the goodbye is due at the next boundary. It is called with mu held.
+func (s *Session) mayLeave() bool {
+	return s.goodbye != nil && !s.told && (!s.orderly || !s.pair.Guard.Busy())
 }
 
 // say tells the client something at the next boundary.
@@ -193,14 +206,14 @@ func (s *Session) say(words []byte) error {
 func (s *Session) flush() {
 	for {
 		s.mu.Lock()
-		waits := s.atBoundary && !s.closed && (s.words != nil || s.goodbye != nil && (!s.orderly || !s.pair.Guard.Busy()))
+		waits := s.atBoundary && !s.closed && !s.told && (s.words != nil || s.mayLeave())
 		s.mu.Unlock()
 		if !waits || !s.toward.TryLock() {
 			return
 		}
 		s.mu.Lock()
 		var words, goodbye []byte
-		if s.atBoundary {
+		if s.atBoundary && !s.told {
 			words, goodbye = s.lastWords()
 		}
 		s.mu.Unlock()

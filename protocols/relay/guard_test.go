@@ -219,3 +219,64 @@ func (g *cutting) Down(p []byte) ([]byte, int) {
 	}
 	return g.lines.Down(p)
 }
+
+// A busy client that may stay while the gateway drains must go at once when it is revoked.
+func TestRevokedWhileItMayStay(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before, want string
+		after        time.Duration
+	}{
+		"between responses": {"a line\n", "bye: revoked\n", 0},
+		"within one":        {"half", "", goodbyeTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				revoked := errors.New("revoked")
+				g := newLines()
+				g.busy.Store(true)
+				e := start(&Relay{}, Pair{Guard: patient{g}})
+				go io.WriteString(e.backend, tt.before)
+				wantRead(t, "client", e.client, tt.before)
+				e.End(errDrained)
+				synctest.Wait()
+				began := time.Now()
+				e.End(revoked)
+				synctest.Wait()
+				e.End(errDrained)
+				got, _ := io.ReadAll(e.client)
+				if after := time.Since(began); string(got) != tt.want || after > tt.after+lastTime {
+					t.Errorf("the client got %q after %v", got, after)
+				}
+				if res := <-e.result; res.Reason != revoked {
+					t.Errorf("reason %v", res.Reason)
+				}
+				e.backend.Close()
+			})
+		})
+	}
+}
+
+var errDrained = errors.New("drained")
+
+// patient is a guard that lets a client stay while its gateway drains, and for no other reason.
+type patient struct{ *lines }
+
+func (g patient) Goodbye(reason error) ([]byte, bool) {
+	words, _ := g.lines.Goodbye(reason)
+	return words, reason == errDrained
+}
+
+// Behind the goodbye nothing more is said, and not the goodbye again, whatever the backend sends.
+func TestGoodbyeIsTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(&Relay{}, Pair{Guard: newLines()})
+		e.End(errors.New("revoked"))
+		wantRead(t, "client", e.client, "bye: revoked\n")
+		go io.WriteString(e.backend, "a line\nanother\n")
+		if rest, _ := io.ReadAll(e.client); len(rest) > 0 {
+			t.Errorf("behind the goodbye came %q", rest)
+		}
+		<-e.result
+		e.backend.Close()
+	})
+}

@@ -28,10 +28,11 @@ type Session struct {
 	leaving    bool
 	orderly    bool   // it leaves when no command is under way
 	goodbye    []byte // the last words
+	told       bool   // the goodbye is written, or being written
 }
 
 // End ends a session: with a goodbye, if the guard has one and it can be told in time, and else in the middle of anything. It does not
-// wait. What comes after the first call is too late, but for Cut.
+// wait. What comes after the first call is too late, but for Cut, and for what is not orderly where the first was.
 func (s *Session) End(reason error) { go s.leave(reason) }
 
 func (s *Session) touch() time.Duration {
