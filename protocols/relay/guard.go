@@ -109,13 +109,17 @@ func (d *copier) passUp(p []byte) error {
 				return err
 			}
 		}
-		if p = p[st.Taken:]; st.Taken > 0 || len(st.Pass) > 0 || len(p) == 0 {
-			continue
+		if p = p[st.Taken:]; len(p) == 0 {
+			return nil
 		}
-		select {
-		case <-d.pair.Guard.Woken():
-			d.read = d.touch()
-		case <-d.ended():
+		if st.Taken == 0 && len(st.Pass) == 0 {
+			select {
+			case <-d.pair.Guard.Woken():
+				d.read = d.touch()
+			case <-d.ended():
+			}
+		}
+		if d.isStopped() { // while it waited or wrote
 			return errLeaving
 		}
 	}

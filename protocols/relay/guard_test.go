@@ -280,3 +280,21 @@ func TestGoodbyeIsTheLast(t *testing.T) {
 		e.backend.Close()
 	})
 }
+
+// Of commands that came together, those do not pass that have not passed when the goodbye is decided.
+func TestNothingElsePassesAfterTheGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(&Relay{}, Pair{Guard: newLines()})
+		go io.WriteString(e.backend, "half")
+		wantRead(t, "client", e.client, "half")
+		io.WriteString(e.client, "list\ndelete everything\n")
+		synctest.Wait() // the backend takes its time
+		e.End(errors.New("revoked"))
+		synctest.Wait()
+		if got, _ := io.ReadAll(e.backend); string(got) != "list\n" {
+			t.Errorf("the backend got %q", got)
+		}
+		<-e.result
+		e.client.Close()
+	})
+}

@@ -57,6 +57,9 @@ func (d *copier) splice() error {
 			return d.fromClosed()
 		}
 		d.read = d.touch()
+		if d.isUp() && d.isStopped() { // see copy
+			return errLeaving
+		}
 		if err := d.drain(p, to); err != nil {
 			return err
 		}
