@@ -249,12 +249,18 @@ func (c *Conn) admit(ctx context.Context, s *Session, a Attempt) error {
 	if err := c.server.Limits.EnterSession(s.Grant.Account); err != nil {
 		return err
 	}
+	entered := false
+	defer func() {
+		if !entered { // a defect of ours counts as well: a backend that has found one would use up its accounts' sessions
+			c.server.Limits.LeaveSession(s.Grant.Account)
+		}
+	}()
 	if err := c.logIn(ctx, s); err != nil {
-		c.server.Limits.LeaveSession(s.Grant.Account)
 		return err
 	}
 	s.facts = c.Facts
 	s.entry = c.server.Sessions.Enter(&s.Grant, &s.facts, s.ending.end)
+	entered = true
 	if err := c.server.Verifier.Confirm(ctx, s.Grant); err != nil {
 		s.abandon()
 		return err

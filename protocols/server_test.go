@@ -74,6 +74,9 @@ func (tinyDoor) LogInBackend(ctx context.Context, nc net.Conn, r *Route, c *Conn
 	if err != nil {
 		return nil, err
 	}
+	if answer == "panic\n" {
+		panic("a defect")
+	}
 	if answer != "ok\n" {
 		return nil, fmt.Errorf("%w: %q", ErrCredential, answer)
 	}
@@ -541,6 +544,21 @@ func TestBackendTroubles(t *testing.T) {
 				t.Errorf("%d sessions counted", s.Limits.sessions)
 			}
 		})
+	}
+}
+
+// A defect in the dialogue with a backend costs its account no session.
+func TestDefectWithBackend(t *testing.T) {
+	s := newSite()
+	s.backend(t, func(nc net.Conn) { io.WriteString(nc, "hi\npanic\n") })
+	s.serve(t, context.Background(), context.Background())
+	client := s.dial(t)
+	expect(t, bufio.NewReader(client), "hello")
+	io.WriteString(client, "pass  alice good\n")
+	<-s.panics
+	io.Copy(io.Discard, client)
+	if s.Limits.sessions != 0 {
+		t.Errorf("%d sessions counted", s.Limits.sessions)
 	}
 }
 
