@@ -14,7 +14,7 @@ import (
 type direction struct {
 	*Session
 	copied int64         // bytes
-	since  time.Duration // when it was last parked
+	since  time.Duration // when it was last parked; 0: never
 	spot   int32         // in the relay's lot; noSpot: it was never parked
 	parked bool          // guarded by Session.mu
 }
@@ -152,7 +152,7 @@ func (d *copier) copy() error {
 	var buf buffer
 	defer buf.release()
 	d.patience = d.relay.park()
-	if d.spot == noSpot || d.read-d.since > d.patience {
+	if d.since == 0 || d.read-d.since > d.patience {
 		d.patience /= 16
 	}
 	if !d.await() {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,9 +34,9 @@ func newParking() (parking, error) {
 	}
 	unix.SetNonblock(fd, true) // tells os.NewFile that it can be waited for
 	l := &lot{epoll: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{})}
-	if err := l.epoll.SetReadDeadline(noDeadline); err != nil { // a kernel, or what plays one, that does not watch a set in a set
+	if l.epoll.SetReadDeadline(time.Time{}) != nil { // a kernel, or what plays one, that does not watch a set in a set
 		l.epoll.Close()
-		return nil, fmt.Errorf("wait for an epoll set: %w", err)
+		return &waiting{}, nil
 	}
 	go l.watch()
 	return l, nil
