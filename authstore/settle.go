@@ -25,7 +25,10 @@ func (s *Store) endSessions(ctx context.Context, news []Change) {
 			if g.knows(stamp{generation, c.Sequence}) { // resumed in between, and logged in again
 				return nil
 			}
-			if c.AllEnded || slices.Contains(c.Ended, g.Password) {
+			switch {
+			case c.AllEnded:
+				return errClosed
+			case slices.Contains(c.Ended, g.Password):
 				return errRevoked
 			}
 			return nil
@@ -74,8 +77,11 @@ func (s *Store) recheckLogin(ctx context.Context, l login) {
 		f, err = s.readTruth(ctx, l.address)
 	}
 	left := s.o.Sessions.Review(l.account, func(g Grant) error {
-		if g.login == l.address && !g.knows(f.at) && f.refuses(g, s.o.Now()) != 0 {
-			return errEnded
+		if g.login != l.address || g.knows(f.at) {
+			return nil
+		}
+		if code := f.refuses(g, s.o.Now()); code != 0 {
+			return ending(code)
 		}
 		return nil
 	})

@@ -122,9 +122,32 @@ func (s *Store) SetKeys(k *secret.Keyring) error {
 // The reasons of refusals and endings that logs tell apart.
 var (
 	errRevoked   = errors.New("the app password was revoked")
+	errClosed    = errors.New("the account was suspended or removed")
+	errMoved     = errors.New("the account was given another address or name at the backend")
 	errEnded     = errors.New("the grant has ended")
 	errStoreLost = errors.New("the database has not answered for session_grace")
 )
 
 // ErrRevoked reports whether a session was ended because its grant was.
-func ErrRevoked(err error) bool { return errors.Is(err, errRevoked) || errors.Is(err, errEnded) }
+func ErrRevoked(err error) bool {
+	return errors.Is(err, errRevoked) || errors.Is(err, errEnded) || ErrClosed(err) || ErrMoved(err)
+}
+
+// ErrClosed reports whether that was because its account is suspended or gone, and the app password is as good as before.
+func ErrClosed(err error) bool { return errors.Is(err, errClosed) }
+
+// ErrMoved reports whether that was because its account now leads to another mailbox: who logs in again is let in.
+func ErrMoved(err error) bool { return errors.Is(err, errMoved) }
+
+// ending is why a session ends whose grant is refused now.
+func ending(c Code) error {
+	switch c {
+	case Wrong:
+		return errRevoked
+	case Suspended:
+		return errClosed
+	case Unavailable:
+		return errMoved
+	}
+	return errEnded
+}

@@ -201,7 +201,7 @@ func (s *Store) confirmByTruth(ctx context.Context, g Grant) (Code, error) {
 			return Unavailable, err
 		}
 		if code := f.refuses(g, s.o.Now()); code != 0 {
-			return code, errEnded
+			return code, ending(code)
 		}
 		at = f.at
 	}

@@ -331,6 +331,29 @@ func TestRevokedInIdle(t *testing.T) {
 	}
 }
 
+// One whose account is suspended is not told that its app password was revoked, for it is not; and one whose account got another name
+// at the backend may come back.
+func TestSuspendedInIdle(t *testing.T) {
+	t.Parallel()
+	s, _, _ := full(t)
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	p := s.password(g.config, alice, "--for", "mail")
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"backend-name", alice, alice}, "* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n"},
+		{[]string{"suspend", alice}, "* BYE [CONTACTADMIN] This account was suspended or removed.\r\n"},
+	} {
+		r := s.idle(g, alice, p.Secret)
+		s.cli(g.config, append([]string{"account"}, tt.args...)...)
+		if rest, err := io.ReadAll(r); err != nil || string(rest) != tt.want {
+			t.Errorf("%q: got %q, %v", tt.args, rest, err)
+		}
+	}
+}
+
 // idle logs in and starts IDLE. What comes afterwards can be read.
 func (s *site) idle(g *gateway, address, secret string) io.Reader {
 	s.t.Helper()

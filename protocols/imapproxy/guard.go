@@ -147,12 +147,23 @@ func (g *guard) Goodbye(reason error) (words []byte, orderly bool) {
 	case g.scan.state == opaque:
 		return nil, false
 	case authstore.ErrRevoked(reason):
-		return revoked, false
+		return grantEnded(reason), false
 	case errors.Is(reason, protocols.ErrDraining):
 		return []byte("* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n"), true
 	}
-	return []byte("* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n"), false
+	return sessionEnded, false
 }
 
-// revoked is the goodbye to a client whose app password was, before or after it was told that it is in.
-var revoked = []byte("* BYE [EXPIRED] This app password was revoked.\r\n")
+var sessionEnded = []byte("* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n")
+
+// grantEnded is the goodbye to a client whose grant has ended, before or after it was told that it is in. It says revoked only where
+// the app password was, lest its owner asks for a new one in vain.
+func grantEnded(reason error) []byte {
+	switch {
+	case authstore.ErrClosed(reason):
+		return []byte("* BYE [CONTACTADMIN] This account was suspended or removed.\r\n")
+	case authstore.ErrMoved(reason):
+		return sessionEnded
+	}
+	return []byte("* BYE [EXPIRED] This app password was revoked.\r\n")
+}

@@ -200,7 +200,7 @@ func (Door) Goodbye(reason error) []byte {
 	text := "Shutting down; please connect again."
 	switch {
 	case authstore.ErrRevoked(reason):
-		return revoked
+		return grantEnded(reason)
 	case errors.Is(reason, protocols.ErrLoginTimeout):
 		text = "No login in time."
 	case errors.Is(reason, protocols.ErrEvicted):
