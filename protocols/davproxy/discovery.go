@@ -34,7 +34,7 @@ var (
 	errHomePath       = errors.New("the backend's home can't be used")
 )
 
-// mountOf finds the home of a kind at its backend.
+// mountOf finds the home of a kind at its backend. Where the backend does not tell, the mount has only the route; nil: there is none.
 func (ss *session) mountOf(k kind) (*mount, error) {
 	s := ss.server
 	r, err := s.o.Router.Route(ss.ctx, k.String(), ss.grant)
@@ -45,7 +45,7 @@ func (ss *session) mountOf(k kind) (*mount, error) {
 	paths, ok := s.homes.get(key)
 	if !ok {
 		if paths, err = discover(ss.ctx, &davClient{ss.do, r}, k); err != nil {
-			return nil, err
+			return &mount{kind: k, route: r}, err
 		}
 		s.homes.put(key, paths, homeLife)
 	}

@@ -52,8 +52,10 @@ func (ss *session) forward(w *writer, r *http.Request, t target, a access) answe
 		return ss.serve(w, r, t, a)
 	case errors.Is(err, protocols.ErrNoRoute):
 		return notThere
+	case m == nil:
+		return ss.failed("", err)
 	case err != nil:
-		return ss.failed(t.kind.String(), err)
+		return ss.failed(m.route.Backend, err)
 	}
 	x := &exchange{session: ss, w: w, r: r, m: m, at: t, access: a}
 	for _, prepare := range []func() answer{x.checkKind, x.makeHeader, x.destination, x.takeBody} {
