@@ -86,7 +86,7 @@ func clientTLS(caFile, serverName, address string) (*tls.Config, error) {
 func readPassword(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("password_file: %w", err)
+		return nil, fmt.Errorf("password_file: %w%s", err, readerRemedy(err))
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
 		clear(text)

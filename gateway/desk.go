@@ -129,7 +129,7 @@ func readKeys(path string) (*secret.Keyring, error) {
 		return nil, fmt.Errorf("there is no key file %s; make one with \"postern init\", or restore the one that belongs to the database", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("key file: %w", err)
+		return nil, fmt.Errorf("key file: %w%s", err, readerRemedy(err))
 	}
 	defer clear(text)
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o027 != 0 { // systemd's ACL shows as the group's right to read
@@ -140,6 +140,14 @@ func readKeys(path string) (*secret.Keyring, error) {
 		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
 	return keys, nil
+}
+
+// readerRemedy says who can read what only Postern may.
+func readerRemedy(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "; run this as the user that runs Postern, or give the file and its folder to that user"
+	}
+	return ""
 }
 
 // writeKeys replaces the key file in one step, so that a crash leaves the old one or the new one. Written by root, it belongs to the owner

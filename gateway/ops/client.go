@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,13 +70,16 @@ func (c *Client) ask(ctx context.Context, method string, what *url.URL) ([]byte,
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("no gateway answers on %s: %w", c.Address, err)
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // its URL has a host of ours, which is not where we asked
+		}
+		return nil, fmt.Errorf("no gateway answers on %s ([operations] address): %w; start it, or name the configuration that it runs with by --config", c.Address, err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	switch {
 	case resp.StatusCode == http.StatusForbidden:
-		return nil, fmt.Errorf("the gateway on %s has another key file, or its clock is half a minute off", c.Address)
+		return nil, fmt.Errorf("the gateway on %s has another key file, or its clock is half a minute off; after \"postern key add\" reload it (SIGHUP)", c.Address)
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return nil, fmt.Errorf("the gateway takes no logins: %s", strings.TrimSpace(string(text)))
 	case resp.StatusCode != http.StatusOK:
