@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -162,11 +163,23 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 
 // sameFoundation refuses what can't change while the gateway runs.
 func sameFoundation(old, next *config.Config) error {
-	of := func(c *config.Config) string {
-		return fmt.Sprint(c.Store, c.Redis, c.Limits, c.DefaultDomain, c.PlusAddressing)
+	var changed []string
+	for _, part := range []struct {
+		name      string
+		old, next any
+	}{
+		{"[store]", old.Store, next.Store},
+		{"[redis]", old.Redis, next.Redis},
+		{"[limits]", old.Limits, next.Limits},
+		{"default_domain", old.DefaultDomain, next.DefaultDomain},
+		{"plus_addressing", old.PlusAddressing, next.PlusAddressing},
+	} {
+		if fmt.Sprint(part.old) != fmt.Sprint(part.next) {
+			changed = append(changed, part.name)
+		}
 	}
-	if of(old) != of(next) {
-		return errors.New("[store], [redis], [limits], default_domain and plus_addressing can't change while the gateway runs; restart it")
+	if changed != nil {
+		return fmt.Errorf("%s can't change while the gateway runs; restart it", strings.Join(changed, ", "))
 	}
 	return nil
 }
