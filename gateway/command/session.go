@@ -37,6 +37,13 @@ func (e *env) selection(c *cobra.Command, address, password string) (sel live.Se
 		if sel.Password, err = parseID(password); err != nil {
 			return sel, err
 		}
+		err = e.withDesk(c.Context(), func(d *gateway.Desk) error {
+			_, err := d.Password(c.Context(), sel.Password)
+			return passwordError(sel.Password, err)
+		})
+		if err != nil {
+			return sel, err
+		}
 	}
 	if address != "" {
 		err = e.withAccount(c, address, func(_ *gateway.Desk, a authstore.Account) error {
@@ -132,12 +139,13 @@ func (e *env) printEnded(c *cobra.Command, ended ops.Ended, err error) error {
 	case e.json:
 		return printJSON(c.OutOrStdout(), ended)
 	}
-	text := fmt.Sprintf("ended %d sessions", ended.Count)
-	switch {
-	case !ended.Gone:
-		text = fmt.Sprintf("told %d sessions to end; not all are closed yet", ended.Count)
-	case ended.Count == 1:
-		text = "ended 1 session"
+	sessions := "sessions"
+	if ended.Count == 1 {
+		sessions = "session"
+	}
+	text := fmt.Sprintf("ended %d %s", ended.Count, sessions)
+	if !ended.Gone {
+		text = fmt.Sprintf("told %d %s to end; not all are closed yet", ended.Count, sessions)
 	}
 	_, err = fmt.Fprintln(c.OutOrStdout(), text)
 	return err

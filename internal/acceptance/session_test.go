@@ -80,6 +80,7 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 		{[]string{"end"}, "name the sessions by their ids, or by --account or --password"},
 		{[]string{"end", "x", "--password", "1"}, "name the sessions by their ids, or by --account or --password"},
 		{[]string{"list", "--account", "nobody@example.org"}, "there is no account"},
+		{[]string{"end", "--password", "99"}, "there is no app password 99"},
 		{[]string{"list", "--password", "x"}, "is not the number of an app password"},
 	} {
 		out, err := testlab.Command(t, s.program, append([]string{"session", "-c", g.config}, tt.args...)...).CombinedOutput()
