@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -72,6 +74,9 @@ func secure(ctx context.Context, nc net.Conn, cfg *tls.Config) (net.Conn, error)
 	tc := tls.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
+		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+			return nil, fmt.Errorf("TLS: %w; name it by --ca", err)
+		}
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return tc, nil

@@ -86,6 +86,9 @@ func (s *session) close() {
 func (s *session) greeting() error {
 	line, err := s.line()
 	if err != nil {
+		if _, encrypted := s.nc.(*tls.Conn); !encrypted {
+			return fmt.Errorf("greeting: %w; a port that speaks TLS at once needs --tls implicit", err)
+		}
 		return fmt.Errorf("greeting: %w", err)
 	}
 	if !bytes.HasPrefix(line, []byte("* OK")) {

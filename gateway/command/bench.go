@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -216,7 +217,8 @@ func benchIdle() *cobra.Command {
 		Use:   "idle TARGET",
 		Short: "IMAP: what sessions cost that wait in IDLE",
 		Long: `Opens --count sessions, --concurrency at a time, leaves them in IDLE, and weighs the target's processes: memory (PSS,
-without what the kernel holds for sockets) and descriptors, each less what they were before.`,
+without what the kernel holds for sockets) and descriptors, each less what they were before. A target that has been under load
+keeps memory, which these sessions then get for nothing: start it anew before.`,
 	}
 	c = imapRun(c, 16, 1000, func(ctx context.Context, o bench.IMAP) (*bench.Result, error) { return bench.Idle(ctx, o, i) })
 	c.Flags().DurationVar(&i.Settle, "settle", 5*time.Second, "how long to leave them alone before weighing")
@@ -256,7 +258,8 @@ func benchDAV() *cobra.Command {
 		Use:   "dav TARGET",
 		Short: "Calendars: PROPFIND, GET or PUT, over HTTP/1.1 or HTTP/2",
 		Long: `Sends the same request again and again. {address} and {id} in --path stand for what the credentials' lines have: they may be
-"address secret id". Behind "postern bench backend dav" an event has as many bytes as its name says.`,
+"address secret id", with the public id that "postern account show" tells. PUT writes over what is there. Behind
+"postern bench backend dav" an event has as many bytes as its name says.`,
 		Example: `  postern bench dav 127.0.0.1:443 --tls implicit --credentials file --path /dav/cal/{id}/work/
   postern bench dav 127.0.0.1:443 --tls implicit --credentials file --method GET --path /dav/cal/{id}/work/1048576.ics --http 2`,
 		Args: cobra.ExactArgs(1),
@@ -272,6 +275,9 @@ func benchDAV() *cobra.Command {
 	f.BoolVar(&l.target.Resume, "resume", false, "resume TLS with the ticket of the connection before")
 	c.MarkFlagRequired("path")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if !slices.Contains([]string{"PROPFIND", "GET", "PUT"}, o.Method) {
+			return &usageError{fmt.Errorf("--method is PROPFIND, GET or PUT, not %q", o.Method)}
+		}
 		if version != "1" && version != "2" {
 			return &usageError{fmt.Errorf(`--http is "1" or "2", not %q`, version)}
 		}
