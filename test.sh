@@ -33,6 +33,8 @@ needs=(
 
 die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
 
+case ${1-} in -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;; esac
+
 missing() { # prints the packages of what is not there
   local need
   for need in "${needs[@]}"; do
