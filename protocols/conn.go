@@ -83,6 +83,7 @@ func (c *Conn) secure() error {
 	tc := tls.Server(c.raw, c.server.tls)
 	c.setReadDeadline(time.Now().Add(handshakeTime))
 	if err := c.handshake(tc); err != nil {
+		c.server.Log.Debug("TLS handshake", "conn", c.Facts.Conn, "proto", c.Protocol, "client", c.Client.Addr().String(), "err", err) // an old app, or one that doesn't trust us
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	c.setReadDeadline(time.Time{})

@@ -285,6 +285,27 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 }
 
+// Who wonders why an app does not connect finds it in the log at level debug.
+func TestFailedHandshakeIsLogged(t *testing.T) {
+	_, _, cert := testlab.NewCA(t).Issue()
+	s := newSite()
+	var log strings.Builder
+	s.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.Security, s.TLS = ImplicitTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.serve(t, context.Background(), context.Background())
+	client := s.dial(t)
+	io.WriteString(client, "pass alice secret\n") // it was told to speak without TLS
+	io.Copy(io.Discard, client)
+	for _, want := range []string{`level=DEBUG msg="TLS handshake" conn=`, "proto=tiny", "first record does not look like a TLS handshake"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, log.String())
+		}
+	}
+	if strings.Contains(log.String(), "alice") || strings.Contains(log.String(), "secret") {
+		t.Errorf("the log has what the client wrote: %s", log.String())
+	}
+}
+
 func TestDraining(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cause error
