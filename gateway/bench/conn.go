@@ -94,6 +94,22 @@ func (t *Target) clientTLS() *tls.Config {
 	return cfg
 }
 
+// resumptions counts the connections that resumed TLS, of all but each worker's first, which has no ticket yet.
+type resumptions struct{ resumed, all atomic.Int64 }
+
+func (r *resumptions) note(nc net.Conn) {
+	r.all.Add(1)
+	if tc, ok := nc.(*tls.Conn); ok && tc.ConnectionState().DidResume {
+		r.resumed.Add(1)
+	}
+}
+
+// share is for Result.Resumed.
+func (r *resumptions) share() *float64 {
+	share := float64(r.resumed.Load()) / float64(max(1, r.all.Load()))
+	return &share
+}
+
 // MaxSources bounds Target.Sources.
 const MaxSources = 50_000
 

@@ -20,8 +20,8 @@ func (c Credential) Format(f fmt.State, _ rune) { io.WriteString(f, c.Address) }
 
 const maxCredentials = 100_000
 
-// ReadCredentials reads lines "address secret", with an id behind them where paths need one. Empty lines and those that begin with # are passed over. Its errors name lines, and
-// nothing of what stands on them.
+// ReadCredentials reads lines "address secret", with an id behind them where paths need one. Empty lines and those that begin with #
+// are passed over. Its errors name lines, and nothing of what stands on them.
 func ReadCredentials(r io.Reader) ([]Credential, error) {
 	var list []Credential
 	lines := bufio.NewScanner(r)

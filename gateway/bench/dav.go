@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
 // DAV is a run against a CalDAV or CardDAV server: the same request again and again, with Basic authentication.
@@ -36,7 +35,7 @@ func Requests(ctx context.Context, o DAV) (*Result, error) {
 	if o.Target.Security == StartTLS {
 		return nil, errors.New("HTTP has no STARTTLS")
 	}
-	var resumed, all atomic.Int64
+	var resumed resumptions
 	m, err := o.Load.run(ctx, o.Target.Processes, func(ctx context.Context, n int) (worker, error) {
 		r, err := o.request(o.Credentials[n%len(o.Credentials)])
 		if err != nil {
@@ -50,16 +49,15 @@ func Requests(ctx context.Context, o DAV) (*Result, error) {
 		if cfg != nil {
 			cfg.NextProtos = []string{"http/1.1"}
 		}
-		return &requests{ctx: ctx, o: &o, cfg: cfg, r: r, text: r.wire(), resumed: &resumed, all: &all}, nil
+		return &requests{ctx: ctx, o: &o, cfg: cfg, r: r, text: r.wire(), resumed: &resumed}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Bench: "dav", Target: o.Target.Address, TLS: o.Target.Security, QuickAck: o.Target.QuickAck,
-		Request: o.describe(), Workers: o.Load.Workers, Measured: *m, hasCPU: len(o.Target.Processes) > 0}
+	r := newResult("dav", o.Target, o.Load, m)
+	r.Request = o.describe()
 	if o.Target.Resume && o.Reconnect && !o.HTTP2 {
-		share := float64(resumed.Load()) / float64(max(1, all.Load()))
-		r.Resumed = &share
+		r.Resumed = resumed.share()
 	}
 	if m.Received > large {
 		r.transferred()
@@ -147,8 +145,8 @@ type requests struct {
 	text []byte
 	conn *httpConn // nil: there is none
 
-	opened       int
-	resumed, all *atomic.Int64 // of its connections but the first
+	opened  int
+	resumed *resumptions
 }
 
 func (q *requests) once() (int64, error) {
@@ -173,12 +171,8 @@ func (q *requests) connect() error {
 		return err
 	}
 	q.conn = c
-	if q.opened++; q.opened == 1 {
-		return nil
-	}
-	q.all.Add(1)
-	if tc, ok := c.nc.(*tls.Conn); ok && tc.ConnectionState().DidResume {
-		q.resumed.Add(1)
+	if q.opened++; q.opened > 1 {
+		q.resumed.note(c.nc)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 )
 
@@ -20,10 +19,8 @@ type IMAP struct {
 func (o *IMAP) credential(n int) Credential { return o.Credentials[n%len(o.Credentials)] }
 
 func (o *IMAP) result(name string, m *Measured) *Result {
-	r := &Result{Bench: name, Target: o.Target.Address, TLS: o.Target.Security, QuickAck: o.Target.QuickAck,
-		Mechanism: o.Mechanism, Workers: o.Load.Workers}
-	r.Measured = *m
-	r.hasCPU = len(o.Target.Processes) > 0
+	r := newResult(name, o.Target, o.Load, m)
+	r.Mechanism = o.Mechanism
 	return r
 }
 
@@ -42,28 +39,31 @@ func (o *IMAP) open(ctx context.Context, cfg *tls.Config, c Credential) (*sessio
 
 // Login measures logins: connect, TLS, greeting, login, close.
 func Login(ctx context.Context, o IMAP) (*Result, error) {
-	var resumed, all atomic.Int64
-	m, err := o.Load.run(ctx, o.Target.Processes, func(ctx context.Context, n int) (worker, error) {
-		return &logins{ctx: ctx, o: &o, cfg: o.Target.clientTLS(), next: n, resumed: &resumed, all: &all}, nil
-	})
+	var resumed resumptions
+	m, err := o.Load.run(ctx, o.Target.Processes, o.logins(&resumed))
 	if err != nil {
 		return nil, err
 	}
 	r := o.result("login", m)
 	if o.Target.Resume {
-		share := float64(resumed.Load()) / float64(max(1, all.Load()))
-		r.Resumed = &share
+		r.Resumed = resumed.share()
 	}
 	return r, nil
 }
 
 // logins is a client that logs in again and again, with each credential in turn.
 type logins struct {
-	ctx          context.Context
-	o            *IMAP
-	cfg          *tls.Config
-	next, done   int
-	resumed, all *atomic.Int64 // of the connections but the worker's first, which has no ticket yet
+	ctx        context.Context
+	o          *IMAP
+	cfg        *tls.Config
+	next, done int
+	resumed    *resumptions
+}
+
+func (o *IMAP) logins(resumed *resumptions) maker {
+	return func(ctx context.Context, n int) (worker, error) {
+		return &logins{ctx: ctx, o: o, cfg: o.Target.clientTLS(), next: n, resumed: resumed}, nil
+	}
 }
 
 func (l *logins) once() (int64, error) {
@@ -73,12 +73,8 @@ func (l *logins) once() (int64, error) {
 	}
 	defer s.close()
 	l.next += l.o.Load.Workers
-	if l.done++; l.done == 1 {
-		return s.received, nil
-	}
-	l.all.Add(1)
-	if s.resumed() {
-		l.resumed.Add(1)
+	if l.done++; l.done > 1 {
+		l.resumed.note(s.nc)
 	}
 	return s.received, nil
 }
@@ -185,9 +181,7 @@ func Idle(ctx context.Context, o IMAP, i IdleOptions) (*Result, error) {
 // warm opens and closes sessions, so that what a server makes once is not taken for a session's.
 func (o *IMAP) warm(ctx context.Context) error {
 	l := Load{Workers: min(8, o.Load.Workers), Count: 64, Duration: opTimeout}
-	_, err := l.run(ctx, nil, func(ctx context.Context, n int) (worker, error) {
-		return &logins{ctx: ctx, o: o, cfg: o.Target.clientTLS(), next: n, resumed: new(atomic.Int64), all: new(atomic.Int64)}, nil
-	})
+	_, err := l.run(ctx, nil, o.logins(new(resumptions)))
 	time.Sleep(time.Second) // for what has ended to be cleared away
 	return err
 }

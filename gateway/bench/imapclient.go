@@ -113,12 +113,6 @@ func (s *session) startTLS(ctx context.Context, cfg *tls.Config) error {
 	return nil
 }
 
-// resumed tells whether TLS was.
-func (s *session) resumed() bool {
-	tc, ok := s.nc.(*tls.Conn)
-	return ok && tc.ConnectionState().DidResume
-}
-
 // logIn proves who we are.
 func (s *session) logIn(m Mechanism, c Credential) error {
 	if m == ByLogin {

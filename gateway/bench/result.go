@@ -45,6 +45,11 @@ type Result struct {
 	hasCPU bool // the target's processes were named
 }
 
+func newResult(bench string, t *Target, l Load, m *Measured) *Result {
+	return &Result{Bench: bench, Target: t.Address, TLS: t.Security, QuickAck: t.QuickAck, Workers: l.Workers, Measured: *m,
+		hasCPU: len(t.Processes) > 0}
+}
+
 // summarize adds up what the workers saw.
 func summarize(tallies []tally, took, cpu, client time.Duration) *Measured {
 	m := &Measured{Seconds: round(took.Seconds())}

@@ -71,9 +71,7 @@ func WrongPasswords(ctx context.Context, o IMAP, s StormOptions) (*Result, error
 // good measures good logins. That they fail in a storm is a result.
 func good(ctx context.Context, o IMAP) (*Measured, error) {
 	o.Load.stubborn = true
-	return o.Load.run(ctx, nil, func(ctx context.Context, n int) (worker, error) {
-		return &logins{ctx: ctx, o: &o, cfg: o.Target.clientTLS(), next: n, resumed: new(atomic.Int64), all: new(atomic.Int64)}, nil
-	})
+	return o.Load.run(ctx, nil, o.logins(new(resumptions)))
 }
 
 // storm is the attackers.
