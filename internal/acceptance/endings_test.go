@@ -88,8 +88,7 @@ func TestDrainInEveryState(t *testing.T) {
 	stuck, busy := s.speak(g, alice, p.Secret), s.speak(g, alice, p.Secret)
 	stuck.append(testlab.Attachment(100 << 10))
 	last := busy.append(testlab.Attachment(1 << 20))
-	busy.say("") // what was said is at the gateway by the time that others have been answered
-	still.say("a NOOP\r\n")
+	still.say("a NOOP\r\n") // when it is answered, what the others said is at the gateway
 	still.until("a OK")
 
 	began := time.Now()

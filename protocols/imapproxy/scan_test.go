@@ -10,7 +10,7 @@ import (
 	"postern/authstore"
 )
 
-// session is a script of what client and backend say after the login, run through a guard as a relay does.
+// dialogue is a script of what client and backend say after the login, run through a guard as a relay does.
 type dialogue struct {
 	g        *guard
 	client   []byte // said and not taken yet
