@@ -3,6 +3,8 @@ package imapproxy
 import (
 	"bytes"
 	"fmt"
+
+	"postern/protocols/relay"
 )
 
 // scanner reads what a client sends after its login, command by command, and decides what reaches the backend. It knows of the grammar
@@ -63,30 +65,23 @@ func (s scanState) waits() bool { return asking <= s && s <= compressed }
 // maxHead bounds tag and command, in bytes. Lines and literals after the login are the backend's to bound.
 const maxHead = 160
 
-// step is what is to be done about some bytes of a client.
-type step struct {
-	taken  int    // so many of them are done with; fewer than all: the rest comes again, after the backend's answer if nothing passed
-	pass   []byte // for the backend; good until the next call
-	answer []byte // for the client
-}
-
-// up takes bytes of the client. It may change them.
-func (s *scanner) up(p []byte) (step, error) {
+// up takes bytes of the client, and may change them; see relay.Guard.
+func (s *scanner) up(p []byte) (relay.Step, error) {
 	i := 0
 	for i < len(p) {
 		switch s.state {
 		case opaque:
-			return step{taken: len(p), pass: p}, nil
+			return relay.Step{Taken: len(p), Pass: p}, nil
 		case asking, idling, compressed:
-			return step{taken: i, pass: p[:i]}, nil
+			return relay.Step{Taken: i, Pass: p[:i]}, nil
 		case atHead:
 			st, passed, err := s.atHead(p, i)
 			switch {
 			case err != nil:
 				return st, err
 			case passed:
-				i = st.taken
-			case st.taken > 0 || len(st.pass) > 0: // else it was refused at its first byte: nothing is done yet
+				i = st.Taken
+			case st.Taken > 0 || len(st.Pass) > 0: // else it was refused at its first byte: nothing is done yet
 				return st, nil
 			}
 		case inLine:
@@ -94,24 +89,24 @@ func (s *scanner) up(p []byte) (step, error) {
 			if err != nil || !passed {
 				return st, err
 			}
-			i = st.taken
+			i = st.Taken
 		case inLiteral:
 			i += s.inLiteral(p[i:])
 		case refusedLine, refusedLiteral:
 			if i > 0 {
-				return step{taken: i, pass: p[:i]}, nil
+				return relay.Step{Taken: i, Pass: p[:i]}, nil
 			}
 			return s.refused(p)
 		}
 	}
-	return step{taken: i, pass: p[:i]}, nil
+	return relay.Step{Taken: i, Pass: p[:i]}, nil
 }
 
 // inLine takes p[i:] up to the line's end. passed says that the step is only how far p may pass.
-func (s *scanner) inLine(p []byte, i int) (st step, passed bool, err error) {
+func (s *scanner) inLine(p []byte, i int) (st relay.Step, passed bool, err error) {
 	n, ended, err := s.end.find(p[i:])
 	if err != nil {
-		return step{taken: i, pass: p[:i]}, false, err
+		return relay.Step{Taken: i, Pass: p[:i]}, false, err
 	}
 	s.keep(p[i : i+n])
 	kept, cut := announced[:s.plus], 0
@@ -121,7 +116,7 @@ func (s *scanner) inLine(p []byte, i int) (st step, passed bool, err error) {
 	} else {
 		kind, err := s.lineEnded()
 		if err != nil {
-			return step{taken: i, pass: p[:i]}, false, err
+			return relay.Step{Taken: i, Pass: p[:i]}, false, err
 		}
 		s.plus = 0
 		switch {
@@ -130,14 +125,14 @@ func (s *scanner) inLine(p []byte, i int) (st step, passed bool, err error) {
 		case kind == nonSync:
 			at := i + bytes.LastIndexByte(p[i:i+n], '+')
 			copy(p[at:], p[at+1:i+n])
-			return step{taken: i + n, pass: p[:i+n-1]}, false, nil
+			return relay.Step{Taken: i + n, Pass: p[:i+n-1]}, false, nil
 		}
 	}
 	if len(kept) == 0 {
-		return step{taken: i + n, pass: p[:i+n-cut]}, cut == 0, nil
+		return relay.Step{Taken: i + n, Pass: p[:i+n-cut]}, cut == 0, nil
 	}
 	s.out = append(append(s.out[:0], kept...), p[:n]...) // it is the first of p
-	return step{taken: n, pass: s.out[:len(s.out)-cut]}, false, nil
+	return relay.Step{Taken: n, Pass: s.out[:len(s.out)-cut]}, false, nil
 }
 
 // announced is what may be kept back of a line.
@@ -157,24 +152,24 @@ func (s *scanner) skip(n int64) {
 }
 
 // refused takes what no one gets.
-func (s *scanner) refused(p []byte) (step, error) {
+func (s *scanner) refused(p []byte) (relay.Step, error) {
 	if s.state == refusedLiteral {
-		return step{taken: s.inLiteral(p)}, nil
+		return relay.Step{Taken: s.inLiteral(p)}, nil
 	}
 	n, ended, err := s.end.find(p)
 	if err != nil {
-		return step{}, err
+		return relay.Step{}, err
 	}
 	s.keep(p[:n])
 	if ended {
 		if _, err = s.lineEnded(); err != nil {
-			return step{}, err
+			return relay.Step{}, err
 		}
 	}
 	if s.state != atHead {
-		return step{taken: n}, nil
+		return relay.Step{Taken: n}, nil
 	}
-	return step{taken: n, answer: s.answer}, nil
+	return relay.Step{Taken: n, Answer: s.answer}, nil
 }
 
 // lineEnded is called at a line's end, which may be that of a command.
@@ -285,7 +280,7 @@ func (s *scanner) completed(tag []byte, ok bool) {
 func (s *scanner) busy() bool { return s.state != opaque && (s.open > 1 || s.open == 1 && !s.idles) }
 
 // atHead judges the command at p[i:], or at what was kept of an earlier piece and p. passed says that the step is only how far p may pass.
-func (s *scanner) atHead(p []byte, i int) (st step, passed bool, err error) {
+func (s *scanner) atHead(p []byte, i int) (st relay.Step, passed bool, err error) {
 	head, kept := p[i:min(len(p), i+maxHead)], len(s.head)
 	if kept > 0 {
 		s.head = append(s.head, p[:min(len(p), maxHead-kept)]...)
@@ -299,16 +294,16 @@ func (s *scanner) atHead(p []byte, i int) (st step, passed bool, err error) {
 		if kept == 0 {
 			s.head = append(make([]byte, 0, maxHead), head...)
 		}
-		return step{taken: len(p), pass: p[:i]}, false, nil
+		return relay.Step{Taken: len(p), Pass: p[:i]}, false, nil
 	}
 	if v != passes && i > 0 { // what stands before goes first
-		return step{taken: i, pass: p[:i]}, false, nil
+		return relay.Step{Taken: i, Pass: p[:i]}, false, nil
 	}
 	s.head = nil
 	if v == refusal {
 		s.state = refusedLine
 		_, _, err := s.end.find(head[:n]) // a literal's size may stand across it
-		return step{taken: n - kept}, false, err
+		return relay.Step{Taken: n - kept}, false, err
 	}
 	switch {
 	case v == ends:
@@ -323,9 +318,9 @@ func (s *scanner) atHead(p []byte, i int) (st step, passed bool, err error) {
 	switch {
 	case v == examines:
 		s.out = append(append(s.out[:0], s.tag[:s.tagged]...), " EXAMINE"...)
-		return step{taken: n - kept, pass: s.out}, false, nil
+		return relay.Step{Taken: n - kept, Pass: s.out}, false, nil
 	case kept > 0:
-		return step{taken: n - kept, pass: head[:n]}, false, nil
+		return relay.Step{Taken: n - kept, Pass: head[:n]}, false, nil
 	}
-	return step{taken: i + n, pass: p[:i+n]}, v == passes, nil
+	return relay.Step{Taken: i + n, Pass: p[:i+n]}, v == passes, nil
 }
