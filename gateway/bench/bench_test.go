@@ -114,7 +114,7 @@ func TestTree(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	me := Processes{os.Getpid()}
-	before, err := me.UsageWithMemory()
+	before, err := me.usageWithMemory()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +125,11 @@ func TestUsage(t *testing.T) {
 		for range 1_000_000 {
 			_ = fmt.Sprint
 		}
-		if after, err = me.Usage(); err != nil {
+		if after, err = me.usage(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := (Processes{1 << 30}).Usage(); err == nil {
+	if _, err := (Processes{1 << 30}).usage(); err == nil {
 		t.Error("a process that is not there has used something")
 	}
 }

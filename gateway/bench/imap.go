@@ -153,7 +153,7 @@ func Idle(ctx context.Context, o IMAP, i IdleOptions) (*Result, error) {
 	if err := o.warm(ctx); err != nil {
 		return nil, err
 	}
-	before, err := o.Target.Processes.UsageWithMemory()
+	before, err := o.Target.Processes.usageWithMemory()
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func Idle(ctx context.Context, o IMAP, i IdleOptions) (*Result, error) {
 	}
 	took := time.Since(began)
 	pause(ctx, i.Settle)
-	after, err := o.Target.Processes.UsageWithMemory()
+	after, err := o.Target.Processes.usageWithMemory()
 	if err := errors.Join(err, ctx.Err(), wake(sessions)); err != nil {
 		return nil, err
 	}

@@ -12,15 +12,15 @@ import (
 	"sync"
 )
 
-// MessageSizes are the messages of every mailbox of the synthetic backend, in bytes: number 1, 2 and 3.
-var MessageSizes = []int{64 << 10, 1 << 20, 25 << 20}
+// messageSizes are the messages of every mailbox of the synthetic backend, in bytes: number 1, 2 and 3.
+var messageSizes = []int{64 << 10, 1 << 20, 25 << 20}
 
 const (
 	backendCaps    = "IMAP4rev1 SASL-IR LITERAL+ ID IDLE ENABLE UIDPLUS MOVE CHILDREN NAMESPACE SPECIAL-USE"
 	backendPreAuth = backendCaps + " AUTH=PLAIN"
 )
 
-// ServeIMAP is a mail server that answers from memory, for benchmarks: it takes every login, and every mailbox holds MessageSizes.
+// ServeIMAP is a mail server that answers from memory, for benchmarks: it takes every login, and every mailbox holds messageSizes.
 // It serves until ctx ends.
 func ServeIMAP(ctx context.Context, ln net.Listener) error {
 	return serveConns(ctx, ln, func(nc net.Conn) {
@@ -91,7 +91,7 @@ func (b *imapBackend) next() error {
 	case "AUTHENTICATE":
 		return b.authenticate(tag, arguments)
 	case "SELECT", "EXAMINE":
-		return b.write(fmt.Sprintf("* %d EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Seen)\r\n* OK [UIDVALIDITY 1] .\r\n* OK [UIDNEXT 4] .\r\n%s OK [READ-ONLY] done\r\n", len(MessageSizes), tag))
+		return b.write(fmt.Sprintf("* %d EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Seen)\r\n* OK [UIDVALIDITY 1] .\r\n* OK [UIDNEXT 4] .\r\n%s OK [READ-ONLY] done\r\n", len(messageSizes), tag))
 	case "FETCH":
 		return b.fetch(tag, arguments)
 	case "IDLE":
@@ -139,10 +139,10 @@ func (b *imapBackend) loggedIn(tag string) error {
 func (b *imapBackend) fetch(tag, arguments string) error {
 	word, _, _ := strings.Cut(arguments, " ")
 	n, err := strconv.Atoi(word)
-	if err != nil || n < 1 || n > len(MessageSizes) {
+	if err != nil || n < 1 || n > len(messageSizes) {
 		return b.write(tag + " OK nothing\r\n")
 	}
-	size := MessageSizes[n-1]
+	size := messageSizes[n-1]
 	answer := net.Buffers{
 		fmt.Appendf(nil, "* %d FETCH (UID %[1]d BODY[] {%d}\r\n", n, size),
 		message()[:size],
@@ -155,7 +155,7 @@ func (b *imapBackend) fetch(tag, arguments string) error {
 // message is the largest message; the others are its beginnings.
 var message = sync.OnceValue(func() []byte {
 	const line = "This line of a synthetic message has sixty-six letters and a break.\r\n"
-	size := MessageSizes[len(MessageSizes)-1]
+	size := messageSizes[len(messageSizes)-1]
 	return []byte(strings.Repeat(line, size/len(line)+1)[:size])
 })
 

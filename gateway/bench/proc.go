@@ -16,8 +16,8 @@ import (
 // Processes are the roots of a target's process trees. None: nothing is known of what it costs.
 type Processes []int
 
-// Usage is what process trees use at one moment.
-type Usage struct {
+// usage is what process trees use at one moment.
+type usage struct {
 	CPU         time.Duration // user and system time, of ended and waited-for children too; in steps of 10 ms for each process
 	PSS         int64         // bytes of memory, shared pages in parts; without what the kernel holds for sockets
 	Descriptors int
@@ -26,25 +26,25 @@ type Usage struct {
 // clockTick is the unit of /proc/PID/stat: USER_HZ is 100 on every architecture that Go knows.
 const clockTick = 10 * time.Millisecond
 
-// Usage adds up the CPU time of all trees.
-func (p Processes) Usage() (Usage, error) {
+// usage adds up the CPU time of all trees.
+func (p Processes) usage() (usage, error) {
 	_, u, err := p.walk()
 	return u, err
 }
 
 // withMine tells this process's besides, where it tells anything.
-func (p Processes) withMine() (target, mine Usage, err error) {
+func (p Processes) withMine() (target, mine usage, err error) {
 	if len(p) == 0 {
 		return target, mine, nil
 	}
-	if target, err = p.Usage(); err == nil {
-		mine, err = Processes{os.Getpid()}.Usage()
+	if target, err = p.usage(); err == nil {
+		mine, err = Processes{os.Getpid()}.usage()
 	}
 	return target, mine, err
 }
 
-// UsageWithMemory also adds up memory and descriptors, which takes a while; other users' processes tell them to root only.
-func (p Processes) UsageWithMemory() (Usage, error) {
+// usageWithMemory also adds up memory and descriptors, which takes a while; other users' processes tell them to root only.
+func (p Processes) usageWithMemory() (usage, error) {
 	tree, u, err := p.walk()
 	for _, pid := range tree {
 		dir := "/proc/" + strconv.Itoa(pid)
@@ -69,7 +69,7 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || err != nil && strings.Contains(err.Error(), "no such process")
 }
 
-func (p Processes) walk() (tree []int, u Usage, err error) {
+func (p Processes) walk() (tree []int, u usage, err error) {
 	if len(p) == 0 {
 		return nil, u, nil
 	}

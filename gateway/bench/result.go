@@ -100,7 +100,7 @@ func (r *Result) transferred() {
 }
 
 // weighed fills what is told of idle sessions.
-func (r *Result) weighed(before, after Usage) {
+func (r *Result) weighed(before, after usage) {
 	if r.Operations == 0 {
 		return
 	}

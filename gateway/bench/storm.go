@@ -91,13 +91,13 @@ const settle = time.Second
 func (st *storm) alone(ctx context.Context, into *Storm) error {
 	end := st.begin(ctx)
 	defer end()
-	before, err := st.o.Target.Processes.Usage()
+	before, err := st.o.Target.Processes.usage()
 	if err != nil {
 		return err
 	}
 	began, answered := time.Now(), st.answered.Load()
 	pause(ctx, st.o.Load.Duration)
-	after, err := st.o.Target.Processes.Usage()
+	after, err := st.o.Target.Processes.usage()
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
