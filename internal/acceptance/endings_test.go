@@ -75,10 +75,7 @@ const shuttingDown = "* BYE [UNAVAILABLE] Shutting down; please connect again.\r
 // it, cuts who can't be told anything, and does not wait for ever.
 func TestDrainInEveryState(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.backend = dovecotBackend(t, testlab.Dovecot(t), s.dir)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
+	s, _, g := mail(t)
 	p := s.password(g.config, alice, "--for", "mail")
 	idling := s.idle(g, alice, p.Secret)
 	still := s.speak(g, alice, p.Secret)
@@ -133,11 +130,7 @@ func TestDrainInEveryState(t *testing.T) {
 // A new configuration leaves sessions alone, also in the middle of a FETCH, an APPEND or IDLE.
 func TestReloadInEveryState(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	dovecot := testlab.Dovecot(t)
-	s.backend = dovecotBackend(t, dovecot, s.dir)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
+	s, dovecot, g := mail(t)
 	p := s.password(g.config, alice, "--for", "mail")
 	big := testlab.Attachment(20 << 20) // more than sockets and buffers hold
 	dovecot.Deliver(alice, "INBOX", big)
@@ -165,11 +158,7 @@ func TestReloadInEveryState(t *testing.T) {
 // A client that is in the middle of a message, and reads no further, is cut within the second: a goodbye would be read as the message's.
 func TestRevokedInTheMiddleOfAMessage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	dovecot := testlab.Dovecot(t)
-	s.backend = dovecotBackend(t, dovecot, s.dir)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
+	s, dovecot, g := mail(t)
 	p := s.password(g.config, alice, "--for", "mail")
 	dovecot.Deliver(alice, "INBOX", testlab.Attachment(20<<20))
 	k := s.speak(g, alice, p.Secret)

@@ -24,11 +24,7 @@ import (
 // refused in a way that they understand, and Dovecot's files are byte for byte the same afterwards.
 func TestReadOnlyMail(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	dovecot := testlab.Dovecot(t)
-	s.backend = dovecotBackend(t, dovecot, s.dir)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
+	s, dovecot, g := mail(t)
 	r := &reader{site: s, gateway: g, dovecot: dovecot, secret: s.password(g.config, alice, "--for", "mail-read").Secret}
 	for _, m := range testlab.Mails() {
 		dovecot.Deliver(alice, "INBOX", m)

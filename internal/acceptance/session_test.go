@@ -15,10 +15,7 @@ import (
 // Administrators see who is connected, and end what they choose; nobody else on the machine does.
 func TestSessionsAreListedAndEnded(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.backend = dovecotBackend(t, testlab.Dovecot(t), s.dir)
-	g := s.serve()
-	s.cli(g.config, "account", "add", alice)
+	s, _, g := mail(t)
 	one, two := s.password(g.config, alice, "--for", "mail"), s.password(g.config, alice, "--for", "mail")
 	s.cli(g.config, "account", "add", testlab.Carol)
 	carol := s.password(g.config, testlab.Carol, "--for", "mail")

@@ -151,7 +151,17 @@ func (s *site) login(g *gateway, address, secret string) *imapclient.Client {
 	return c
 }
 
-// full is a site with mail on Dovecot, calendars and contacts on Radicale, and alice's account.
+// mail is a gateway in front of a Dovecot, and alice has an account.
+func mail(t *testing.T) (*site, *testlab.DovecotServer, *gateway) {
+	t.Helper()
+	s, dovecot := newSite(t), testlab.Dovecot(t)
+	s.backend = dovecotBackend(t, dovecot, s.dir)
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	return s, dovecot, g
+}
+
+// full is a site with mail on Dovecot, calendars and contacts on Radicale.
 func full(t *testing.T) (*site, *testlab.DovecotServer, *testlab.DAVServer) {
 	t.Helper()
 	s := newSite(t)
