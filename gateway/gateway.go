@@ -31,7 +31,7 @@ type Gateway struct {
 	metrics    *ops.Metrics
 	draining   atomic.Bool
 	servers    sync.WaitGroup // front doors of all generations, with their connections
-	operations sync.WaitGroup
+	operations sync.WaitGroup // the operations listeners of all generations, and releaseMemory
 
 	mu      sync.Mutex      // guards the fields below
 	life    context.Context // of the connections; set by Run

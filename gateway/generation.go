@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 
 	"postern/config"
 	"postern/gateway/ops"
@@ -137,7 +138,7 @@ func (g *Gateway) start(n *generation) {
 	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
 }
 
-func (g *Gateway) serve(n *generation, address string, serve func(net.Listener) error, group interface{ Go(func()) }) {
+func (g *Gateway) serve(n *generation, address string, serve func(net.Listener) error, group *sync.WaitGroup) {
 	ln, err := g.sockets[address].lease()
 	if err != nil {
 		g.log.Error("listen", "listener", address, "err", err)

@@ -10,9 +10,3 @@ var clientKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, I
 
 // backendKeepAlive finds a dead backend soon; servers don't mind being woken.
 var backendKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
-
-// unacknowledged bounds how long what was sent may stay unacknowledged. It is as long as keep-alive takes, for Linux uses it for both: a
-// shorter one would end a connection at the first probe that is lost.
-func unacknowledged(k net.KeepAliveConfig) time.Duration {
-	return k.Idle + time.Duration(k.Count)*k.Interval
-}

@@ -3,6 +3,7 @@ package protocols
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,12 @@ func keepAlive(raw syscall.RawConn, k net.KeepAliveConfig) error {
 		return err
 	}
 	return failed
+}
+
+// unacknowledged bounds how long what was sent may stay unacknowledged. It is as long as keep-alive takes, for Linux uses it for both: a
+// shorter one would end a connection at the first probe that is lost.
+func unacknowledged(k net.KeepAliveConfig) time.Duration {
+	return k.Idle + time.Duration(k.Count)*k.Interval
 }
 
 // keepBackend does it for a connection to a backend. On loopback the kernel itself knows when a peer has gone.
