@@ -134,7 +134,7 @@ func cause(err error) error {
 // needsSomebody reports whether a failed login is our own fault rather than the client's.
 func needsSomebody(err error) bool {
 	switch ops.Outcome(err) {
-	case authstore.Unavailable.String(), "backend":
+	case authstore.Unavailable.String(), "backend", "too_many":
 		return true
 	}
 	return false

@@ -94,7 +94,7 @@ func (m *Metrics) Verify(layer string, d time.Duration) {
 func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).Inc() }
 
 // Outcome names a login's result for logs and metrics: "ok", a refusal's code, "authzid" where somebody wants to act as somebody else, "gone"
-// where the client or we ended the connection before it was decided, or "backend" where our own way to the backend failed.
+// where the client or we ended the connection before it was decided, "too_many" where there was no room for another session, or "backend" where our own way to the backend failed.
 func Outcome(err error) string {
 	if err == nil {
 		return "ok"
@@ -107,6 +107,8 @@ func Outcome(err error) string {
 		return "authzid"
 	case authstore.ErrRevoked(err):
 		return "gone"
+	case errors.Is(err, protocols.ErrTooMany):
+		return "too_many"
 	}
 	for _, end := range []error{protocols.ErrClientGone, protocols.ErrLoginTimeout, protocols.ErrEvicted, protocols.ErrDraining, context.Canceled} {
 		if errors.Is(err, end) {

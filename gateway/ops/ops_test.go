@@ -18,11 +18,12 @@ import (
 
 func TestOutcome(t *testing.T) {
 	for want, err := range map[string]error{
-		"ok":      nil,
-		"wrong":   &authstore.Refusal{Code: authstore.Wrong, Cause: errors.New("x")},
-		"backend": errors.New("connection refused"),
-		"authzid": protocols.ErrAuthzid,
-		"gone":    fmt.Errorf("log in to backend dovecot: %w", protocols.ErrClientGone),
+		"ok":       nil,
+		"wrong":    &authstore.Refusal{Code: authstore.Wrong, Cause: errors.New("x")},
+		"backend":  errors.New("connection refused"),
+		"authzid":  protocols.ErrAuthzid,
+		"too_many": protocols.ErrTooMany,
+		"gone":     fmt.Errorf("log in to backend dovecot: %w", protocols.ErrClientGone),
 	} {
 		if got := Outcome(err); got != want {
 			t.Errorf("Outcome(%v) = %q, want %q", err, got, want)
