@@ -691,7 +691,6 @@ func TestKeysRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.stop()
-	third := s.node(authstore.Options{}) // sees that all have key 2
 	for newest := uint32(0); newest != 2; {
 		list, err := s.desk.Keys(t.Context())
 		if err != nil {
@@ -703,6 +702,7 @@ func TestKeysRotate(t *testing.T) {
 			}
 		}
 	}
+	third := s.node(authstore.Options{}) // sees that all have key 2
 	for _, typed := range [][]byte{typed, meanwhile} {
 		third.Used(third.mustLogin(attempt("alice@example.test", typed)).grant, authstore.Use{Protocol: "imap"})
 	}

@@ -280,7 +280,7 @@ func TestKeysAreChanged(t *testing.T) {
 		t.Errorf("the old key was retired while an app password needs it: %s", out)
 	}
 	eventually(t, "the old key can go", func() bool {
-		s.login(g, alice, p.Secret) // which moves it to the new key, once every gateway is known to have that
+		s.login(g, alice, p.Secret).Close() // which moves it to the new key, once every gateway is known to have that
 		_, err := retire()
 		return err == nil
 	})
