@@ -294,6 +294,7 @@ restart() {
   serve "$1"
 }
 
+version=$(git describe --always --dirty 2>/dev/null || echo unknown)
 go build -o "$dir/postern" .
 make_certificate
 configure_postern
@@ -366,7 +367,7 @@ string() { printf '"%s"' "${1//[\"\\]/}"; }
     "$(string "$(date -u +%F)")" \
     "$(string "$(nproc) cores, $(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)")" \
     "$(string "$(uname -r)")" \
-    "$(string "$(git describe --always --dirty 2>/dev/null || echo unknown)")" \
+    "$(string "$version")" \
     "$(string "$(go env GOVERSION)")" \
     "$(string "$(nginx -v 2>&1 | sed 's/.*nginx.//')")" \
     "$(string "$(dovecot --version | cut -d' ' -f1)")" \
