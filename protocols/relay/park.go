@@ -29,7 +29,12 @@ func (d *copier) park() error {
 		return errLeaving
 	}
 	d.from.SetReadDeadline(time.Time{}) // a deadline is a timer of the runtime's
-	d.to.SetWriteDeadline(time.Time{})
+	if d.isUp() {
+		d.to.SetWriteDeadline(time.Time{})
+	} else if d.toward.TryLock() { // else words of ours are being written, which may stall
+		d.to.SetWriteDeadline(time.Time{})
+		d.toward.Unlock()
+	}
 	d.parked, d.since = true, clock()
 	if err := lot.park(d.direction); err != nil {
 		d.parked = false
