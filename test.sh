@@ -14,17 +14,26 @@ needs=(
   /etc/ssl/certs/ca-certificates.crt=ca-certificates # for Go's downloads
   gcc=gcc                                            # for the race detector
   /usr/include/stdlib.h=libc6-dev
+  /usr/lib/dovecot/managesieve=dovecot-managesieved
+  /usr/lib/dovecot/pop3=dovecot-pop3d
+  /usr/lib/dovecot/submission=dovecot-submissiond
   curl=curl
   dovecot=dovecot-imapd
+  fetchmail=fetchmail
+  getmail=getmail6
   mbsync=isync
+  msmtp=msmtp
   neomutt=neomutt
   openssl=openssl
+  postfix=postfix
   python3=python3
   radicale=radicale
   redis-server=redis-server
   script=bsdutils
+  sievec=dovecot-sieve
   sqlite3=sqlite3
   strace=strace
+  swaks=swaks
   systemd-analyze=systemd
   unshare=util-linux
   vdirsyncer=vdirsyncer
@@ -59,8 +68,10 @@ install() { # install PACKAGE...
       chmod 755 $policy
     fi
     export DEBIAN_FRONTEND=noninteractive
+    # without a configuration of its own the packaged Postfix never starts, not at the next boot either
+    [[ " $* " != *" postfix "* ]] || echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
     get() { apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@" </dev/null; }
-    add() { get install --no-install-recommends "$@" >/dev/null; }
+    add() { get install --no-install-recommends --no-remove "$@" >/dev/null; }
     add "$@" 2>/dev/null || { get update && add "$@"; }
 ROOT
   local still; still=$(missing)
