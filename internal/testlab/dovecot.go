@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -24,11 +25,17 @@ type DovecotServer struct {
 	Version        string // "2.3" or "2.4", which differ in what Lines must say
 	IMAP           string // host:port, STARTTLS
 	IMAPS          string // host:port, TLS
-	CA             *CA    // of its certificate, for localhost, 127.0.0.1, ::1 and imap.example.test
+	POP3           string // host:port, STLS, with the option POP3
+	POP3S          string // host:port, TLS, with the option POP3
+	Submission     string // host:port, STARTTLS, with the option Submission
+	Submissions    string // host:port, TLS, with the option Submission
+	Sieve          string // host:port, ManageSieve with STARTTLS, with the option Sieve
+	CA             *CA    // of its certificate, for localhost, 127.0.0.1, ::1 and {imap,pop,smtp,sieve}.example.test
 	CAFile         string
 	MasterUser     string // may log in as any user (SASL PLAIN with an authzid)
 	MasterPassword string
 
+	authSocket       string // where Postfix asks, in Dovecot's authentication protocol
 	mailUID, mailGID int
 	delivered        atomic.Int64
 }
@@ -39,6 +46,32 @@ type Option func(*dovecotConfig)
 // NoMaster leaves out the master user: only primary passwords log in.
 func NoMaster() Option { return func(c *dovecotConfig) { c.NoMaster = true } }
 
+// POP3 adds POP3.
+func POP3() Option {
+	return func(c *dovecotConfig) {
+		c.programs = append(c.programs, "/usr/lib/dovecot/pop3")
+		c.ports = append(c.ports, &c.POP3, &c.POP3S)
+	}
+}
+
+// Submission adds a submission server. It hands mail on to an SMTP server, host:port, such as a Postfix's Relay: connects without TLS as soon as a client
+// has logged in, and tells the client's address and login if XCLIENT is offered. The relay may be down when the Dovecot starts.
+func Submission(relay string) Option {
+	return func(c *dovecotConfig) {
+		c.programs = append(c.programs, "/usr/lib/dovecot/submission")
+		c.ports = append(c.ports, &c.Submission, &c.Submissions)
+		c.RelayHost, c.RelayPort, c.err = net.SplitHostPort(relay)
+	}
+}
+
+// Sieve adds ManageSieve. Each user's scripts lie in the folder sieve of the home, which is Dir/mail/USER.
+func Sieve() Option {
+	return func(c *dovecotConfig) {
+		c.programs = append(c.programs, "/usr/lib/dovecot/managesieve", "sievec")
+		c.ports = append(c.ports, &c.Sieve)
+	}
+}
+
 // Lines adds lines to the end of dovecot.conf, where they win over what stands before.
 func Lines(lines ...string) Option {
 	return func(c *dovecotConfig) { c.Extra = append(c.Extra, lines...) }
@@ -47,6 +80,11 @@ func Lines(lines ...string) Option {
 type dovecotConfig struct {
 	Dir                        string
 	IMAP, IMAPS                int
+	POP3, POP3S                int // 0: not served
+	Submission, Submissions    int
+	Sieve                      int
+	RelayHost, RelayPort       string
+	AuthSocket                 string
 	CertFile, KeyFile          string
 	Users                      []string
 	MasterUser, MasterPassword string
@@ -54,6 +92,10 @@ type dovecotConfig struct {
 	User, Group                string // who owns the mail
 	Root                       bool   // started as root: processes get users of their own
 	Extra                      []string
+
+	programs []string // that options need
+	ports    []*int   // that are to be reserved
+	err      error    // of an option's argument
 }
 
 //go:embed dovecot2.3.conf dovecot2.4.conf
@@ -87,15 +129,20 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 	d := &DovecotServer{Version: version, CA: NewCA(t), MasterUser: "gateway", MasterPassword: "gateway-secret"}
 	d.CAFile = d.CA.File
 	c := dovecotConfig{Dir: dir, Users: users, MasterUser: d.MasterUser, MasterPassword: d.MasterPassword, Root: os.Getuid() == 0}
-	c.CertFile, c.KeyFile, _ = d.CA.Issue("imap.example.test")
+	c.CertFile, c.KeyFile, _ = d.CA.Issue("imap.example.test", "pop.example.test", "smtp.example.test", "sieve.example.test")
+	c.ports = []*int{&c.IMAP, &c.IMAPS}
 	for _, option := range options {
 		option(&c)
 	}
+	if c.err != nil {
+		t.Fatal(c.err)
+	}
+	Need(t, c.programs...)
 	d.mailOwner(t, &c)
 	d.makeFiles(t, &c)
-	ports := Ports(t, 2)
-	c.IMAP, c.IMAPS = ports[0], ports[1]
-	d.IMAP, d.IMAPS = local(ports[0]), local(ports[1])
+	d.reservePorts(t, &c)
+	d.authSocket = filepath.Join(dir, "auth-client")
+	c.AuthSocket = d.authSocket
 	var text strings.Builder
 	if err := dovecotTemplates.ExecuteTemplate(&text, "dovecot"+version+".conf", c); err != nil {
 		t.Fatal(err)
@@ -105,6 +152,21 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 		ready: func() error { return dialogue(d.IMAP, "", "* OK ") },
 	})
 	return d
+}
+
+func (d *DovecotServer) reservePorts(t testing.TB, c *dovecotConfig) {
+	t.Helper()
+	for i, port := range Ports(t, len(c.ports)) {
+		*c.ports[i] = port
+	}
+	for port, addr := range map[int]*string{
+		c.IMAP: &d.IMAP, c.IMAPS: &d.IMAPS, c.POP3: &d.POP3, c.POP3S: &d.POP3S,
+		c.Submission: &d.Submission, c.Submissions: &d.Submissions, c.Sieve: &d.Sieve,
+	} {
+		if port != 0 {
+			*addr = local(port)
+		}
+	}
 }
 
 // mailOwner picks who owns the mail: Dovecot reads none as root.

@@ -4,10 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/base64"
 	"net"
+	"net/textproto"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -121,6 +126,110 @@ func TestDovecotSTARTTLS(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	must(t, c.Login(Alice, Primary(Alice)).Wait())
+}
+
+// asMaster is the response of SASL PLAIN by which the master user logs in as Alice.
+func asMaster(d *DovecotServer) string {
+	return base64.StdEncoding.EncodeToString([]byte(Alice + "\x00" + d.MasterUser + "\x00" + d.MasterPassword))
+}
+
+// session speaks a protocol of lines.
+type session struct {
+	*textproto.Conn
+	t    *testing.T
+	conn net.Conn
+	ca   *CA
+}
+
+func newSession(t *testing.T, d *DovecotServer, addr string) *session {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &session{textproto.NewConn(c), t, c, d.CA}
+}
+
+func (s *session) startTLS() {
+	c := tls.Client(s.conn, &tls.Config{RootCAs: s.ca.Pool, ServerName: "localhost"})
+	s.Conn = textproto.NewConn(c)
+}
+
+// expect sends a line, unless it is empty, and reads to a line with the wanted beginning. It returns all it read.
+func (s *session) expect(line, want string) string {
+	s.t.Helper()
+	if line != "" {
+		must(s.t, s.PrintfLine("%s", line))
+	}
+	var got strings.Builder
+	for {
+		text, err := s.ReadLine()
+		if err != nil {
+			s.t.Fatalf("after %q: got %q, %v, want a line that begins with %q", line, got.String(), err, want)
+		}
+		got.WriteString(text + "\n")
+		if strings.HasPrefix(text, want) {
+			return got.String()
+		}
+	}
+}
+
+func TestDovecotPOP3(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t, POP3())
+	d.Deliver(Alice, "INBOX", Mails()[0])
+	for name, implicit := range map[string]bool{"POP3": false, "POP3S": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s *session
+			if implicit {
+				s = newSession(t, d, d.POP3S)
+				s.startTLS()
+				s.expect("", "+OK [XCLIENT]")
+			} else {
+				s = newSession(t, d, d.POP3)
+				s.expect("", "+OK [XCLIENT]")
+				s.expect("STLS", "+OK")
+				s.startTLS()
+			}
+			s.expect("XCLIENT ADDR=192.0.2.7 PORT=4711", "+OK")
+			s.expect("AUTH PLAIN "+asMaster(d), "+OK")
+			s.expect("STAT", "+OK 1 ")
+			s.expect("RETR 1", "+OK")
+			if got, err := s.ReadDotBytes(); err != nil || !bytes.Equal(got, bytes.ReplaceAll(Mails()[0], []byte("\r\n"), []byte("\n"))) {
+				t.Errorf("RETR: got %q, %v, want what was delivered", got, err)
+			}
+		})
+	}
+}
+
+func TestDovecotSieve(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t, Sieve())
+	s := newSession(t, d, d.Sieve)
+	if got := s.expect("", "OK "); !strings.Contains(got, "\"STARTTLS\"\n") || !strings.Contains(got, "\"XCLIENT\"\n") || !strings.Contains(got, "fileinto") {
+		t.Errorf("greeting: got %q", got)
+	}
+	s.expect("STARTTLS", "OK ")
+	s.startTLS()
+	s.expect("", "OK ") // the capabilities once more
+	s.expect("XCLIENT ADDR=192.0.2.7 PORT=4711", "OK ")
+	s.expect(`AUTHENTICATE "PLAIN" "`+asMaster(d)+`"`, "OK ")
+	s.expect("PUTSCRIPT \"lab\" {7+}\r\nkeep;\r\n", "OK ")
+	s.expect(`SETACTIVE "lab"`, "OK ")
+	script, err := os.ReadFile(filepath.Join(d.Dir, "mail", Alice, "sieve", "lab.sieve"))
+	if err != nil || string(script) != "keep;\r\n" {
+		t.Errorf("the script is %q, %v", script, err)
+	}
+}
+
+func TestDovecotSubmissionWithoutItsRelay(t *testing.T) {
+	t.Parallel()
+	d := Dovecot(t, Submission(local(Ports(t, 1)[0])))
+	s := newSession(t, d, d.Submission)
+	s.expect("", "220 ")
+	s.expect("AUTH PLAIN "+asMaster(d), "235 ")
+	s.expect("", "421 ")
 }
 
 func TestDovecotTakesManyAtOnce(t *testing.T) {
