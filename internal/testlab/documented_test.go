@@ -15,6 +15,13 @@ func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
 	d := testlab.Dovecot(t, testlab.Lines("login_greeting = hello"))
 	d.Deliver(testlab.Alice, "INBOX", testlab.Mails()[0])
 
+	// A Postfix (root only) with a Submission that takes and keeps all mail of those who are logged in: by AUTH, or named by XCLIENT LOGIN= in TLS.
+	p := testlab.Postfix(t, testlab.SASL(d), testlab.MainCF("smtpd_banner = hello"))
+	t.Logf("%s", p.WaitMessages(1)[0].Content)
+
+	// A Dovecot with POP3, POP3S, Sieve (ManageSieve), and Submission and Submissions, which hand mail on to that Postfix.
+	testlab.Dovecot(t, testlab.POP3(), testlab.Sieve(), testlab.Submission(p.Relay))
+
 	// A CalDAV and CardDAV server with a URL. There are RadicaleBasic(t) and Xandikos(t) too.
 	r := testlab.Radicale(t)
 	path := r.MakeCalendar(testlab.Alice, "work")
@@ -27,9 +34,9 @@ func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
 	// The real program, built once per run, on a port that nobody else gets, with a certificate of the test's own.
 	port, ca := testlab.Ports(t, 1)[0], testlab.NewCA(t)
 	config := write(t, port, ca)
-	p := testlab.Exec(t, nil, testlab.Postern(t), "serve", "-c", config)
-	p.WaitLine("ready")
-	p.Signal(syscall.SIGHUP)
+	g := testlab.Exec(t, nil, testlab.Postern(t), "serve", "-c", config)
+	g.WaitLine("ready")
+	g.Signal(syscall.SIGHUP)
 
 	// A client that ends by itself, in an empty home. Where it is missing, the test says which package brings it.
 	testlab.Run(t, testlab.Command(t, "mbsync", "-a"))

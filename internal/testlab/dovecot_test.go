@@ -223,6 +223,37 @@ func TestDovecotSieve(t *testing.T) {
 	}
 }
 
+func TestDovecotSubmission(t *testing.T) {
+	t.Parallel()
+	p := Postfix(t)
+	d := Dovecot(t, Submission(p.Relay))
+	for i, addr := range []string{d.Submission, d.Submissions} {
+		s := newSession(t, d, addr)
+		if addr == d.Submissions {
+			s.startTLS()
+			s.expect("", "220 ")
+		} else {
+			s.expect("", "220 ")
+			s.expect("STARTTLS", "220 ")
+			s.startTLS()
+		}
+		if got := s.expect("EHLO phone", "250 "); !strings.Contains(got, "XCLIENT ADDR ") || !strings.Contains(got, "AUTH PLAIN ") {
+			t.Errorf("EHLO: got %q", got)
+		}
+		s.expect("XCLIENT ADDR=192.0.2.7 PORT=4711", "220 ")
+		s.expect("AUTH PLAIN "+asMaster(d), "235 ")
+		s.expect("EHLO phone", "250 ")
+		s.expect("MAIL FROM:<"+Alice+">", "250 ")
+		s.expect("RCPT TO:<x@example.org>", "250 ")
+		s.expect("DATA", "354 ")
+		s.expect("Subject: lab\r\n\r\nhello\r\n.", "250 ")
+		m := p.WaitMessages(i + 1)[i]
+		if user, client := m.Attributes["sasl_username"], m.Attributes["client_address"]; user != Alice || client != "192.0.2.7" || !bytes.HasSuffix(m.Content, []byte("\r\nSubject: lab\r\n\r\nhello\r\n")) {
+			t.Errorf("the relay got from %s, %s: %q", user, client, m.Content)
+		}
+	}
+}
+
 func TestDovecotSubmissionWithoutItsRelay(t *testing.T) {
 	t.Parallel()
 	d := Dovecot(t, Submission(local(Ports(t, 1)[0])))

@@ -51,6 +51,19 @@ func Need(t testing.TB, programs ...string) {
 	}
 }
 
+// needRoot ends the test unless root runs it. CI is root; elsewhere the whole suite is for ordinary users too.
+func needRoot(t testing.TB, name string) {
+	t.Helper()
+	const text = "%s is started by root only; run the tests as root"
+	switch {
+	case os.Getuid() == 0:
+	case os.Getenv("CI") == "true":
+		t.Fatalf(text, name)
+	default:
+		t.Skipf(text, name)
+	}
+}
+
 func full() bool { return os.Getenv("CI") == "true" || os.Getenv("POSTERN_TEST") == "full" }
 
 // find also looks where Debian puts daemons, which an ordinary user's PATH leaves out.
