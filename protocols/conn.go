@@ -22,8 +22,9 @@ import (
 // Conn is one client that has not logged in. Its front door's goroutine uses it.
 type Conn struct {
 	Facts
-	R    *wire.Reader // what the client says
-	Hops int          // how many gateways a login may still pass on its way to the data, this one included
+	R     *wire.Reader // what the client says
+	Tally Tally
+	Hops  int // how many gateways a login may still pass on its way to the data, this one included
 
 	server   *running
 	nc       net.Conn        // the socket, or TLS over it

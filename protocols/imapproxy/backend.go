@@ -3,7 +3,6 @@ package imapproxy
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -17,17 +16,14 @@ import (
 	"postern/protocols/wire"
 )
 
-// Bounds of what a backend may say before its login is over. It is not trusted either.
-const (
-	maxResponses    = 200
-	maxCapabilities = 4 << 10 // in bytes, for the client's line
-)
+// maxCapabilities bounds a backend's list for the client's line, in bytes.
+const maxCapabilities = 4 << 10
 
 // LogInBackend logs in with SASL PLAIN. Where the backend can take it, the client's address (ID, RFC 2971, with Dovecot's fields) and
 // the credential go in one write behind the greeting.
 func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
 	if c.Hops <= 1 {
-		return nil, errLoop
+		return nil, protocols.ErrLoop
 	}
 	return logIn(ctx, nc, r, clientID(c))
 }
@@ -43,31 +39,25 @@ func clientID(c *protocols.Conn) string {
 
 // Errors of backends.
 var (
-	errLoop     = errors.New("the login has gone round in a circle of proxies; look at where this backend's proxies lead")
 	errPreauth  = errors.New("it says that everybody is logged in already (PREAUTH); it must ask for a login")
-	errInjected = errors.New("it sent words behind its answer to STARTTLS, in plain text; somebody may be in between")
-	errNoTLS    = errors.New("it does not offer STARTTLS; look at its TLS settings, or at the port")
 	errNeedsTLS = errors.New("it takes no logins without TLS (LOGINDISABLED)")
 	errNoPlain  = errors.New("it does not offer AUTH=PLAIN")
-	errEndless  = errors.New("it says too much before the login is over")
 	errNoSense  = errors.New("it does not speak IMAP")
 	errNoList   = errors.New("it lists no capabilities")
 )
 
 // server is a backend before its login is over.
 type server struct {
-	nc        net.Conn
-	r         *wire.Reader
-	responses int
-	caps      capabilities
+	protocols.Talk
+	caps capabilities
 }
 
-func newServer(nc net.Conn) *server { return &server{nc: nc, r: wire.NewReader(nc)} }
+func newServer(nc net.Conn) *server { return &server{Talk: protocols.NewTalk(nc)} }
 
 // logIn leads the dialogue from the greeting to the end of the login. id may be empty.
 func logIn(ctx context.Context, nc net.Conn, r *protocols.Route, id string) (b *protocols.Backend, err error) {
 	s := newServer(nc)
-	defer s.r.Release()
+	defer s.R.Release()
 	if err := s.open(ctx, r); err != nil {
 		return nil, err
 	}
@@ -83,12 +73,12 @@ func logIn(ctx context.Context, nc net.Conn, r *protocols.Route, id string) (b *
 	if list == "" {
 		return nil, errNoList
 	}
-	return &protocols.Backend{Conn: s.nc, Rest: s.r.Take(), Capabilities: list}, nil
+	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take(), Capabilities: list}, nil
 }
 
 // open takes the greeting, starts TLS if it is to, and learns what the backend can do.
 func (s *server) open(ctx context.Context, r *protocols.Route) error {
-	line, err := s.line()
+	line, err := s.Line()
 	if err != nil {
 		return err
 	}
@@ -116,28 +106,19 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 // startTLS forgets what was said in plain text.
 func (s *server) startTLS(ctx context.Context, r *protocols.Route) error {
 	if s.caps != "" && !s.caps.has("STARTTLS") {
-		return errNoTLS
+		return protocols.ErrNoStartTLS
 	}
 	if err := s.ask("S", "STARTTLS"); err != nil {
 		return err
 	}
-	if len(s.r.Buffered()) > 0 {
-		return errInjected
-	}
-	tc, err := protocols.Secure(ctx, s.nc, r)
-	if err != nil {
-		return err
-	}
-	s.nc, s.caps = tc, ""
-	s.r.Reset(tc)
-	return nil
+	s.caps = ""
+	return s.Secure(ctx, r)
 }
 
 // prove sends the client's address and our credential.
 func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error {
-	_, overTLS := s.nc.(*tls.Conn)
 	switch {
-	case s.caps.has("LOGINDISABLED") && !overTLS:
+	case s.caps.has("LOGINDISABLED") && !s.OverTLS():
 		return errNeedsTLS
 	case !s.caps.has("AUTH=PLAIN"):
 		return errNoPlain
@@ -177,29 +158,29 @@ func (s *server) sendCredential(id string, encoded []byte, atOnce bool) error {
 		words := make([]byte, 0, len(id)+len(encoded)+32)
 		defer func() { clear(words[:cap(words)]) }()
 		words = append(append(words, id...), "L AUTHENTICATE PLAIN "...)
-		return s.send(append(append(words, encoded...), "\r\n"...))
+		return s.Send(append(append(words, encoded...), "\r\n"...))
 	}
 	if id != "" {
-		if err := s.send([]byte(id)); err != nil {
+		if err := s.Send([]byte(id)); err != nil {
 			return err
 		}
 		if _, err := s.result("I"); err != nil { // whatever it answers: it may not know ID after all
 			return err
 		}
 	}
-	if err := s.send([]byte("L AUTHENTICATE PLAIN\r\n")); err != nil {
+	if err := s.Send([]byte("L AUTHENTICATE PLAIN\r\n")); err != nil {
 		return err
 	}
 	if err := s.challenge(); err != nil {
 		return err
 	}
-	return s.send(append(encoded, "\r\n"...))
+	return s.Send(append(encoded, "\r\n"...))
 }
 
 // challenge waits for the empty challenge.
 func (s *server) challenge() error {
 	for {
-		line, err := s.line()
+		line, err := s.Line()
 		if err != nil {
 			return err
 		}
@@ -215,7 +196,7 @@ func (s *server) challenge() error {
 
 // ask sends a command that must succeed.
 func (s *server) ask(tag, command string) error {
-	if err := s.send([]byte(tag + " " + command + "\r\n")); err != nil {
+	if err := s.Send([]byte(tag + " " + command + "\r\n")); err != nil {
 		return err
 	}
 	status, err := s.result(tag)
@@ -225,16 +206,11 @@ func (s *server) ask(tag, command string) error {
 	return err
 }
 
-func (s *server) send(words []byte) error {
-	_, err := s.nc.Write(words)
-	return err
-}
-
 // result reads up to the end of a command and returns its status. Untagged capabilities are noted on the way; the answer to ID,
 // sent in the same write as the login, is passed over.
 func (s *server) result(tag string) (imap.StatusResponse, error) {
 	for {
-		line, err := s.line()
+		line, err := s.Line()
 		if err != nil {
 			return imap.StatusResponse{}, err
 		}
@@ -266,21 +242,13 @@ func (s *server) untagged(data []byte) error {
 		if !ok || err != nil {
 			return err
 		}
-		if _, err := s.r.Literal(literal.Size); err != nil {
+		if _, err := s.R.Literal(literal.Size); err != nil {
 			return err
 		}
-		if data, err = s.line(); err != nil {
+		if data, err = s.Line(); err != nil {
 			return err
 		}
 	}
-}
-
-// line reads a line, of not too many.
-func (s *server) line() ([]byte, error) {
-	if s.responses++; s.responses > maxResponses {
-		return nil, errEndless
-	}
-	return s.r.Line(wire.MaxLine)
 }
 
 func (s *server) learn(status imap.StatusResponse) {

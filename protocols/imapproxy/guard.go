@@ -131,38 +131,19 @@ func (g *guard) Skip(up bool, n int64) {
 	}
 }
 
-// Busy tells whether a command is under way, other than IDLE.
-func (g *guard) Busy() bool {
+// Busy tells whether a command is under way, other than IDLE. None of them is worth a session's life.
+func (g *guard) Busy(orderly bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.scan.busy()
+	return orderly && g.scan.busy()
 }
 
 // Goodbye is what a client is told at the next end of a response; nil: it can't be told anything.
 func (g *guard) Goodbye(reason error) (words []byte, orderly bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case g.scan.state == opaque:
+	if g.scan.state == opaque {
 		return nil, false
-	case authstore.ErrRevoked(reason):
-		return grantEnded(reason), false
-	case errors.Is(reason, protocols.ErrDraining):
-		return []byte("* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n"), true
 	}
-	return sessionEnded, false
-}
-
-var sessionEnded = []byte("* BYE [UNAVAILABLE] The session was ended; please connect again.\r\n")
-
-// grantEnded is the goodbye to a client whose grant has ended, before or after it was told that it is in. It says revoked only where
-// the app password was, lest its owner asks for a new one in vain.
-func grantEnded(reason error) []byte {
-	switch {
-	case authstore.ErrClosed(reason):
-		return []byte("* BYE [CONTACTADMIN] This account was suspended or removed.\r\n")
-	case authstore.ErrMoved(reason):
-		return sessionEnded
-	}
-	return []byte("* BYE [EXPIRED] This app password was revoked.\r\n")
+	return goodbye(reason), errors.Is(reason, protocols.ErrDraining)
 }

@@ -3,9 +3,11 @@ package imapproxy
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
+
+	"github.com/emersion/go-imap/v2"
 
 	"postern/authstore"
 	"postern/protocols"
@@ -16,7 +18,7 @@ import (
 // logIn is the LOGIN command (RFC 9051 section 6.2.3).
 func (c *client) logIn(ctx context.Context, cmd *command) error {
 	if !c.MayLogIn() {
-		return c.write(privacyRequired.line(cmd.tag))
+		return c.write(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
 	}
 	if !cmd.space() {
 		return c.refuse(cmd.tag, "Missing name.")
@@ -35,48 +37,37 @@ func (c *client) logIn(ctx context.Context, cmd *command) error {
 // authenticate is AUTHENTICATE (RFC 9051 section 6.2.2), with the initial response of SASL-IR (RFC 4959).
 func (c *client) authenticate(ctx context.Context, cmd *command) error {
 	if !c.MayLogIn() {
-		return c.write(privacyRequired.line(cmd.tag))
+		return c.write(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
 	}
 	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.rest, []byte(" ")), []byte(" "))
 	mechanism := string(bytes.Map(upperASCII, name))
 	exchange := saslauth.NewExchange(mechanism)
 	if exchange == nil {
-		if c.bad++; c.bad >= maxBad {
+		if c.Tally.Bad() {
 			return c.bye("Too many bad commands.")
 		}
-		return c.write(unknownMechanism.line(cmd.tag))
+		return c.write(no(cmd.tag, imap.ResponseCodeCannot, "Unknown mechanism."))
 	}
-	var response []byte // nil: none yet
-	var err error
-	if hasInitial {
-		if response, err = saslauth.Decode(rest); err != nil {
-			return c.refuse(cmd.tag, "Invalid initial response.")
-		}
+	if !hasInitial {
+		rest = nil
 	}
-	for {
-		challenge, credentials, err := exchange.Next(response)
-		switch {
-		case err != nil:
-			return c.refuse(cmd.tag, "Invalid response.")
-		case credentials != nil:
-			defer credentials.Clear()
-			return c.admit(ctx, cmd.tag, protocols.Attempt{Mechanism: mechanism, Authzid: credentials.Authzid,
-				Authcid: credentials.Authcid, Secret: credentials.Secret})
+	credentials, err := saslauth.Run(exchange, rest, func(challenge string) ([]byte, error) {
+		if err := c.write("+ " + challenge + "\r\n"); err != nil {
+			return nil, err
 		}
-		if err := c.write("+ " + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
-			return err
-		}
-		line, err := c.R.Line(wire.MaxSASLLine)
-		if err != nil {
-			return c.ends(err)
-		}
-		if string(line) == "*" {
-			return c.refuse(cmd.tag, "Cancelled.")
-		}
-		if response, err = saslauth.Decode(line); err != nil {
-			return c.refuse(cmd.tag, "Invalid response.")
-		}
+		return c.R.Line(wire.MaxSASLLine)
+	})
+	switch {
+	case errors.Is(err, saslauth.ErrCancelled):
+		return c.refuse(cmd.tag, "Cancelled.")
+	case errors.Is(err, saslauth.ErrMalformed):
+		return c.refuse(cmd.tag, "Invalid response.")
+	case err != nil:
+		return c.ends(err)
 	}
+	defer credentials.Clear()
+	return c.admit(ctx, cmd.tag, protocols.Attempt{Mechanism: mechanism, Authzid: credentials.Authzid, Authcid: credentials.Authcid,
+		Secret: credentials.Secret})
 }
 
 // admit has an attempt decided, and tells the client.

@@ -94,7 +94,7 @@ func TestBeforeLogin(t *testing.T) {
 		"PLAIN, empty":            {plain, "a AUTHENTICATE PLAIN =\r\n", []string{"a BAD Invalid response.", open}},
 		"PLAIN, three NULs":       {plain, "a AUTHENTICATE PLAIN " + b64("\x00alice\x00wr\x00ong") + "\r\n", []string{"a BAD Invalid response.", open}},
 		"PLAIN, one NUL":          {plain, "a AUTHENTICATE PLAIN " + b64("alice\x00wrong") + "\r\n", []string{"a BAD Invalid response.", open}},
-		"PLAIN, not base64":       {plain, "a AUTHENTICATE PLAIN !!!\r\n", []string{"a BAD Invalid initial response.", open}},
+		"PLAIN, not base64":       {plain, "a AUTHENTICATE PLAIN !!!\r\n", []string{"a BAD Invalid response.", open}},
 		"PLAIN, then not base64":  {plain, "a AUTHENTICATE PLAIN\r\n!!!\r\n", []string{"+ ", "a BAD Invalid response.", open}},
 		"PLAIN cancelled":         {plain, "a AUTHENTICATE PLAIN\r\n*\r\nb NOOP\r\n", []string{"+ ", "a BAD Cancelled.", "b OK Done.", open}},
 		"LOGIN mechanism":         {plain, "a AUTHENTICATE LOGIN\r\n" + b64("alice") + "\r\n" + b64("wrong") + "\r\n", []string{"+ " + b64("Username:"), "+ " + b64("Password:"), "a " + wrong, open}},
@@ -187,7 +187,7 @@ func TestAnswers(t *testing.T) {
 		counts bool
 	}{
 		"wrong":            {&authstore.Refusal{Code: authstore.Wrong}, "a " + wrong, true},
-		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "* NO [ALERT] Please use an app password for this app, not your own password.\na NO [AUTHENTICATIONFAILED] That is not an app password.", true},
+		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "* NO [ALERT] That is not an app password; please use an app password for this app, not your own password.\na NO [AUTHENTICATIONFAILED] That is not an app password; please use an app password for this app, not your own password.", true},
 		"expired":          {&authstore.Refusal{Code: authstore.Expired}, "a NO [EXPIRED] This app password has expired.", true},
 		"scope":            {&authstore.Refusal{Code: authstore.OutOfScope}, "a NO [NOPERM] This app password does not open mail.", true},
 		"network":          {&authstore.Refusal{Code: authstore.BadNetwork}, "a NO [NOPERM] This app password may not be used from your network.", true},
@@ -224,7 +224,7 @@ func TestAnswers(t *testing.T) {
 	k := dialDoor(t, d)
 	k.line()
 	k.send("a LOGIN alice %s\r\n", appPassword)
-	if got := k.line(); got != "a NO [CONTACTADMIN] No mail server is configured for this account." {
+	if got := k.line(); got != "a NO [CONTACTADMIN] No server is configured for this account." {
 		t.Errorf("without a route: %q", got)
 	}
 	d.Limits.Sessions = -1

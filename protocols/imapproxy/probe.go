@@ -27,7 +27,7 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 
 func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
 	s := newServer(nc)
-	defer s.r.Release()
+	defer s.R.Release()
 	if err := s.open(ctx, r); err != nil {
 		return nil, err
 	}
@@ -41,8 +41,8 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 	} else if !s.caps.has("AUTH=PLAIN") {
 		return nil, errNoPlain
 	}
-	s.send([]byte("Q LOGOUT\r\n"))
-	return &protocols.Backend{Conn: s.nc}, nil
+	s.Send([]byte("Q LOGOUT\r\n"))
+	return &protocols.Backend{Conn: s.Conn}, nil
 }
 
 var errNoInbox = errors.New("INBOX does not open")

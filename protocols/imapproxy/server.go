@@ -6,9 +6,6 @@ package imapproxy
 import (
 	"context"
 	"errors"
-	"fmt"
-
-	"github.com/emersion/go-imap/v2"
 
 	"postern/authstore"
 	"postern/protocols"
@@ -21,13 +18,6 @@ const Protocol = "imap"
 
 // Scopes are those that it enforces.
 const Scopes = authstore.ScopeMail | authstore.ScopeMailRead
-
-// Limits of one connection before login.
-const (
-	maxCommands = 20
-	maxBad      = 3 // as Dovecot: who says three wrong things is no mail app
-	maxFailures = 3
-)
 
 // Door is the IMAP front door, for protocols.Server. The zero value is ready; goroutines may share it.
 type Door struct {
@@ -49,7 +39,7 @@ func (d Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session,
 	if err := cl.write("* OK [CAPABILITY " + cl.capabilities() + "] Postern ready.\r\n"); err != nil {
 		return nil, err
 	}
-	for cl.commands = 1; cl.session == nil; cl.commands++ {
+	for cl.session == nil {
 		if err := cl.next(ctx); err != nil {
 			return nil, err
 		}
@@ -60,9 +50,8 @@ func (d Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session,
 // client is one client before login.
 type client struct {
 	*protocols.Conn
-	door                    Door
-	session                 *protocols.Session // set: it is in
-	commands, bad, failures int
+	door    Door
+	session *protocols.Session // set: it is in
 }
 
 // errClosed says that the connection is over and the client knows why.
@@ -75,7 +64,8 @@ func (c *client) next(ctx context.Context) error {
 		return c.ends(err)
 	}
 	defer cmd.clear()
-	if c.commands == 1 {
+	n := c.Tally.Command()
+	if n == 1 {
 		if cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
 			return errClosed
 		}
@@ -84,7 +74,7 @@ func (c *client) next(ctx context.Context) error {
 	if cmd.bad != "" {
 		return c.refuse(cmd.tag, cmd.bad)
 	}
-	if c.commands > maxCommands {
+	if n > protocols.MaxCommands {
 		return c.bye("Too many commands before login.")
 	}
 	return c.do(ctx, cmd)
@@ -154,7 +144,7 @@ func (c *client) refuse(tag, text string) error {
 	if err := c.write(tag + " BAD " + text + "\r\n"); err != nil {
 		return err
 	}
-	if c.bad++; c.bad >= maxBad {
+	if c.Tally.Bad() {
 		return c.bye("Too many bad commands.")
 	}
 	return nil
@@ -180,31 +170,17 @@ func (c *client) ends(err error) error {
 	return err
 }
 
-// answered tells a client why its login was refused. Its own fault counts, ours doesn't.
+// answered tells a client why its login was refused.
 func (c *client) answered(tag string, err error) error {
-	a := answerTo(err)
-	if err := c.write(a.line(tag)); err != nil {
+	a := protocols.AnswerTo(err, "mail")
+	if err := c.write(refusedLogin(tag, a)); err != nil {
 		return err
 	}
-	if !a.ours {
-		c.failures++
-	}
-	if c.failures >= maxFailures {
+	if c.Tally.Refused(a) {
 		return c.bye("Too many failed logins.")
 	}
 	return nil
 }
 
 // Goodbye is what a client is told whose connection ends before login.
-func (Door) Goodbye(reason error) []byte {
-	text := "Shutting down; please connect again."
-	switch {
-	case authstore.ErrRevoked(reason):
-		return grantEnded(reason)
-	case errors.Is(reason, protocols.ErrLoginTimeout):
-		text = "No login in time."
-	case errors.Is(reason, protocols.ErrEvicted):
-		text = "Too many connections."
-	}
-	return fmt.Appendf(nil, "* BYE [%s] %s\r\n", imap.ResponseCodeUnavailable, text)
-}
+func (Door) Goodbye(reason error) []byte { return goodbye(reason) }

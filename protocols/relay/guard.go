@@ -19,10 +19,11 @@ type Guard interface {
 	// Data tells how many bytes come next that nobody needs to look at, and Skip that so many of them have passed.
 	Data(up bool) int64
 	Skip(up bool, n int64)
-	// Busy tells whether the client waits for the end of something.
-	Busy() bool
+	// Busy tells whether the client waits for something that goes before its goodbye: for the end of anything, where that is to be
+	// orderly, and else for what must not be lost if it comes in time.
+	Busy(orderly bool) bool
 	// Goodbye is what the client is told when its session must end for this reason; nil: nothing can be told. orderly: what the client
-	// waits for may end before.
+	// waits for may end before, however long it takes.
 	Goodbye(reason error) (words []byte, orderly bool)
 }
 
@@ -190,7 +191,7 @@ func (s *Session) lastWords() (words, goodbye []byte) {
 
 // mayLeave tells whether the goodbye is due at the next boundary. It is called with mu held.
 func (s *Session) mayLeave() bool {
-	return s.goodbye != nil && !s.told && (!s.orderly || !s.pair.Guard.Busy())
+	return s.goodbye != nil && !s.told && !s.pair.Guard.Busy(s.orderly)
 }
 
 // say tells the client something at the next boundary.

@@ -58,7 +58,7 @@ func (g *lines) Data(up bool) int64 { return 0 }
 
 func (g *lines) Skip(up bool, n int64) {}
 
-func (g *lines) Busy() bool { return g.busy.Load() }
+func (g *lines) Busy(orderly bool) bool { return orderly && g.busy.Load() }
 
 func (g *lines) Goodbye(reason error) ([]byte, bool) {
 	if g.mute {

@@ -22,8 +22,11 @@ const (
 	maxSecret = 1024
 )
 
-// ErrMalformed says that a response is none of its mechanism.
-var ErrMalformed = errors.New("malformed SASL response")
+// Errors of exchanges.
+var (
+	ErrMalformed = errors.New("malformed SASL response") // it is none of its mechanism
+	ErrCancelled = errors.New("cancelled")               // by the client, with "*"
+)
 
 // Credentials are what an exchange brought.
 type Credentials struct {
@@ -51,6 +54,35 @@ func NewExchange(mechanism string) Exchange {
 		return new(login)
 	}
 	return nil
+}
+
+// Run leads an exchange to its end. initial is the client's initial response as it stands on the wire; nil: it gave none. ask sends a
+// challenge, in base64, and returns the client's line. The caller clears what is returned. The errors are ErrMalformed, ErrCancelled,
+// and ask's.
+func Run(x Exchange, initial []byte, ask func(challenge string) (line []byte, err error)) (*Credentials, error) {
+	var response []byte
+	var err error
+	if initial != nil {
+		if response, err = Decode(initial); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		challenge, credentials, err := x.Next(response)
+		if err != nil || credentials != nil {
+			return credentials, err
+		}
+		line, err := ask(base64.StdEncoding.EncodeToString(challenge))
+		switch {
+		case err != nil:
+			return nil, err
+		case string(line) == "*":
+			return nil, ErrCancelled
+		}
+		if response, err = Decode(line); err != nil {
+			return nil, err
+		}
+	}
 }
 
 type plain struct{}
