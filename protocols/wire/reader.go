@@ -24,6 +24,10 @@ var (
 	ErrFull    = errors.New("buffer full") // only from Watch
 )
 
+// ErrLineEnd says that a line ends in something else than CRLF, or has a CR inside. Servers differ in where it ends; this reader has
+// taken it up to its LF.
+var ErrLineEnd = errors.New("a line without CRLF")
+
 // Reader is a bounded reader. Its buffer starts small, grows once, and is overwritten with zeros when it is released, because
 // credentials were in it. A read that fails (by a deadline, for instance) loses nothing: it can be tried again. One goroutine uses
 // it at a time.
@@ -50,6 +54,21 @@ func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
 // Line reads a line of at most limit bytes with its end, which is LF or CRLF, and returns it without. It is valid until the next
 // call. The errors are ErrTooLong, ErrNUL, and the source's.
 func (r *Reader) Line(limit int) ([]byte, error) {
+	line, err := r.line(limit)
+	return bytes.TrimSuffix(line, []byte("\r")), err
+}
+
+// StrictLine is Line for protocols in which only CRLF ends a line (RFC 5321 section 2.3.8); any other is ErrLineEnd.
+func (r *Reader) StrictLine(limit int) ([]byte, error) {
+	line, err := r.line(limit)
+	if err == nil && (len(line) == 0 || bytes.IndexByte(line, '\r') != len(line)-1) {
+		return nil, ErrLineEnd
+	}
+	return bytes.TrimSuffix(line, []byte("\r")), err
+}
+
+// line reads a line up to its LF, without that.
+func (r *Reader) line(limit int) ([]byte, error) {
 	for looked := 0; ; {
 		have := r.Buffered()
 		if i := bytes.IndexByte(have[looked:], '\n'); i >= 0 && looked+i < limit {
@@ -58,7 +77,7 @@ func (r *Reader) Line(limit int) ([]byte, error) {
 			if bytes.IndexByte(line, 0) >= 0 {
 				return nil, ErrNUL
 			}
-			return bytes.TrimSuffix(line, []byte("\r")), nil
+			return line, nil
 		}
 		if len(have) >= limit {
 			return nil, ErrTooLong
