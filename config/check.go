@@ -33,9 +33,14 @@ func (w *walker) check() {
 	w.oneOf("tls.min_version", c.TLS.MinVersion, "1.2", "1.3")
 	w.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	w.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	w.oneOf("submission.sender", c.Submission.Sender, "any", "own")
+	w.oneOf("submission.smuggling", c.Submission.Smuggling, "refuse", "pass")
+	if c.Submission.Sender == "own" && c.Submission.Smuggling == "pass" {
+		w.say("submission.sender", `sender = "own" holds for no message that is smuggled; use smuggling = "refuse"`)
+	}
 	w.checkOperations()
 	for path, n := range map[string]int{"limits.preauth": c.Limits.Preauth, "limits.preauth_per_network": c.Limits.PreauthPerNetwork,
-		"limits.sessions": c.Limits.Sessions, "imap.login_timeout": int(c.IMAP.LoginTimeout), "imap.idle_timeout": int(c.IMAP.IdleTimeout),
+		"limits.sessions": c.Limits.Sessions, "login_timeout": int(c.LoginTimeout), "imap.idle_timeout": int(c.IMAP.IdleTimeout),
 		"dav.max_body": int(c.DAV.MaxBody)} {
 		if n == 0 {
 			w.say(path, path+" must be above 0")
@@ -77,7 +82,7 @@ func (w *walker) oneOf(path, value string, known ...string) bool {
 }
 
 func (w *walker) checkListener(l *Listener, path string, before []Listener) {
-	w.oneOf(path+".protocol", l.Protocol, "imap", "dav")
+	w.oneOf(path+".protocol", l.Protocol, Protocols...)
 	host, ok := w.hostPort(path+".address", l.Address)
 	if ok && slices.ContainsFunc(before, func(o Listener) bool { return o.Address == l.Address }) {
 		w.say(path+".address", fmt.Sprintf("two listeners have the address %s; give each its own", l.Address))
@@ -102,7 +107,7 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 	if slices.ContainsFunc(before, func(o Backend) bool { return o.Name == b.Name }) {
 		w.say(path+".name", fmt.Sprintf("two backends are named %q", b.Name))
 	}
-	known := w.oneOf(path+".protocol", b.Protocol, "imap", "dav")
+	known := w.oneOf(path+".protocol", b.Protocol, Protocols...)
 	host, ok := w.hostPort(path+".address", b.Address)
 	if ok && host == "" {
 		w.say(path+".address", fmt.Sprintf("%q names no host", b.Address))
@@ -134,7 +139,10 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 
 func (w *walker) checkCredential(b *Backend, path string) {
 	allowed := []string{"master", "stored"}
-	if b.Protocol == "dav" {
+	switch b.Protocol {
+	case "submission":
+		allowed = []string{"master", "xclient", "stored"}
+	case "dav":
 		allowed = []string{"header", "basic", "stored"}
 	}
 	if !w.oneOf(path+".credential", b.Credential, allowed...) {
@@ -152,6 +160,9 @@ func (w *walker) checkCredential(b *Backend, path string) {
 	}
 	if b.Credential != "master" && b.User != "" {
 		w.say(path+".user", fmt.Sprintf("user means nothing with credential %q; the name comes from login", b.Credential))
+	}
+	if b.Credential == "xclient" && w.cfg.Submission.Smuggling == "pass" {
+		w.say(path+".credential", `with smuggling = "pass" a client could smuggle an XCLIENT of its own to a backend that takes that for a login; use smuggling = "refuse", or another credential`)
 	}
 	if b.Credential == "header" && b.Header == "" {
 		w.say(path+".header", "header must name the header that the backend trusts")
@@ -174,10 +185,16 @@ func (w *walker) checkTemplate(path, template string, known ...string) {
 
 func (w *walker) checkRoutes() {
 	c := w.cfg
-	serves := map[string]string{"imap": "imap", "calendar": "dav", "contacts": "dav"}
+	routed := []string{"imap", "submission", "pop3", "managesieve", "calendar", "contacts"}
+	serves := func(protocol string) string {
+		if protocol == "calendar" || protocol == "contacts" {
+			return "dav"
+		}
+		return protocol
+	}
 	for i, r := range c.Routes {
 		path := fmt.Sprintf("route[%d]", i)
-		if !w.oneOf(path+".protocol", r.Protocol, "imap", "calendar", "contacts") {
+		if !w.oneOf(path+".protocol", r.Protocol, routed...) {
 			continue
 		}
 		if r.Domain != strings.ToLower(r.Domain) || strings.Contains(r.Domain, "@") || r.Domain == "" {
@@ -194,12 +211,12 @@ func (w *walker) checkRoutes() {
 				names = append(names, b.Name)
 			}
 			w.say(path+".backend", fmt.Sprintf("there is no backend %q%s", r.Backend, suggestion(r.Backend, names)))
-		case c.Backends[b].Protocol != serves[r.Protocol]:
+		case c.Backends[b].Protocol != serves(r.Protocol):
 			w.say(path+".backend", fmt.Sprintf("backend %q speaks %s and can't serve %s", r.Backend, c.Backends[b].Protocol, r.Protocol))
 		}
 	}
-	for _, protocol := range []string{"imap", "calendar", "contacts"} {
-		w.fillRoute(protocol, serves[protocol])
+	for _, protocol := range routed {
+		w.fillRoute(protocol, serves(protocol))
 	}
 }
 

@@ -19,6 +19,7 @@ type Config struct {
 	Hostname       string         `toml:"hostname"`
 	PlusAddressing bool           `toml:"plus_addressing"`
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+	LoginTimeout   Duration       `toml:"login_timeout"`
 	ShutdownGrace  Duration       `toml:"shutdown_grace"`
 	Listeners      []Listener     `toml:"listener"`
 	Backends       []Backend      `toml:"backend"`
@@ -29,13 +30,17 @@ type Config struct {
 	Operations     Operations     `toml:"operations"`
 	Log            Log            `toml:"log"`
 	IMAP           IMAP           `toml:"imap"`
+	Submission     Submission     `toml:"submission"`
 	DAV            DAV            `toml:"dav"`
 	Limits         Limits         `toml:"limits"`
 }
 
+// Protocols are what listeners and backends speak.
+var Protocols = []string{"imap", "submission", "pop3", "managesieve", "dav"}
+
 // Listener is one address that apps reach.
 type Listener struct {
-	Protocol      string         `toml:"protocol"` // "imap" or "dav"
+	Protocol      string         `toml:"protocol"` // one of Protocols
 	Address       string         `toml:"address"`  // host:port
 	TLS           string         `toml:"tls"`      // "implicit", "starttls", "none", "insecure"
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
@@ -44,12 +49,12 @@ type Listener struct {
 // Backend is one server that holds data.
 type Backend struct {
 	Name         string `toml:"name"`
-	Protocol     string `toml:"protocol"` // "imap" or "dav"
+	Protocol     string `toml:"protocol"` // one of Protocols
 	Address      string `toml:"address"`  // host:port
 	TLS          string `toml:"tls"`      // "implicit", "starttls", "none"
 	CAFile       string `toml:"ca_file"`
 	ServerName   string `toml:"server_name"`
-	Credential   string `toml:"credential"` // "master", "stored", "basic", "header"
+	Credential   string `toml:"credential"` // "master", "stored", "xclient", "basic", "header"
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
 	Header       string `toml:"header"`
@@ -64,7 +69,7 @@ type Backend struct {
 // Route leads one protocol of a domain's accounts to a backend.
 type Route struct {
 	Domain   string `toml:"domain"`   // "*": all that have no other route
-	Protocol string `toml:"protocol"` // "imap", "calendar", "contacts"
+	Protocol string `toml:"protocol"` // one of Protocols, but "calendar" and "contacts" for "dav"
 	Backend  string `toml:"backend"`
 }
 
@@ -114,9 +119,14 @@ type Log struct {
 
 // IMAP holds what is decided of IMAP sessions.
 type IMAP struct {
-	LoginTimeout Duration `toml:"login_timeout"`
-	IdleTimeout  Duration `toml:"idle_timeout"`
-	Compress     bool     `toml:"compress"`
+	IdleTimeout Duration `toml:"idle_timeout"`
+	Compress    bool     `toml:"compress"`
+}
+
+// Submission holds what is decided of mail that apps send.
+type Submission struct {
+	Sender    string `toml:"sender"`    // "any", "own"
+	Smuggling string `toml:"smuggling"` // "refuse", "pass"
 }
 
 // DAV holds the bounds of CalDAV and CardDAV requests.
@@ -170,13 +180,15 @@ func (s *Size) UnmarshalText(text []byte) error {
 // defaults is what a file that says nothing gets.
 func defaults() *Config {
 	return &Config{
+		LoginTimeout:  Duration(time.Minute),
 		ShutdownGrace: Duration(30 * time.Second),
 		TLS:           TLS{MinVersion: "1.2", PostQuantum: true},
 		Store: Store{Database: "/var/lib/postern/postern.db", KeyFile: "/var/lib/postern/root.key",
 			SessionGrace: Duration(10 * time.Minute), Ballast: 16 << 20},
 		Operations: Operations{Address: "127.0.0.1:9180"},
 		Log:        Log{Format: "auto", Level: "info"},
-		IMAP:       IMAP{LoginTimeout: Duration(time.Minute), IdleTimeout: Duration(35 * time.Minute), Compress: true},
+		IMAP:       IMAP{IdleTimeout: Duration(35 * time.Minute), Compress: true},
+		Submission: Submission{Sender: "any", Smuggling: "refuse"},
 		DAV:        DAV{MaxBody: 20 << 20},
 		Limits:     Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
 	}

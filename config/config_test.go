@@ -114,15 +114,13 @@ func fields(t reflect.Type, path string) []string {
 }
 
 func TestValues(t *testing.T) {
-	c, err := Parse("x", []byte(Example()+`
+	c, err := Parse("x", []byte("login_timeout = \"5s\"\n"+Example()+`
 [[route]]
 domain = "example.test"
 protocol = "imap"
 backend = "dovecot"
 [limits]
 sessions = 1_000
-[imap]
-login_timeout = "5s"
 [dav]
 max_body = "1GiB"
 [redis]
@@ -133,7 +131,7 @@ ballast = "512"
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Limits.Sessions != 1000 || c.IMAP.LoginTimeout.Duration().Seconds() != 5 || c.DAV.MaxBody != 1<<30 || c.Redis.Addresses[0] != "127.0.0.1:6379" || c.Store.Ballast != 512 {
+	if c.Limits.Sessions != 1000 || c.LoginTimeout.Duration().Seconds() != 5 || c.DAV.MaxBody != 1<<30 || c.Redis.Addresses[0] != "127.0.0.1:6379" || c.Store.Ballast != 512 {
 		t.Errorf("read %+v", c)
 	}
 	if len(c.Routes) != 3 || c.Routes[0].Domain != "example.test" {

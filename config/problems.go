@@ -84,8 +84,17 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
+// otherWords are what people call things that have another name here.
+var otherWords = map[string]string{
+	"imaps": "imap", "smtp": "submission", "smtps": "submission", "submissions": "submission", "pop": "pop3", "pop3s": "pop3",
+	"sieve": "managesieve", "caldav": "calendar", "carddav": "contacts", "http": "dav", "https": "dav",
+}
+
 // suggestion is the end of a sentence about an unknown word.
 func suggestion(written string, known []string) string {
+	if meant := otherWords[written]; slices.Contains(known, meant) {
+		return fmt.Sprintf("; did you mean %q?", meant)
+	}
 	if n := nearest(written, known); n != "" {
 		return fmt.Sprintf("; did you mean %q?", n)
 	}

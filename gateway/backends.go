@@ -36,7 +36,7 @@ func buildRoutes(cfg *config.Config, vault route.Vault) (*route.Table, error) {
 	return route.New(backends, rules, vault)
 }
 
-var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header}
+var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header, "xclient": route.XClient}
 
 var backendSecurity = map[string]protocols.Security{"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText}
 

@@ -19,7 +19,6 @@ import (
 	"postern/gateway/route"
 	"postern/protocols"
 	"postern/protocols/davproxy"
-	"postern/protocols/imapproxy"
 )
 
 // Finding is one thing that Check looked at.
@@ -140,30 +139,25 @@ func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, ac
 	if err != nil {
 		return Finding{Err: errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))}
 	}
-	probe := imapproxy.Probe
-	if b.Protocol == "dav" {
-		probe = davproxy.Probe
+	probe, words := lineProtocols[b.Protocol].probe, []string{b.Protocol}
+	if b.Protocol == davproxy.Protocol {
+		probe, words = davproxy.Probe, []string{"calendar", "contacts"}
 	}
-	if r, account := routeFor(ctx, table, b.Protocol, accounts); r != nil {
+	if r, account := routeFor(ctx, table, words, b.Name, accounts); r != nil {
 		return Finding{Detail: b.Address + ", logged in for " + account, Err: probe(ctx, r)}
 	}
-	built, err := buildBackend(b)
-	if err == nil {
-		err = reach(ctx, &protocols.Route{Backend: b.Name, Network: built.Network, Address: built.Address, Security: built.Security, TLS: built.TLS}, b.Protocol)
-	}
-	return Finding{Detail: b.Address + " answers", Err: err, Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
+	return Finding{Detail: b.Address + " answers", Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
 }
 
-// routeFor finds an active account that is led to the table's one backend; nil: there is none.
-func routeFor(ctx context.Context, table *route.Table, protocol string, accounts []authstore.Account) (*protocols.Route, string) {
-	words := map[string][]string{"imap": {"imap"}, "dav": {"calendar", "contacts"}}[protocol]
+// routeFor finds an active account that one of some protocols leads to a backend; nil: there is none.
+func routeFor(ctx context.Context, table *route.Table, words []string, backend string, accounts []authstore.Account) (*protocols.Route, string) {
 	for _, a := range accounts {
 		if a.Status != authstore.Active {
 			continue
 		}
 		grant := authstore.Grant{Account: a.ID, PublicID: a.PublicID, Address: a.Names[0], BackendName: a.BackendName}
 		for _, word := range words {
-			if r, err := table.Route(ctx, word, grant); err == nil {
+			if r, err := table.Route(ctx, word, grant); err == nil && r.Backend == backend {
 				return r, a.Names[0]
 			}
 		}
@@ -171,10 +165,10 @@ func routeFor(ctx context.Context, table *route.Table, protocol string, accounts
 	return nil, ""
 }
 
-// reach tries a backend as far as one can without an account: to the greeting of IMAP, to the connection of HTTP.
+// reach tries a backend as far as one can without an account: up to the login, or to the connection of HTTP.
 func reach(ctx context.Context, r *protocols.Route, protocol string) error {
-	if protocol == "imap" {
-		return imapproxy.Probe(ctx, r)
+	if protocol != davproxy.Protocol {
+		return lineProtocols[protocol].probe(ctx, r)
 	}
 	b, err := protocols.Connect(ctx, r, nil, func(_ context.Context, nc net.Conn) (*protocols.Backend, error) {
 		return &protocols.Backend{Conn: nc}, nil

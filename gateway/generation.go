@@ -14,7 +14,6 @@ import (
 	"postern/gateway/route"
 	"postern/protocols"
 	"postern/protocols/davproxy"
-	"postern/protocols/imapproxy"
 )
 
 // server is one front door on one listener.
@@ -27,6 +26,7 @@ type server interface {
 type generation struct {
 	cfg    *config.Config
 	routes *route.Table
+	offers map[string]*protocols.Offers // by protocol
 	doors  []door
 	ops    *ops.Server
 	leases []net.Listener // while it accepts; the last is the operations'
@@ -55,9 +55,10 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	next := &generation{cfg: cfg, routes: table, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
 	next.accepting, next.stop = context.WithCancelCause(context.Background())
 	next.operating, next.stopOps = context.WithCancel(context.Background())
+	g.makeOffers(next)
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
 	for _, l := range cfg.Listeners {
-		next.doors = append(next.doors, door{l.Address, g.frontDoor(cfg, &l, table, serverTLS, observer)})
+		next.doors = append(next.doors, door{l.Address, g.frontDoor(next, &l, serverTLS, observer)})
 	}
 	for _, address := range next.addresses() {
 		if g.sockets[address] != nil {
@@ -79,7 +80,8 @@ func (n *generation) addresses() []string {
 	return append(list, n.cfg.Operations.Address)
 }
 
-func (g *Gateway) frontDoor(cfg *config.Config, l *config.Listener, router protocols.Router, serverTLS *tls.Config, observer protocols.Observer) server {
+func (g *Gateway) frontDoor(n *generation, l *config.Listener, serverTLS *tls.Config, observer protocols.Observer) server {
+	cfg, router := n.cfg, n.routes
 	if l.Protocol == davproxy.Protocol {
 		return davproxy.New(davproxy.Options{
 			Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Log: g.log, Limits: g.limits,
@@ -87,10 +89,11 @@ func (g *Gateway) frontDoor(cfg *config.Config, l *config.Listener, router proto
 			TLS: withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, MaxBody: int64(cfg.DAV.MaxBody),
 		})
 	}
+	p := lineProtocols[l.Protocol]
 	return &protocols.Server{
-		Door: imapproxy.Door{NoCompress: !cfg.IMAP.Compress}, Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
+		Door: p.door(cfg, g.store, n.offers[l.Protocol]), Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
 		Limits: g.limits, Log: g.log, Security: listenerSecurity[l.TLS], TLS: serverTLS, Proxies: l.ProxyProtocol,
-		LoginTimeout: cfg.IMAP.LoginTimeout.Duration(), IdleTimeout: cfg.IMAP.IdleTimeout.Duration(), Panicked: g.metrics.Panic,
+		LoginTimeout: cfg.LoginTimeout.Duration(), IdleTimeout: p.idle(cfg), Panicked: g.metrics.Panic,
 	}
 }
 
@@ -134,6 +137,7 @@ func (g *Gateway) start(n *generation) {
 	for _, d := range n.doors {
 		g.serve(n, d.address, func(ln net.Listener) error { return d.Serve(n.accepting, g.life, ln) }, &g.servers)
 	}
+	g.watchOffers(n)
 	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)
 	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
 }

@@ -24,7 +24,10 @@ type Conn struct {
 	Facts
 	R     *wire.Reader // what the client says
 	Tally Tally
-	Hops  int // how many gateways a login may still pass on its way to the data, this one included
+	// Offered is what the client was told of its backend before anybody knew which one that is, where its protocol tells such things: the
+	// login must not lead to one that can do less.
+	Offered Capabilities
+	Hops    int // how many gateways a login may still pass on its way to the data, this one included
 
 	server   *running
 	nc       net.Conn        // the socket, or TLS over it

@@ -63,8 +63,8 @@ func (c Capabilities) HasWord(name, word string) bool {
 	return false
 }
 
-// without returns the first name that is not in other; empty: all are.
-func (c Capabilities) without(other Capabilities) string {
+// Without returns the first name that is not in other; empty: all are.
+func (c Capabilities) Without(other Capabilities) string {
 	for _, one := range c {
 		if !other.Has(one.Name) {
 			return one.Name

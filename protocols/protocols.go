@@ -56,7 +56,7 @@ type Observer interface {
 // Facts are what is known of a client's connection.
 type Facts struct {
 	Conn     string         // random id that joins log lines
-	Protocol string         // "imap", "dav"
+	Protocol string         // "imap", "submission", "pop3", "managesieve", "dav"
 	Client   netip.AddrPort // after PROXY protocol or trusted proxies
 	TLS      bool
 	App      string // the client's name as it gave it, cut short; empty: it gave none

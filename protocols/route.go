@@ -30,6 +30,7 @@ type Route struct {
 	Login    string      // the account's name at the backend, from the template
 	Open     OpenFunc    // opens the credential; called in the dialling step only
 	Header   string      // DAV: the trusted header that takes Login; then Open is nil
+	XClient  bool        // submission: XCLIENT says who it is, by Login; then Open is nil
 	Quirks   Quirks
 	Pool     *Pool // connections that are ready for line protocols; nil: none are kept
 }
@@ -50,5 +51,5 @@ func (c *Credential) Clear() { clear(c.Password) }
 // Quirks are switches for backends that need them.
 type Quirks struct {
 	NoPipelining bool // IMAP: wait for each answer before the next command
-	NoClientID   bool // IMAP: don't send ID with the client's address
+	NoClientID   bool // don't tell the client's address: IMAP's ID, others' XCLIENT
 }

@@ -31,8 +31,9 @@ type FrontDoor interface {
 	// Goodbye is what a client that has not logged in is told when its connection ends for this reason: one of those below, ErrEvicted,
 	// that its grant was revoked just then, or whatever ends the life of Serve.
 	Goodbye(reason error) []byte
-	// Guard watches a session after its login; nil: nobody does. called is for the name that the client gives itself then.
-	Guard(g authstore.Grant, called func(app string)) relay.Guard
+	// Guard watches a session after c's login; nil: nobody does. It keeps nothing of c. called is for the name that the client gives
+	// itself then.
+	Guard(c *Conn, g authstore.Grant, called func(app string)) relay.Guard
 }
 
 // Reasons that end a connection before login.

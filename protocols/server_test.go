@@ -25,9 +25,9 @@ import (
 // and answer the account's name with "ok".
 type tinyDoor struct{}
 
-func (tinyDoor) Protocol() string                                { return "tiny" }
-func (tinyDoor) Scopes() authstore.Scopes                        { return authstore.ScopePOP }
-func (tinyDoor) Guard(authstore.Grant, func(string)) relay.Guard { return nil }
+func (tinyDoor) Protocol() string                                       { return "tiny" }
+func (tinyDoor) Scopes() authstore.Scopes                               { return authstore.ScopePOP }
+func (tinyDoor) Guard(*Conn, authstore.Grant, func(string)) relay.Guard { return nil }
 
 func (tinyDoor) Goodbye(reason error) []byte {
 	return []byte("bye " + reason.Error() + "\n")

@@ -74,7 +74,7 @@ func (s *Session) leave() {
 // relay hands the connection over. The goroutine that served it ends, and its Conn with it.
 func (c *Conn) relay(s *Session) {
 	pair := relay.Pair{Client: c.bare(), Backend: s.login.backend.Conn, ToBackend: c.R.Take(), ToClient: s.login.backend.Rest,
-		Guard: c.server.Door.Guard(s.Grant, s.called)}
+		Guard: c.server.Door.Guard(c, s.Grant, s.called)}
 	s.relayed, s.login = time.Now(), nil
 	c.raw.SetDeadline(time.Time{})
 	s.ending.handTo(c.server.relay.Start(pair, s.ended).End)

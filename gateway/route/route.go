@@ -19,10 +19,11 @@ type Kind int
 
 // The kinds of credential.
 const (
-	Master Kind = iota + 1 // our own user acts for the account: SASL PLAIN with authzid
-	Stored                 // the account's own password at the backend, sealed in the store
-	Basic                  // one user name template with our own password
-	Header                 // a trusted header names the account; the network keeps others out
+	Master  Kind = iota + 1 // our own user acts for the account: SASL PLAIN with authzid
+	Stored                  // the account's own password at the backend, sealed in the store
+	Basic                   // one user name template with our own password
+	Header                  // a trusted header names the account; the network keeps others out
+	XClient                 // the same with SMTP's XCLIENT
 )
 
 // Backend is one server of the configuration.
@@ -45,7 +46,7 @@ type Backend struct {
 // Rule leads the accounts of a domain to a backend. Domain "*" is for those that no other rule names.
 type Rule struct {
 	Domain   string
-	Protocol string // "imap", "calendar", "contacts"
+	Protocol string // of the front door; of DAV's "calendar" and "contacts"
 	Backend  string
 }
 
@@ -57,9 +58,10 @@ type Vault interface {
 
 // Table answers for all accounts. Goroutines may share it.
 type Table struct {
-	rules map[ruleKey]*Backend
-	pools map[string]*protocols.Pool // by backend
-	vault Vault
+	rules    map[ruleKey]*Backend
+	backends []Backend
+	pools    map[string]*protocols.Pool // by backend
+	vault    Vault
 }
 
 type ruleKey struct{ domain, protocol string }
@@ -68,7 +70,7 @@ var _ protocols.Router = (*Table)(nil)
 
 // New builds a table. A rule that names no backend is an error.
 func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
-	t := &Table{rules: make(map[ruleKey]*Backend), pools: make(map[string]*protocols.Pool), vault: vault}
+	t := &Table{backends: backends, rules: make(map[ruleKey]*Backend), pools: make(map[string]*protocols.Pool), vault: vault}
 	for _, b := range backends {
 		t.pools[b.Name] = protocols.NewPool(b.Spare)
 	}
@@ -80,6 +82,35 @@ func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
 		t.rules[ruleKey{r.Domain, r.Protocol}] = &backends[i]
 	}
 	return t, nil
+}
+
+// Backends names those that rules of a protocol lead to, in the order of the configuration.
+func (t *Table) Backends(protocol string) []string {
+	var names []string
+	for i := range t.backends {
+		for key, b := range t.rules {
+			if key.protocol == protocol && b == &t.backends[i] {
+				names = append(names, b.Name)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// Reach is the way to a backend without a login; nil: there is none of that name.
+func (t *Table) Reach(name string) *protocols.Route {
+	for i := range t.backends {
+		if b := &t.backends[i]; b.Name == name {
+			return b.reach()
+		}
+	}
+	return nil
+}
+
+func (b *Backend) reach() *protocols.Route {
+	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS, Header: b.Header,
+		XClient: b.Kind == XClient, Quirks: b.Quirks}
 }
 
 // Close closes the connections that are kept ready. Logins that are led by the table go on without them.
@@ -104,10 +135,8 @@ func (t *Table) Route(ctx context.Context, protocol string, g authstore.Grant) (
 	if login == "" {
 		login = expand(b.Login, g.Address, local, domain, "")
 	}
-	r := &protocols.Route{
-		Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS,
-		Login: login, Header: b.Header, Quirks: b.Quirks, Pool: t.pools[b.Name],
-	}
+	r := b.reach()
+	r.Login, r.Pool = login, t.pools[b.Name]
 	if b.Principal != "" {
 		for _, part := range []string{g.Address, login} {
 			if strings.ContainsAny(part, "/\\") || part == "." || part == ".." {
@@ -140,7 +169,7 @@ func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protoco
 			return protocols.Credential{Authcid: login, Password: password}, err
 		}
 	}
-	return nil // Header: the network is the credential
+	return nil // Header and XClient: the network is the credential
 }
 
 // expand fills in a template. Names that were put in are not looked at again.

@@ -295,7 +295,7 @@ func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	s, _, _ := full(t)
 	g := s.serve()
-	g.change("[[backend]]", "imap.login_timeout = \"2s\"\n[[backend]]")
+	g.change("[[backend]]", "login_timeout = \"2s\"\n[[backend]]")
 	g.reload(`"msg":"reloaded"`)
 	s.cli(g.config, "account", "add", alice)
 	p := s.password(g.config, alice, "--for", "everything")

@@ -20,7 +20,7 @@ type guard struct {
 }
 
 // Guard watches what passes after the login.
-func (d Door) Guard(g authstore.Grant, called func(app string)) relay.Guard {
+func (d Door) Guard(_ *protocols.Conn, g authstore.Grant, called func(app string)) relay.Guard {
 	return &guard{scan: scanner{readOnly: !g.Scopes.Any(authstore.ScopeMail), noCompress: d.NoCompress, called: called}}
 }
 

@@ -28,7 +28,7 @@ func newDialogue(readOnly bool) *dialogue {
 	if readOnly {
 		grant.Scopes = authstore.ScopeMailRead
 	}
-	d.g = Door{}.Guard(grant, func(app string) { d.called = append(d.called, app) }).(*guard)
+	d.g = Door{}.Guard(nil, grant, func(app string) { d.called = append(d.called, app) }).(*guard)
 	return d
 }
 

@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"postern/authstore"
+	"postern/config"
+	"postern/protocols"
+	"postern/protocols/imapproxy"
+)
+
+// lineProtocol is a protocol with a front door of protocols.FrontDoor's kind.
+type lineProtocol struct {
+	door  func(cfg *config.Config, store *authstore.Store, offers *protocols.Offers) protocols.FrontDoor
+	idle  func(cfg *config.Config) time.Duration              // of its sessions
+	probe func(ctx context.Context, r *protocols.Route) error // of "postern check"
+
+	// ask asks a backend what clients are told of it before they log in; nil: nothing.
+	ask func(ctx context.Context, r *protocols.Route) (protocols.Capabilities, error)
+	// asksInside tells that a backend says so only to who has logged in.
+	asksInside bool
+}
+
+func idle(d time.Duration) func(*config.Config) time.Duration {
+	return func(*config.Config) time.Duration { return d }
+}
+
+var lineProtocols = map[string]lineProtocol{
+	imapproxy.Protocol: {
+		door: func(cfg *config.Config, _ *authstore.Store, _ *protocols.Offers) protocols.FrontDoor {
+			return imapproxy.Door{NoCompress: !cfg.IMAP.Compress}
+		},
+		idle:  func(cfg *config.Config) time.Duration { return cfg.IMAP.IdleTimeout.Duration() },
+		probe: imapproxy.Probe,
+	},
+}
