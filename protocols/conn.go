@@ -27,7 +27,9 @@ type Conn struct {
 	// Offered is what the client was told of its backend before anybody knew which one that is, where its protocol tells such things: the
 	// login must not lead to one that can do less.
 	Offered Capabilities
-	Hops    int // how many gateways a login may still pass on its way to the data, this one included
+	// Host is what the client calls its machine, by EHLO; empty: it did not say.
+	Host string
+	Hops int // how many gateways a login may still pass on its way to the data, this one included
 
 	server   *running
 	nc       net.Conn        // the socket, or TLS over it

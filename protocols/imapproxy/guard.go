@@ -15,8 +15,8 @@ type guard struct {
 	mu    sync.Mutex // guards the fields below; held for as long as it takes to look through a buffer
 	scan  scanner
 	track tracker
-	hides bool          // a line with "+" has begun that is not for the client
-	woken chan struct{} // closed when what the scanner waits for has come; nil: nobody asked for it
+	hides bool // a line with "+" has begun that is not for the client
+	woken relay.Alarm
 }
 
 // Guard watches what passes after the login.
@@ -77,31 +77,17 @@ func (g *guard) tell(e event) {
 		tag, ok := g.track.answered()
 		g.scan.completed(tag, ok)
 	}
-	if waited && !g.scan.state.waits() && g.woken != nil {
-		close(g.woken)
-		g.woken = nil
+	if waited && !g.scan.state.waits() {
+		g.woken.Ring()
 	}
 }
 
-// Woken says that Up may take what it did not. It is made when it is needed: most sessions are idle, and have nobody who waits.
+// Woken says that Up may take what it did not.
 func (g *guard) Woken() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.scan.state.waits() {
-		return nowaiting
-	}
-	if g.woken == nil {
-		g.woken = make(chan struct{})
-	}
-	return g.woken
+	return g.woken.Await(g.scan.state.waits())
 }
-
-// nowaiting is for who asks when it has come.
-var nowaiting = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // Data is what is left of a literal, or, in a session that compresses, all that comes.
 func (g *guard) Data(up bool) int64 {

@@ -32,7 +32,38 @@ type Step struct {
 	Taken  int    // so many of them are done with
 	Pass   []byte // for the backend, good until the next call
 	Answer []byte // for the client, at the next boundary; good until the next call
+	End    error  // the session ends for this reason, behind the answer; nil: it goes on
 }
+
+// Alarm wakes who waits for a guard. The zero value is ready; what guards the guard guards it.
+type Alarm struct{ waiting chan struct{} }
+
+// Await is what to receive from until Ring is called; waits: there is something to wait for. It is made when it is needed: most sessions
+// are idle, and have nobody who waits.
+func (a *Alarm) Await(waits bool) <-chan struct{} {
+	if !waits {
+		return noWaiting
+	}
+	if a.waiting == nil {
+		a.waiting = make(chan struct{})
+	}
+	return a.waiting
+}
+
+// Ring wakes all.
+func (a *Alarm) Ring() {
+	if a.waiting != nil {
+		close(a.waiting)
+		a.waiting = nil
+	}
+}
+
+// noWaiting is for who asks when it has come.
+var noWaiting = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // goodbyeTime is how long a client waits for the end of a response to be told goodbye. With the time for a revocation to get
 // here it must stay below a second.
@@ -109,6 +140,10 @@ func (d *copier) passUp(p []byte) error {
 			if err := d.say(st.Answer); err != nil {
 				return err
 			}
+		}
+		if st.End != nil {
+			d.leave(st.End)
+			return errLeaving
 		}
 		if p = p[st.Taken:]; len(p) == 0 {
 			return nil

@@ -1,0 +1,86 @@
+package submission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"postern/protocols"
+)
+
+// probeName is what Postern calls itself where nobody listens for more.
+const probeName = "postern.invalid"
+
+// Ask asks a backend what it can do, for Offers.
+func Ask(ctx context.Context, r *protocols.Route) (list protocols.Capabilities, err error) {
+	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
+		s := newServer(nc, probeName)
+		defer s.R.Release()
+		if err := s.open(ctx, r); err != nil {
+			return nil, err
+		}
+		if list = forClient(s.said); list == nil {
+			list = protocols.Capabilities{} // it was asked
+		}
+		s.Send([]byte("QUIT\r\n"))
+		return &protocols.Backend{Conn: s.Conn}, nil
+	})
+	if err == nil {
+		b.Conn.Close()
+	}
+	return list, err
+}
+
+// Probe tries a backend as a login does, and says in plain words what is wrong and what to do; nil: all is well. Where the route is that of
+// an account it logs in. It speaks to the backend with the same code as real logins, so that what it says is what they meet.
+func Probe(ctx context.Context, r *protocols.Route) error {
+	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
+	if err == nil {
+		return b.Conn.Close()
+	}
+	if remedy := remedyFor(r, err); remedy != "" {
+		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
+	}
+	return protocols.Explain(r, err)
+}
+
+func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
+	s := newServer(nc, probeName)
+	defer s.R.Release()
+	if err := s.open(ctx, r); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.XClient && r.Login == "":
+		if !s.said.HasWord("XCLIENT", "LOGIN") {
+			return nil, errNoXClient
+		}
+	case r.XClient:
+		if err := s.introduce(r, new(protocols.Conn)); err != nil {
+			return nil, err
+		}
+	case r.Open != nil:
+		if err := s.prove(ctx, r); err != nil {
+			return nil, err
+		}
+	case !s.said.HasWord("AUTH", "PLAIN"):
+		return nil, errNoPlain
+	}
+	s.Send([]byte("QUIT\r\n"))
+	return &protocols.Backend{Conn: s.Conn}, nil
+}
+
+// remedyFor says what to do about what a backend answered; empty: nothing is known.
+func remedyFor(r *protocols.Route, err error) string {
+	switch {
+	case errors.Is(err, errNoXClient):
+		return "it does not offer XCLIENT with LOGIN to this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, and look whether smtpd_sasl_auth_enable is on"
+	case errors.Is(err, errNoPlain):
+		return `it does not offer AUTH PLAIN; allow that mechanism there (Dovecot: auth_mechanisms; Postfix: smtpd_sasl_security_options), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
+	case errors.Is(err, protocols.ErrCredential):
+		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+			"the passdb behind it needs master = yes, and the account " + r.Login + " must exist there"
+	}
+	return ""
+}
