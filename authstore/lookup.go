@@ -22,6 +22,22 @@ func (s *Store) fromL1(name string) *found {
 	return f
 }
 
+// Owner tells whose a login name is; zero: nobody's. It answers from the caches as Verify does.
+func (s *Store) Owner(ctx context.Context, typed string) (AccountID, error) {
+	name, err := s.o.Names.Canonical(typed)
+	if err != nil {
+		return 0, nil // nobody can have it
+	}
+	if f := s.fromL1(name); f != nil {
+		return f.Account, nil
+	}
+	f, err := s.load(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return f.Account, nil
+}
+
 // load reads a snapshot from beyond the process: from the shared cache, else from the truth.
 func (s *Store) load(ctx context.Context, name string) (*found, error) {
 	began := time.Now()

@@ -8,6 +8,7 @@ import (
 	"postern/config"
 	"postern/protocols"
 	"postern/protocols/imapproxy"
+	"postern/protocols/submission"
 )
 
 // lineProtocol is a protocol with a front door of protocols.FrontDoor's kind.
@@ -34,4 +35,18 @@ var lineProtocols = map[string]lineProtocol{
 		idle:  func(cfg *config.Config) time.Duration { return cfg.IMAP.IdleTimeout.Duration() },
 		probe: imapproxy.Probe,
 	},
+	submission.Protocol: {
+		door:  submissionDoor,
+		idle:  idle(submission.IdleTimeout),
+		probe: submission.Probe,
+		ask:   submission.Ask,
+	},
+}
+
+func submissionDoor(cfg *config.Config, store *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+	d := &submission.Door{Name: serverName(cfg), Offers: offers, PassSmuggling: cfg.Submission.Smuggling == "pass"}
+	if cfg.Submission.Sender == "own" {
+		d.Owner = store.Owner
+	}
+	return d
 }

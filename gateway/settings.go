@@ -14,10 +14,13 @@ import (
 
 // AppSettings are what a person types into an app beside the app password.
 type AppSettings struct {
-	UserName string `json:"user_name"`
-	Server   string `json:"server"`
-	IMAP     []Port `json:"imap,omitempty"`
-	DAV      string `json:"dav,omitempty"` // the base URL of calendars and contacts
+	UserName   string `json:"user_name"`
+	Server     string `json:"server"`
+	IMAP       []Port `json:"imap,omitempty"`
+	POP3       []Port `json:"pop3,omitempty"`
+	Submission []Port `json:"submission,omitempty"`
+	Sieve      []Port `json:"managesieve,omitempty"`
+	DAV        string `json:"dav,omitempty"` // the base URL of calendars and contacts
 }
 
 // Port is one way to reach a protocol.
@@ -36,12 +39,19 @@ func (d *Desk) Settings(address string, scopes authstore.Scopes) AppSettings {
 func settings(cfg *config.Config, address string, scopes authstore.Scopes) AppSettings {
 	s := AppSettings{UserName: address, Server: serverName(cfg)}
 	for _, l := range cfg.Listeners {
-		_, port, _ := net.SplitHostPort(l.Address)
+		_, number, _ := net.SplitHostPort(l.Address)
+		port := Port{number, securityWords[l.TLS]}
 		switch {
 		case l.Protocol == "imap" && scopes.Any(authstore.ScopeMail|authstore.ScopeMailRead):
-			s.IMAP = append(s.IMAP, Port{port, securityWords[l.TLS]})
+			s.IMAP = append(s.IMAP, port)
+		case l.Protocol == "pop3" && scopes.Any(authstore.ScopePOP):
+			s.POP3 = append(s.POP3, port)
+		case l.Protocol == "submission" && scopes.Any(authstore.ScopeSubmit):
+			s.Submission = append(s.Submission, port)
+		case l.Protocol == "managesieve" && scopes.Any(authstore.ScopeSieve):
+			s.Sieve = append(s.Sieve, port)
 		case l.Protocol == "dav" && s.DAV == "" && scopes.Any(authstore.ScopeCalendar|authstore.ScopeCalendarRead|authstore.ScopeContacts|authstore.ScopeContactsRead):
-			s.DAV = davURL(s.Server, port, l.TLS)
+			s.DAV = davURL(s.Server, number, l.TLS)
 		}
 	}
 	return s
@@ -96,8 +106,13 @@ func davURL(host, port, security string) string {
 func (s AppSettings) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "In the app:\n  user name  %s\n  password   the app password above\n", s.UserName)
-	for _, p := range s.IMAP {
-		fmt.Fprintf(&b, "  IMAP       %s, port %s, %s\n", s.Server, p.Number, p.Security)
+	for _, way := range []struct {
+		name  string
+		ports []Port
+	}{{"IMAP", s.IMAP}, {"POP3", s.POP3}, {"sending", s.Submission}, {"filters", s.Sieve}} {
+		for _, p := range way.ports {
+			fmt.Fprintf(&b, "  %-9s  %s, port %s, %s\n", way.name, s.Server, p.Number, p.Security)
+		}
 	}
 	if s.DAV != "" {
 		fmt.Fprintf(&b, "  DAV        %s\n", s.DAV)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"postern/authstore"
 	"postern/protocols"
@@ -17,6 +18,10 @@ import (
 
 // Protocol is the front door's name in configuration, routes, logs and metrics, and for TLS (RFC 7301; its registry has none for SMTP).
 const Protocol = "submission"
+
+// IdleTimeout is how long a session may pass no byte either way: longer than a client waits for the answer to a message (RFC 5321 section
+// 4.5.3.2.6), for without that it sends it again. The backend ends idle ones earlier.
+const IdleTimeout = 15 * time.Minute
 
 // Scopes are those that it enforces.
 const Scopes = authstore.ScopeSubmit
