@@ -13,6 +13,7 @@ import (
 func benchBackend() *cobra.Command {
 	c := group("backend", "Backends that answer from memory, so that they are not what is measured",
 		backend("imap", "A mail server that takes every login; its messages have 64 KiB, 1 MiB and 25 MiB", bench.ServeIMAP),
+		backend("submission", "A submission server that takes every login and every message", bench.ServeSubmission),
 		backend("dav", "A calendar server that takes every login", bench.ServeDAV),
 		authBackend())
 	c.Long = `Serves on a loopback address until interrupted. Nothing is kept, and no login is checked: never put mail behind it.`
