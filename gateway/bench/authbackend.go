@@ -14,6 +14,7 @@ import (
 type AuthServer struct {
 	Credentials []Credential
 	Backend     *net.TCPAddr // where the mail module is sent
+	Submission  *net.TCPAddr // where it is sent for SMTP
 	Wait        int          // seconds that a wrong password waits for its answer (Auth-Wait)
 }
 
@@ -37,9 +38,13 @@ func (s *AuthServer) Serve(ctx context.Context, ln net.Listener) error {
 			h["Auth-Wait"] = []string{strconv.Itoa(s.Wait)}
 			return
 		}
+		backend := s.Backend
+		if r.Header.Get("Auth-Protocol") == "smtp" {
+			backend = s.Submission
+		}
 		h["Auth-Status"] = []string{"OK"}
-		h["Auth-Server"] = []string{s.Backend.IP.String()}
-		h["Auth-Port"] = []string{strconv.Itoa(s.Backend.Port)}
+		h["Auth-Server"] = []string{backend.IP.String()}
+		h["Auth-Port"] = []string{strconv.Itoa(backend.Port)}
 	})
 	mux.HandleFunc("/http", func(w http.ResponseWriter, r *http.Request) {
 		if name, secret, ok := r.BasicAuth(); !ok || !right(name, secret) {

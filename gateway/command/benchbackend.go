@@ -47,17 +47,21 @@ func backend(use, short string, serve func(context.Context, net.Listener) error)
 // authBackend is what nginx asks about logins, so that it can be measured as it is used.
 func authBackend() *cobra.Command {
 	var s bench.AuthServer
-	var credentials, mail string
+	var credentials, mail, smtp string
 	c := backend("auth", "What nginx asks about logins: auth_http at /mail, auth_request at /http", func(ctx context.Context, ln net.Listener) error {
 		return s.Serve(ctx, ln)
 	})
 	c.Flags().StringVar(&credentials, "credentials", "", `file with lines "address secret"`)
 	c.Flags().StringVar(&mail, "mail", "127.0.0.1:143", "the mail server that nginx is sent to")
+	c.Flags().StringVar(&smtp, "smtp", "127.0.0.1:587", "the submission server that it is sent to for SMTP")
 	c.Flags().IntVar(&s.Wait, "wait", 1, "seconds that a wrong password waits for its answer at nginx")
 	c.MarkFlagRequired("credentials")
 	c.PreRunE = func(*cobra.Command, []string) (err error) {
 		if s.Backend, err = net.ResolveTCPAddr("tcp", mail); err != nil {
 			return &usageError{fmt.Errorf("--mail: %w", err)}
+		}
+		if s.Submission, err = net.ResolveTCPAddr("tcp", smtp); err != nil {
+			return &usageError{fmt.Errorf("--smtp: %w", err)}
 		}
 		s.Credentials, err = readCredentials(credentials)
 		return err
