@@ -70,6 +70,20 @@ func (t *Target) connect(ctx context.Context, cfg *tls.Config) (net.Conn, error)
 	return secure(ctx, nc, cfg)
 }
 
+// quickListener has connections acknowledge each segment at once, as Target.QuickAck does on the other side of a gateway.
+type quickListener struct{ net.Listener }
+
+// AcknowledgeAtOnce is for backends of gateways that leave Nagle's algorithm on.
+func AcknowledgeAtOnce(ln net.Listener) net.Listener { return quickListener{ln} }
+
+func (l quickListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return acknowledgeAtOnce(nc)
+}
+
 func secure(ctx context.Context, nc net.Conn, cfg *tls.Config) (net.Conn, error) {
 	tc := tls.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {

@@ -22,7 +22,8 @@ func benchBackend() *cobra.Command {
 
 // backend is a command that serves on a loopback address.
 func backend(use, short string, serve func(context.Context, net.Listener) error) *cobra.Command {
-	return &cobra.Command{
+	var quickAck bool
+	c := &cobra.Command{
 		Use:   use + " ADDRESS",
 		Short: short,
 		Args:  cobra.ExactArgs(1),
@@ -39,9 +40,14 @@ func backend(use, short string, serve func(context.Context, net.Listener) error)
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "ready on %s\n", ln.Addr())
+			if quickAck {
+				ln = bench.AcknowledgeAtOnce(ln)
+			}
 			return serve(c.Context(), ln)
 		},
 	}
+	c.Flags().BoolVar(&quickAck, "quick-ack", false, "acknowledge each segment at once (TCP_QUICKACK)")
+	return c
 }
 
 // authBackend is what nginx asks about logins, so that it can be measured as it is used.
