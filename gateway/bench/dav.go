@@ -60,7 +60,7 @@ func Requests(ctx context.Context, o DAV) (*Result, error) {
 		r.Resumed = resumed.share()
 	}
 	if m.Received > large {
-		r.transferred()
+		r.transferred(m.Received)
 	}
 	return r, nil
 }

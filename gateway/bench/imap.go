@@ -135,7 +135,7 @@ func Fetch(ctx context.Context, o IMAP, f FetchOptions) (*Result, error) {
 	}
 	r := o.result("fetch", m)
 	r.Message = f.Message
-	r.transferred()
+	r.transferred(m.Received)
 	return r, nil
 }
 

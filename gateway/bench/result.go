@@ -24,6 +24,16 @@ type Measured struct {
 	Received     int64   `json:"received_bytes,omitzero"`
 }
 
+// share divides what was measured of operations that each stand for n smaller ones.
+func (m *Measured) share(n int) {
+	m.Operations *= n
+	m.Failed *= n
+	m.PerSecond = round(m.PerSecond * float64(n))
+	for _, each := range []*float64{&m.P50, &m.P99, &m.CPU, &m.ClientCPU} {
+		*each = round(*each / float64(n))
+	}
+}
+
 // Result is one run's, as one line of JSON. What does not apply is left out.
 type Result struct {
 	Bench     string    `json:"bench"`
@@ -31,11 +41,12 @@ type Result struct {
 	TLS       Security  `json:"tls"`
 	QuickAck  bool      `json:"quick_ack,omitzero"`
 	Mechanism Mechanism `json:"mechanism,omitempty"`
-	Request   string    `json:"request,omitempty"` // of DAV
+	Request   string    `json:"request,omitempty"` // of DAV; of what is sent
 	Message   int       `json:"message,omitzero"`  // of FETCH
 	Workers   int       `json:"workers"`
 	Measured
 	Resumed     *float64 `json:"resumed,omitempty"` // share of connections that resumed TLS
+	Sent        int64    `json:"sent_bytes,omitzero"`
 	MBPerSecond float64  `json:"mb_per_second,omitzero"`
 	CPUPerGB    float64  `json:"cpu_s_per_gb,omitzero"`
 	KiB         float64  `json:"kib_per_session,omitzero"` // PSS
@@ -93,10 +104,10 @@ func round(v float64) float64 {
 	return math.Round(v*scale) / scale
 }
 
-// transferred fills what is told of large answers. A GB has 10^9 bytes.
-func (r *Result) transferred() {
-	r.MBPerSecond = round(float64(r.Received) / 1e6 / r.Seconds)
-	r.CPUPerGB = round(r.CPU / 1e6 * float64(r.Operations) / (float64(r.Received) / 1e9))
+// transferred fills what is told of many bytes. A GB has 10^9 of them.
+func (r *Result) transferred(bytes int64) {
+	r.MBPerSecond = round(float64(bytes) / 1e6 / r.Seconds)
+	r.CPUPerGB = round(r.CPU / 1e6 * float64(r.Operations) / (float64(bytes) / 1e9))
 }
 
 // weighed fills what is told of idle sessions.

@@ -15,12 +15,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postern/config"
 	"postern/gateway/bench"
 )
 
 func benchCommand() *cobra.Command {
 	c := group("bench", "Measure a mail or DAV server under bounded load",
-		benchLogin(), benchNOOP(), benchFetch(), benchIdle(), benchStorm(), benchDAV(), benchBackend())
+		benchLogin(), benchNOOP(), benchFetch(), benchIdle(), benchStorm(), benchSend(), benchDAV(), benchBackend())
 	c.Long = `Puts bounded load on a server (this gateway, or any other) and tells how fast it answers and,
 where --pid names its processes, what each operation costs them. Load and target share the machine:
 CPU per operation is the figure to trust, rates and times are worth comparing on one machine only.
@@ -248,6 +249,37 @@ the wrong ones come from, and from another. Each of these four parts takes --dur
 	c.Flags().IntVar(&s.Sources, "attack-sources", 1, "loopback addresses that they come from, from 127.0.1.1 on")
 	c.Flags().BoolVar(&s.Misshapen, "misshapen", false, "wrong passwords that have not even the shape of an app password")
 	c.Flags().IntVar(&rate, "rate", 100, "good logins in a second")
+	return c
+}
+
+func benchSend() *cobra.Command {
+	var o bench.Submission
+	var size string
+	c := &cobra.Command{
+		Use:   "send TARGET",
+		Short: "Submission: log in and send messages",
+		Long: `Sends messages: connects, shakes hands where there is TLS, logs in by AUTH PLAIN, sends, says QUIT. --count is of messages.
+Each address sends to itself: a server that really delivers fills its mailbox.`,
+		Args: cobra.ExactArgs(1),
+	}
+	l := newLoad(c, 16, 10_000)
+	f := c.Flags()
+	f.IntVar(&o.Messages, "messages", 1, "how many over each connection")
+	f.StringVar(&size, "size", "16KiB", "of a message, rounded up to whole lines")
+	f.BoolVar(&l.target.Resume, "resume", false, "resume TLS with the ticket of the connection before; tells how many could")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		var bytes config.Size
+		err := bytes.UnmarshalText([]byte(size))
+		if err != nil {
+			return &usageError{fmt.Errorf("--size: %w", err)}
+		}
+		if o.Credentials, err = l.read(args[0]); err != nil {
+			return err
+		}
+		o.Target, o.Load, o.Size = &l.target, l.load, int(bytes)
+		r, err := bench.Send(c.Context(), o)
+		return l.print(c, r, err)
+	}
 	return c
 }
 

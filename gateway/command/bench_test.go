@@ -53,6 +53,7 @@ func benchCredentials(t *testing.T) string {
 func TestBench(t *testing.T) {
 	t.Parallel()
 	mail, dav := benchBackendAt(t, "imap", "127.0.0.1:0"), benchBackendAt(t, "dav", "127.0.0.1:0")
+	submission := benchBackendAt(t, "submission", "127.0.0.1:0", "--quick-ack")
 	file := benchCredentials(t)
 	for name, tt := range map[string]struct {
 		args []string
@@ -67,6 +68,9 @@ func TestBench(t *testing.T) {
 		"idle": {[]string{"idle", mail, "--settle", "0s"}, func(r *bench.Result) bool {
 			return r.Descriptors > 1.5 // both ends are this process's; other tests have some too
 		}},
+		"send":               {[]string{"send", submission}, func(r *bench.Result) bool { return r.Sent >= 20*16<<10 && r.Sent < 20*(16<<10+100) }},
+		"send several":       {[]string{"send", submission, "--messages", "5", "--quick-ack", "--sources", "2"}, nil},
+		"send photos":        {[]string{"send", submission, "--messages", "10", "--size", "6MiB"}, func(r *bench.Result) bool { return r.Sent >= 120<<20 && r.MBPerSecond > 0 }},
 		"PROPFIND":           {[]string{"dav", dav, "--path", "/{address}/work/", "--depth", "1"}, func(r *bench.Result) bool { return r.Received > 20*1000 }},
 		"PROPFIND reconnect": {[]string{"dav", dav, "--path", "/{id}/work/", "--reconnect"}, nil},
 		"GET":                {[]string{"dav", dav, "--path", "/{id}/work/4096.ics", "--method", "GET"}, func(r *bench.Result) bool { return r.Received == 20*4096 }},
@@ -140,6 +144,10 @@ func TestBenchRefuses(t *testing.T) {
 		"a strange mechanism":    {[]string{"login", "127.0.0.1:1", "--credentials", file, "--mechanism", "cram"}, 2, `"login" or "plain"`},
 		"h2 without TLS":         {[]string{"dav", "127.0.0.1:1", "--path", "/", "--http", "2", "--credentials", file}, 1, "over TLS only"},
 		"no such process":        {[]string{"noop", benchBackendAt(t, "imap", "127.0.0.1:0"), "--credentials", file, "--pid", "999999999"}, 1, "there is no process 999999999"},
+		"a strange size":         {[]string{"send", "127.0.0.1:1", "--credentials", file, "--size", "4MB"}, 2, `"4MB" is not a size`},
+		"a giant":                {[]string{"send", "127.0.0.1:1", "--credentials", file, "--size", "1GiB"}, 1, "messages of 1073741824 bytes"},
+		"too few messages":       {[]string{"send", "127.0.0.1:1", "--credentials", file, "--count", "20", "--messages", "20"}, 1, "fewer connections than are wanted at a time (16)"},
+		"no submission server":   {[]string{"send", benchBackendAt(t, "imap", "127.0.0.1:0"), "--credentials", file}, 1, `greeting: the server answered "* OK`},
 		"a storm elsewhere":      {[]string{"storm", "192.0.2.1:143", "--any-target", "--credentials", file}, 2, "their target must be there too"},
 		"a backend for everyone": {[]string{"backend", "imap", "0.0.0.0:0"}, 2, "take every login"},
 	} {
