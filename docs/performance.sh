@@ -151,7 +151,7 @@ END
   for ((n = 1; n <= accounts; n++)); do
     address=user$n@example.test
     id=$(postern account add $address --json | sed -n 's/.*"public_id": "\(.*\)".*/\1/p')
-    secret=$(postern password create $address --label bench --for everything --json | sed -n 's/.*"secret": "\(.*\)".*/\1/p')
+    secret=$(postern password create $address --label bench --scopes mail,submit,calendar,contacts --json | sed -n 's/.*"secret": "\(.*\)".*/\1/p')
     echo "$address $secret $id" >>"$dir/credentials"
     echo "$address:{PLAIN}$secret" >>"$dir/dovecot.users"
   done

@@ -131,6 +131,8 @@ type Offers struct {
 type offer struct {
 	now, before Capabilities // in this window of time, and in the one before it
 	since       time.Time    // when this one began
+	said        string       // last, at a login
+	read        Capabilities // what that says
 }
 
 const (
@@ -182,6 +184,28 @@ func (o *Offers) askAll(ctx context.Context, ask func(ctx context.Context, backe
 		}
 		silent[backend] = errs[i] != nil
 	}
+}
+
+// Heard is Learn for what a backend says at each login, in its own words: they are read where they are new.
+func (o *Offers) Heard(backend, said string, read func(said string) Capabilities) Capabilities {
+	o.mu.Lock()
+	k := o.known[backend]
+	same := k != nil && k.said == said
+	var list Capabilities
+	if same {
+		list = k.read
+	}
+	o.mu.Unlock()
+	if !same {
+		list = read(said)
+	}
+	o.Learn(backend, list)
+	if !same {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.known[backend].said, o.known[backend].read = said, list
+	}
+	return list
 }
 
 // Learn notes what a backend says now.

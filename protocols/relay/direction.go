@@ -26,6 +26,7 @@ type copier struct {
 	read       time.Duration // when something was last read, by clock
 	parks      bool          // when nothing comes for a while, which patience is
 	patience   time.Duration
+	expects    int           // bytes at least of what comes next, so that it finds room
 	readUntil  time.Duration // from's read deadline, but for what stopReading does; 0: none
 	writeUntil time.Duration // to's write deadline
 }
@@ -96,48 +97,51 @@ func (d *direction) finished() {
 	}
 }
 
-// Sizes of buffers. A large one is a TLS record's (RFC 8446 section 5.1); the small one holds the usual command or answer, so that
-// a session that has just become quiet holds no more.
+// Sizes of buffers. The small one holds the usual command or answer, so that a session that has just become quiet holds no more; a large one
+// is a TLS record's (RFC 8446 section 5.1); the huge one saves system calls where bytes come in bulk and can't be spliced.
 const (
 	smallBuffer = 1 << 10
 	largeBuffer = 16 << 10
+	hugeBuffer  = 64 << 10
 )
 
 var (
-	small = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
-	large = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+	small = sync.Pool{New: func() any { return newBuffer(smallBuffer) }}
+	large = sync.Pool{New: func() any { return newBuffer(largeBuffer) }}
+	huge  = sync.Pool{New: func() any { return newBuffer(hugeBuffer) }}
 )
+
+func newBuffer(size int) *[]byte {
+	b := make([]byte, size)
+	return &b
+}
 
 // buffer is a pooled one, as large as what came last asks for.
 type buffer struct {
-	small *[smallBuffer]byte
-	large *[largeBuffer]byte
+	held *[]byte
+	pool *sync.Pool // it is of
 }
 
-// bytes fits the buffer to what was read last.
+// bytes fits the buffer to what was read last, which is gone afterwards.
 func (b *buffer) bytes(last int) []byte {
-	if last < smallBuffer {
-		if b.large != nil {
-			large.Put(b.large)
-			b.large = nil
-		}
-		if b.small == nil {
-			b.small = small.Get().(*[smallBuffer]byte)
-		}
-		return b.small[:]
+	pool := &small
+	switch {
+	case last >= largeBuffer:
+		pool = &huge
+	case last >= smallBuffer:
+		pool = &large
 	}
-	if b.large == nil {
-		b.large = large.Get().(*[largeBuffer]byte)
+	if b.pool != pool {
+		b.release()
+		b.held, b.pool = pool.Get().(*[]byte), pool
 	}
-	return b.large[:]
+	return *b.held
 }
 
 func (b *buffer) release() {
-	if b.small != nil {
-		small.Put(b.small)
-	}
-	if b.large != nil {
-		large.Put(b.large)
+	if b.pool != nil {
+		b.pool.Put(b.held)
+		b.held, b.pool = nil, nil
 	}
 }
 
@@ -160,8 +164,11 @@ func (d *copier) copy() error {
 	}
 	for n := 0; ; {
 		var err error
-		p := buf.bytes(n)
-		n, err = d.from.Read(p)
+		p := buf.bytes(max(n, d.expects))
+		d.expects = 0
+		if n, err = d.from.Read(p); n == largeBuffer && len(p) > n && !isPlain(d.from) {
+			n = d.more(p, n)
+		}
 		if n > 0 {
 			d.read = d.touch()
 			if d.isUp() && d.isStopped() { // the deadline that was to wake it came too late
@@ -191,6 +198,35 @@ func (d *copier) copy() error {
 		}
 	}
 }
+
+// isPlain tells whether what is read comes as it is from a socket.
+func isPlain(c net.Conn) bool {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
+
+// more reads the records of TLS that have come behind a full one, without waiting for any: to pass each by itself costs a system call, and
+// the peer a wake-up.
+func (d *copier) more(p []byte, n int) int {
+	if !d.awaitUntil(past) {
+		return n // who comes after sees that it is to stop
+	}
+	for len(p)-n >= largeBuffer {
+		more, err := d.from.Read(p[n:])
+		n += more
+		if err != nil { // it comes again, unless it is that there is no more
+			break
+		}
+	}
+	d.await()
+	return n
+}
+
+// past is a time by clock that has been.
+const past = 1
 
 // first is what was read of that side before.
 func (d *direction) first() (p []byte) {

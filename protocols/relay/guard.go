@@ -32,6 +32,7 @@ type Step struct {
 	Taken  int    // so many of them are done with
 	Pass   []byte // for the backend, good until the next call
 	Answer []byte // for the client, at the next boundary; good until the next call
+	Bulk   bool   // what comes next is much
 	End    error  // the session ends for this reason, behind the answer; nil: it goes on
 }
 
@@ -135,6 +136,9 @@ func (d *copier) passUp(p []byte) error {
 		}
 		if err != nil {
 			return err
+		}
+		if st.Bulk {
+			d.expects = largeBuffer
 		}
 		if len(st.Answer) > 0 {
 			if err := d.say(st.Answer); err != nil {

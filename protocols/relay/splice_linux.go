@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -20,14 +19,6 @@ const gapTime = 200 * time.Millisecond
 // canSplice reports whether a great deal of data comes that nobody looks at, and both sides are plain.
 func (d *copier) canSplice() bool {
 	return d.data() >= minSplice && isPlain(d.from) && isPlain(d.to)
-}
-
-func isPlain(c net.Conn) bool {
-	switch c.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return true
-	}
-	return false
 }
 
 // splice passes data inside the kernel until there is no more, or none for a moment.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -32,8 +33,7 @@ func (d *Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route
 			return nil, err
 		}
 	}
-	list := forClient(s.said)
-	d.Offers.Learn(r.Backend, list)
+	list := d.Offers.Heard(r.Backend, string(s.said), forClient)
 	if lacks := c.Offered.Without(list); lacks != "" {
 		return nil, fmt.Errorf("it does not offer %s to this client, which was told so before its login; the next one is not", lacks)
 	}
@@ -50,8 +50,8 @@ var (
 // server is a backend before its login is over.
 type server struct {
 	protocols.Talk
-	name string                 // we call ourselves
-	said protocols.Capabilities // by its last EHLO
+	name string // we call ourselves
+	said said
 }
 
 func newServer(nc net.Conn, name string) *server {
@@ -69,7 +69,7 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 	if r.Security != protocols.StartTLS {
 		return nil
 	}
-	if !s.said.Has("STARTTLS") {
+	if _, ok := s.said.of("STARTTLS"); !ok {
 		return protocols.ErrNoStartTLS
 	}
 	if err := s.ask("STARTTLS", 220); err != nil {
@@ -85,61 +85,118 @@ func (s *server) ehlo(name string) error {
 	if err := s.Send([]byte("EHLO " + name + "\r\n")); err != nil {
 		return err
 	}
-	s.said = nil
-	first := true
-	status, err := s.reply(func(line string) {
-		if !first {
-			name, value, _ := strings.Cut(strings.Replace(line, "AUTH=", "AUTH ", 1), " ")
-			s.said.Add(name, value)
-		}
-		first = false
-	})
+	return s.hear()
+}
+
+// hear reads the answer to EHLO.
+func (s *server) hear() error {
+	lines := make([]byte, 0, 512)
+	status, err := s.reply(func(text []byte) { lines = append(append(lines, text...), '\n') })
 	if err == nil && status.code != 250 {
 		return fmt.Errorf("EHLO: %w", status)
 	}
+	_, list, _ := strings.Cut(string(lines), "\n") // the first is its name
+	s.said = said(list)
 	return err
 }
 
-// introduce tells the backend of the client, and who it is where that is the login.
+// said are the lines of an answer to EHLO, without the first.
+type said string
+
+// of returns what stands behind a keyword.
+func (s said) of(keyword string) (value string, ok bool) {
+	for line := range strings.Lines(string(s)) {
+		word, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if strings.EqualFold(word, keyword) {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// has tells whether a word stands behind a keyword.
+func (s said) has(keyword, word string) bool {
+	value, _ := s.of(keyword)
+	for one := range strings.FieldsSeq(value) {
+		if strings.EqualFold(one, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// offersPlain tells whether AUTH PLAIN is there.
+func (s said) offersPlain() bool { return s.has("AUTH", saslauth.Plain) }
+
+// introduce tells the backend of the client, and who it is where that is the login. Then all begins anew.
 func (s *server) introduce(r *protocols.Route, c *protocols.Conn) error {
-	words := s.xclient(r, c)
-	switch {
-	case r.XClient && !s.said.HasWord("XCLIENT", "LOGIN"):
-		return errNoXClient
-	case words == "":
+	if r.XClient {
+		// Postfix takes a login where it would offer AUTH, and says 220 elsewhere as well.
+		if _, ok := s.said.of("AUTH"); !ok || !s.said.has("XCLIENT", "LOGIN") {
+			return errNoXClient
+		}
+	}
+	words := s.xclient(r, c, c.Client)
+	if words == "" {
 		return nil
 	}
-	if err := s.ask("XCLIENT"+words, 220); err != nil {
-		if r.XClient {
-			return fmt.Errorf("%w: %w", protocols.ErrCredential, err)
-		}
-		return err
+	status, err := s.begin(r, c, words)
+	if err == nil && status.code == 501 && c.Client.IsValid() { // Postfix without IPv6 takes no such address
+		status, err = s.begin(r, c, s.xclient(r, c, netip.AddrPort{}))
 	}
+	switch {
+	case err != nil || status.code == 220:
+		return err
+	case r.XClient:
+		return fmt.Errorf("XCLIENT: %w: %w", protocols.ErrCredential, status)
+	}
+	return fmt.Errorf("XCLIENT: %w", status)
+}
+
+// begin sends XCLIENT, with EHLO behind it: that may be the last of a group (RFC 2920 section 3.1). The name in it will stand in the
+// messages' Received lines.
+func (s *server) begin(r *protocols.Route, c *protocols.Conn, words string) (*status, error) {
 	name := s.name
 	if forXClient(c.Host) != "" {
-		name = c.Host // it stands in the message's Received line
+		name = c.Host
 	}
-	return s.ehlo(name)
+	words, ehlo := "XCLIENT"+words+"\r\n", "EHLO "+name+"\r\n"
+	if !r.Quirks.NoPipelining {
+		words, ehlo = words+ehlo, ""
+	}
+	if err := s.Send([]byte(words)); err != nil {
+		return nil, err
+	}
+	status, err := s.reply(nil)
+	if err != nil {
+		return nil, err
+	}
+	if ehlo != "" {
+		if err := s.Send([]byte(ehlo)); err != nil {
+			return nil, err
+		}
+	}
+	return status, s.hear()
 }
 
 // xclient is what XCLIENT says, of what the backend takes.
-func (s *server) xclient(r *protocols.Route, c *protocols.Conn) string {
+func (s *server) xclient(r *protocols.Route, c *protocols.Conn, client netip.AddrPort) string {
 	var b strings.Builder
 	add := func(name, value string) {
-		if value != "" && s.said.HasWord("XCLIENT", name) {
+		if value != "" && s.said.has("XCLIENT", name) {
 			b.WriteString(" " + name + "=" + value)
 		}
 	}
 	if !r.Quirks.NoClientID {
-		if c.Client.IsValid() {
-			add("NAME", "[UNAVAILABLE]") // else it would be that of Postern's host
-			address := c.Client.Addr().Unmap()
+		add("NAME", "[UNAVAILABLE]") // else it would be that of Postern's host
+		if client.IsValid() {
+			address := client.Addr().Unmap()
 			prefix := ""
 			if address.Is6() {
 				prefix = "IPV6:"
 			}
 			add("ADDR", prefix+address.WithZone("").String())
-			add("PORT", strconv.Itoa(int(c.Client.Port())))
+			add("PORT", strconv.Itoa(int(client.Port())))
 		}
 		add("PROTO", "ESMTP")
 		add("HELO", forXClient(c.Host))
@@ -175,7 +232,7 @@ func xtext(value string) string {
 
 // prove sends our credential, by SASL PLAIN.
 func (s *server) prove(ctx context.Context, r *protocols.Route) error {
-	if !s.said.HasWord("AUTH", saslauth.Plain) {
+	if !s.said.offersPlain() {
 		return errNoPlain
 	}
 	credential, err := r.Open(ctx)
@@ -223,8 +280,9 @@ func (s *server) expect(code int) error {
 	return err
 }
 
-// reply reads a reply, which may have several lines (RFC 5321 section 4.2.1). each is called with the text of every line.
-func (s *server) reply(each func(text string)) (*status, error) {
+// reply reads a reply, which may have several lines (RFC 5321 section 4.2.1). each is called with the text of every line, which it does
+// not keep.
+func (s *server) reply(each func(text []byte)) (*status, error) {
 	for {
 		line, err := s.Line()
 		if err != nil {
@@ -236,7 +294,7 @@ func (s *server) reply(each func(text string)) (*status, error) {
 		}
 		text := bytes.TrimLeft(line[min(len(line), 4):], " ")
 		if each != nil {
-			each(string(text))
+			each(text)
 		}
 		if last {
 			return &status{code, string(text)}, nil
@@ -274,15 +332,14 @@ func (s *status) Error() string {
 
 // forClient is a backend's list for the client, without what it refuses to whoever has logged in, and without commands that the guard does
 // not let pass: those of a private kind, and BURL, which sends what lies in a mailbox (RFC 4468).
-func forClient(said protocols.Capabilities) protocols.Capabilities {
-	var list protocols.Capabilities
-	for _, one := range said {
-		switch one.Name {
-		case "AUTH", "STARTTLS", "BURL", "ATRN", "TURN":
-			continue
-		}
-		if !strings.HasPrefix(one.Name, "X") {
-			list = append(list, one)
+func forClient(said string) protocols.Capabilities {
+	list := protocols.Capabilities{}
+	for line := range strings.Lines(said) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch upper := strings.ToUpper(name); {
+		case upper == "AUTH", upper == "STARTTLS", upper == "BURL", upper == "ATRN", upper == "TURN", strings.HasPrefix(upper, "AUTH="), strings.HasPrefix(upper, "X"):
+		default:
+			list.Add(name, value)
 		}
 	}
 	return list

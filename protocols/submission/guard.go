@@ -33,6 +33,7 @@ func (g *guard) Up(p []byte) (relay.Step, error) {
 		g.mu.Lock()
 		g.scan.rules.asks = ""
 		st, err := g.scan.up(p)
+		st.Bulk = g.scan.state == asking
 		sender := g.scan.rules.asks
 		g.mu.Unlock()
 		if sender == "" || st.Taken > 0 { // what stands before goes first

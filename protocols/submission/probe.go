@@ -20,9 +20,7 @@ func Ask(ctx context.Context, r *protocols.Route) (list protocols.Capabilities, 
 		if err := s.open(ctx, r); err != nil {
 			return nil, err
 		}
-		if list = forClient(s.said); list == nil {
-			list = protocols.Capabilities{} // it was asked
-		}
+		list = forClient(string(s.said))
 		s.Send([]byte("QUIT\r\n"))
 		return &protocols.Backend{Conn: s.Conn}, nil
 	})
@@ -53,18 +51,21 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 	}
 	switch {
 	case r.XClient && r.Login == "":
-		if !s.said.HasWord("XCLIENT", "LOGIN") {
+		if !s.said.has("XCLIENT", "LOGIN") {
 			return nil, errNoXClient
 		}
 	case r.XClient:
-		if err := s.introduce(r, new(protocols.Conn)); err != nil {
+		if err := s.introduce(r, &protocols.Conn{Hops: protocols.MaxHops}); err != nil {
 			return nil, err
+		}
+		if err := s.ask("MAIL FROM:<>", 250); err != nil { // Dovecot takes LOGIN, and lets nobody in by it
+			return nil, fmt.Errorf("%w: %w", errNoXClient, err)
 		}
 	case r.Open != nil:
 		if err := s.prove(ctx, r); err != nil {
 			return nil, err
 		}
-	case !s.said.HasWord("AUTH", "PLAIN"):
+	case !s.said.offersPlain():
 		return nil, errNoPlain
 	}
 	s.Send([]byte("QUIT\r\n"))
@@ -75,7 +76,8 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 func remedyFor(r *protocols.Route, err error) string {
 	switch {
 	case errors.Is(err, errNoXClient):
-		return "it does not offer XCLIENT with LOGIN to this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, and look whether smtpd_sasl_auth_enable is on"
+		return "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes, " +
+			"and where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
 	case errors.Is(err, errNoPlain):
 		return `it does not offer AUTH PLAIN; allow that mechanism there (Dovecot: auth_mechanisms; Postfix: smtpd_sasl_security_options), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case errors.Is(err, protocols.ErrCredential):
