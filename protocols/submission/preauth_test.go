@@ -1,0 +1,283 @@
+package submission_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/authstore"
+	"postern/internal/testlab"
+	"postern/protocols"
+	"postern/protocols/doortest"
+	"postern/protocols/submission"
+)
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// newOffers knows one backend, which has some extensions.
+func newOffers(t testing.TB, list ...protocols.Capability) *protocols.Offers {
+	o := protocols.NewOffers(slog.New(slog.DiscardHandler), "backend")
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan struct{})
+	go o.Watch(ctx, func(context.Context, string) (protocols.Capabilities, error) {
+		defer close(asked)
+		return list, nil
+	})
+	<-asked
+	t.Cleanup(cancel)
+	return o
+}
+
+var some = []protocols.Capability{{Name: "PIPELINING"}, {Name: "SIZE", Value: "1000"}, {Name: "CHUNKING"}}
+
+// Each row is one connection: what the client sends at once, and every line that comes back. A row ends with "." if the connection is
+// still open then. No row here logs in.
+func TestBeforeLogin(t *testing.T) {
+	t.Parallel()
+	_, _, cert := testlab.NewCA(t).Issue()
+	newDoor := func() *submission.Door {
+		return &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}
+	}
+	plain := doortest.Serve(t, newDoor())
+	before := doortest.Serve(t, newDoor(), func(d *doortest.Door) {
+		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
+	})
+	const open = "."
+	ehlo := []string{"250-mx.example.test", "250-PIPELINING", "250-SIZE 1000", "250-CHUNKING"}
+	inPlain, inBefore := append(slices.Clone(ehlo), "250 AUTH PLAIN LOGIN"), append(slices.Clone(ehlo), "250 STARTTLS")
+	const (
+		hi      = "EHLO [192.0.2.1]\r\n"
+		wrong   = "535 5.7.8 Wrong address or app password."
+		needed  = "530 5.7.0 Authentication required."
+		unknown = "500 5.5.2 Unknown command."
+		invalid = "501 5.5.2 Invalid response."
+		strict  = "500 5.5.2 A line must end in CRLF."
+		badEnd  = "421 4.7.0 Too many bad commands."
+	)
+	attempt := b64("\x00alice@example.test\x00wrong")
+	for name, tt := range map[string]struct {
+		door *doortest.Door
+		send string
+		want []string // without the greeting
+	}{
+		"nothing":               {plain, "", []string{open}},
+		"EHLO":                  {plain, hi, append(slices.Clone(inPlain), open)},
+		"EHLO before TLS":       {before, "ehlo x_y\r\n", append(slices.Clone(inBefore), open)},
+		"HELO":                  {plain, "HELO x\r\n", []string{"250 mx.example.test", open}},
+		"EHLO of nobody":        {plain, "EHLO\r\nEHLO \r\nEHLO a b\r\n", []string{"501 5.5.4 Give the name of your host.", "501 5.5.4 Give the name of your host.", "501 5.5.4 Give the name of your host.", badEnd}},
+		"QUIT":                  {plain, "QUIT\r\nNOOP\r\n", []string{"221 2.0.0 Bye."}},
+		"NOOP and such":         {plain, "noop\r\nRSET\r\nHELP\r\n", []string{"250 2.0.0 OK", "250 2.0.0 OK", "214 2.0.0 Log in with your mail address and an app password.", open}},
+		"mail":                  {plain, "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nVRFY x\r\n", []string{needed, needed, needed, needed, open}},
+		"mail before TLS":       {before, "MAIL FROM:<a@b>\r\n", []string{"530 5.7.0 Start TLS first.", open}},
+		"AUTH before EHLO":      {plain, "AUTH PLAIN " + attempt + "\r\n", []string{"503 5.5.1 Say EHLO first.", open}},
+		"AUTH before TLS":       {before, hi + "AUTH PLAIN " + attempt + "\r\n", append(slices.Clone(inBefore), "538 5.7.11 Start TLS first.", open)},
+		"PLAIN":                 {plain, hi + "auth plain " + attempt + "\r\n", append(slices.Clone(inPlain), wrong, open)},
+		"PLAIN, later":          {plain, hi + "AUTH PLAIN\r\n" + attempt + "\r\n", append(slices.Clone(inPlain), "334 ", wrong, open)},
+		"LOGIN":                 {plain, hi + "AUTH LOGIN\r\n" + b64("alice@example.test") + "\r\n" + b64("wrong") + "\r\n", append(slices.Clone(inPlain), "334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6", wrong, open)},
+		"LOGIN with a name":     {plain, hi + "AUTH LOGIN " + b64("alice@example.test") + "\r\n" + b64("wrong") + "\r\n", append(slices.Clone(inPlain), "334 UGFzc3dvcmQ6", wrong, open)},
+		"cancelled":             {plain, hi + "AUTH PLAIN\r\n*\r\n", append(slices.Clone(inPlain), "334 ", "501 5.7.0 Cancelled.", open)},
+		"not base64":            {plain, hi + "AUTH PLAIN !\r\nAUTH PLAIN =\r\nAUTH LOGIN\r\n!\r\n", append(slices.Clone(inPlain), invalid, invalid, "334 VXNlcm5hbWU6", invalid, badEnd)},
+		"unknown mechanism":     {plain, hi + "AUTH XOAUTH2 x\r\nAUTH\r\n", append(slices.Clone(inPlain), "504 5.5.4 Unknown mechanism.", "504 5.5.4 Unknown mechanism.", open)},
+		"as another":            {plain, hi + "AUTH PLAIN " + b64("bob@example.test\x00alice@example.test\x00"+doortest.AppPassword) + "\r\n", append(slices.Clone(inPlain), "535 5.7.8 An app password opens its own account only.", open)},
+		"nowhere":               {plain, hi + "AUTH PLAIN " + b64("\x00alice@example.test\x00"+doortest.AppPassword) + "\r\n", append(slices.Clone(inPlain), "454 4.3.5 No server is configured for this account.", open)},
+		"too many failures":     {plain, hi + strings.Repeat("AUTH PLAIN "+attempt+"\r\n", 4), append(slices.Clone(inPlain), wrong, wrong, wrong, "421 4.7.0 Too many failed logins.")},
+		"too many bad ones":     {plain, "XCLIENT LOGIN=alice\r\n NOOP\r\n\r\nNOOP\r\n", []string{unknown, unknown, unknown, badEnd}},
+		"too many commands":     {plain, strings.Repeat("NOOP\r\n", 22), append(slices.Repeat([]string{"250 2.0.0 OK"}, 20), "421 4.7.0 Too many commands before login.")},
+		"bare LF":               {plain, "NOOP\nNOOP\r\n", []string{strict, "250 2.0.0 OK", open}},
+		"bare CR":               {plain, "NOOP\rQUIT\r\nNOOP\r\r\n", []string{strict, strict, open}},
+		"NUL":                   {plain, "NOOP\x00\r\n", []string{"421 4.5.2 NUL in a command."}},
+		"a long line":           {plain, "NOOP " + strings.Repeat("x", 20000) + "\r\n", []string{"421 4.5.2 Line too long."}},
+		"a browser":             {plain, "POST / HTTP/1.1\r\nHost: x\r\n", nil},
+		"STARTTLS where not":    {plain, "STARTTLS\r\n", []string{"502 5.5.1 No STARTTLS here.", open}},
+		"STARTTLS with words":   {before, "STARTTLS now\r\n", []string{"501 5.5.4 No arguments here.", open}},
+		"words behind STARTTLS": {before, "STARTTLS\r\nEHLO x\r\n", []string{"421 4.7.0 Commands behind STARTTLS."}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := tt.door.Dial(t)
+			if got := c.Line(); got != "220 mx.example.test ESMTP Postern ready" {
+				t.Fatalf("greeting %q", got)
+			}
+			go io.WriteString(c, tt.send)
+			isOpen := slices.Contains(tt.want, open)
+			for i, want := range slices.DeleteFunc(slices.Clone(tt.want), func(s string) bool { return s == open }) {
+				if got := c.Line(); got != want {
+					t.Fatalf("line %d: got %q, want %q", i+1, got, want)
+				}
+			}
+			if !isOpen {
+				if rest := c.Rest(); rest != "" {
+					t.Errorf("then %q", rest)
+				}
+				return
+			}
+			c.Send("QUIT\r\n")
+			if got := c.Line(); got != "221 2.0.0 Bye." {
+				t.Errorf("then %q", got)
+			}
+		})
+	}
+}
+
+// The design's table, and whether a refusal counts against the client.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[authstore.Code]string{
+		authstore.Wrong:          "535 5.7.8 Wrong address or app password.",
+		authstore.NotAppPassword: "535 5.7.8 That is not an app password; please use an app password for this app, not your own password.",
+		authstore.Expired:        "535 5.7.8 This app password has expired.",
+		authstore.OutOfScope:     "535 5.7.8 This app password does not open the sending of mail.",
+		authstore.BadNetwork:     "535 5.7.8 This app password may not be used from your network.",
+		authstore.Suspended:      "535 5.7.8 This account is suspended.",
+		authstore.Throttled:      "454 4.7.0 Too many attempts; please try again later.",
+		authstore.Unavailable:    "454 4.3.0 Account is temporarily unavailable.",
+		99:                       "454 4.3.0 Account is temporarily unavailable.",
+	} {
+		d := doortest.Serve(t, &submission.Door{Name: "x", Offers: newOffers(t)}, func(d *doortest.Door) {
+			d.Verify = func(authstore.Attempt) (authstore.Grant, error) {
+				return authstore.Grant{}, &authstore.Refusal{Code: code}
+			}
+		})
+		c := d.Dial(t)
+		c.Line()
+		c.Send("EHLO x\r\n")
+		c.Line()
+		c.Line()
+		for range 3 {
+			c.Send("AUTH PLAIN %s\r\n", b64("\x00alice@example.test\x00x"))
+			if got := c.Line(); got != want {
+				t.Fatalf("code %d: got %q, want %q", code, got, want)
+			}
+		}
+		c.Send("NOOP\r\n")
+		next := "421 4.7.0 Too many failed logins."
+		if want[0] == '4' {
+			next = "250 2.0.0 OK"
+		}
+		if got := c.Line(); got != next {
+			t.Errorf("code %d: then %q, want %q", code, got, next)
+		}
+	}
+}
+
+// scripted is a backend that says its lines, one for each line that it reads; the first is its greeting. "" says nothing and hangs up.
+func scripted(t *testing.T, replies ...string) (address string, heard func() []string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	lines := make(chan []string, 1)
+	go func() {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		var got []string
+		defer func() { lines <- got }()
+		r := bufio.NewReader(nc)
+		for _, reply := range replies {
+			if reply == "" {
+				return
+			}
+			io.WriteString(nc, reply+"\r\n")
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			got = append(got, strings.TrimSpace(line))
+		}
+		io.Copy(io.Discard, r)
+	}()
+	return ln.Addr().String(), func() []string { return <-lines }
+}
+
+// What backends answer, what the gateway says to them, and what the client is told. A backend's refusal is never a wrong password.
+func TestBackends(t *testing.T) {
+	t.Parallel()
+	const (
+		later   = "454 4.3.0 Account is temporarily unavailable."
+		hello   = "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250-AUTH LOGIN PLAIN\r\n250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN"
+		without = "250-backend\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 1000\r\n250 AUTH PLAIN"
+		me      = "XCLIENT NAME=[UNAVAILABLE] ADDR=127.0.0.1 PORT=* PROTO=ESMTP HELO=client.example.test"
+	)
+	plain := "AUTH PLAIN " + b64("alice@example.test\x00gateway\x00secret")
+	for name, tt := range map[string]struct {
+		xclient bool
+		quirks  protocols.Quirks
+		replies []string
+		heard   []string
+		want    string
+		err     error
+	}{
+		"PLAIN":                 {false, protocols.Quirks{}, []string{"220 hi", without, "235 in"}, []string{"EHLO mx.example.test", plain}, "235 2.7.0 Logged in.", nil},
+		"with the address":      {false, protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{"EHLO mx.example.test", me, "EHLO client.example.test", plain}, "235 2.7.0 Logged in.", nil},
+		"without the address":   {false, protocols.Quirks{NoClientID: true}, []string{"220 hi", hello, "235 in"}, []string{"EHLO mx.example.test", plain}, "235 2.7.0 Logged in.", nil},
+		"XCLIENT":               {true, protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
+		"XCLIENT without IPv6":  {true, protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "501 5.5.4 Bad ADDR", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test", "XCLIENT NAME=[UNAVAILABLE] PROTO=ESMTP HELO=client.example.test LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
+		"XCLIENT not for us":    {true, protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "550 5.7.0 no", hello}, nil, later, protocols.ErrCredential},
+		"XCLIENT not there":     {true, protocols.Quirks{}, []string{"220 hi", without}, nil, later, nil},
+		"wrong credential":      {false, protocols.Quirks{}, []string{"220 hi", without, "535 5.7.8 no"}, nil, later, protocols.ErrCredential},
+		"troubles":              {false, protocols.Quirks{}, []string{"220 hi", without, "454 4.7.0 later"}, nil, later, nil},
+		"no PLAIN":              {false, protocols.Quirks{}, []string{"220 hi", "250 backend"}, nil, later, nil},
+		"closed":                {false, protocols.Quirks{}, []string{"421 4.3.2 closed"}, nil, later, nil},
+		"hangs up at once":      {false, protocols.Quirks{}, []string{""}, nil, later, nil},
+		"hangs up after EHLO":   {false, protocols.Quirks{}, []string{"220 hi", ""}, nil, later, nil},
+		"hangs up after AUTH":   {false, protocols.Quirks{}, []string{"220 hi", without, ""}, nil, later, nil},
+		"another protocol":      {false, protocols.Quirks{}, []string{"* OK IMAP4rev1"}, nil, later, nil},
+		"no end of lines":       {false, protocols.Quirks{}, []string{"220 hi", strings.Repeat("250-x\r\n", 300) + "250 x"}, nil, later, nil},
+		"a line without end":    {false, protocols.Quirks{}, []string{"220 " + strings.Repeat("x", 10000)}, nil, later, nil},
+		"less than was offered": {false, protocols.Quirks{}, []string{"220 hi", "250-backend\r\n250-SIZE 5\r\n250 AUTH PLAIN", "235 in"}, nil, later, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, heard := scripted(t, tt.replies...)
+			d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}, func(d *doortest.Door) {
+				d.Routes = func(g authstore.Grant) (*protocols.Route, error) {
+					r := &protocols.Route{Backend: "backend", Network: "tcp", Address: address, Login: g.Address, XClient: tt.xclient, Quirks: tt.quirks}
+					if !tt.xclient {
+						r.Open = func(context.Context) (protocols.Credential, error) {
+							return protocols.Credential{Authzid: g.Address, Authcid: "gateway", Password: []byte("secret")}, nil
+						}
+					}
+					return r, nil
+				}
+			})
+			c := d.Dial(t)
+			c.Line()
+			c.Send("EHLO client.example.test\r\n")
+			for !strings.HasPrefix(c.Line(), "250 ") {
+			}
+			c.Send("AUTH PLAIN %s\r\n", b64("\x00alice@example.test\x00"+doortest.AppPassword))
+			if got := c.Line(); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if e := <-d.Logins; tt.err != nil && !errors.Is(e.Err, tt.err) {
+				t.Errorf("the log is told %v, want %v", e.Err, tt.err)
+			}
+			c.Close()
+			if tt.heard == nil {
+				return
+			}
+			got := heard()
+			port := fmt.Sprint("PORT=", c.LocalAddr().(*net.TCPAddr).Port)
+			for i := range got {
+				got[i] = strings.Replace(got[i], port, "PORT=*", 1)
+			}
+			if !slices.Equal(got, tt.heard) {
+				t.Errorf("the backend heard %q, want %q", got, tt.heard)
+			}
+		})
+	}
+}
