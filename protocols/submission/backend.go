@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"postern/protocols"
 	"postern/protocols/saslauth"
@@ -22,22 +23,49 @@ func (d *Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route
 	}
 	s := newServer(nc, d.Name)
 	defer s.R.Release()
-	if err := s.open(ctx, r); err != nil {
-		return nil, err
+	if !r.Quirks.NoPipelining {
+		s.before = d.before.of(r.Backend)
 	}
-	if err := s.introduce(r, c); err != nil {
+	err := s.logIn(ctx, r, c)
+	d.before.note(r.Backend, s.first, err)
+	if err != nil {
 		return nil, err
-	}
-	if !r.XClient {
-		if err := s.prove(ctx, r); err != nil {
-			return nil, err
-		}
 	}
 	list := d.Offers.Heard(r.Backend, string(s.said), forClient)
 	if lacks := c.Offered.Without(list); lacks != "" {
 		return nil, fmt.Errorf("it does not offer %s to this client, which was told so before its login; the next one is not", lacks)
 	}
 	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
+}
+
+// logIn leads the dialogue from the greeting to the end of the login.
+func (s *server) logIn(ctx context.Context, r *protocols.Route, c *protocols.Conn) error {
+	if err := s.open(ctx, r); err != nil {
+		return err
+	}
+	if err := s.introduce(r, c); err != nil || r.XClient {
+		return err
+	}
+	return s.prove(ctx, r)
+}
+
+// before remembers what backends with XCLIENT said to the first EHLO of the last login. It need not be asked again: XCLIENT may come first,
+// and all begins anew behind it. Goroutines may share it.
+type before struct{ said sync.Map } // said by the backend's name
+
+func (b *before) of(backend string) said {
+	v, _ := b.said.Load(backend)
+	s, _ := v.(said)
+	return s
+}
+
+// note takes what a backend said now; first is empty where it was not asked.
+func (b *before) note(backend string, first said, err error) {
+	if _, ok := first.of("XCLIENT"); ok && err == nil {
+		b.said.Store(backend, first)
+	} else if err != nil {
+		b.said.Delete(backend)
+	}
 }
 
 // Errors of backends.
@@ -50,8 +78,10 @@ var (
 // server is a backend before its login is over.
 type server struct {
 	protocols.Talk
-	name string // we call ourselves
-	said said
+	name   string // we call ourselves
+	said   said
+	before said // at an earlier login; empty: it is asked
+	first  said // to the first EHLO of this one, if it was asked
 }
 
 func newServer(nc net.Conn, name string) *server {
@@ -63,11 +93,11 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 	if err := s.expect(220); err != nil {
 		return err
 	}
+	if r.Security != protocols.StartTLS {
+		return s.learn()
+	}
 	if err := s.ehlo(s.name); err != nil {
 		return err
-	}
-	if r.Security != protocols.StartTLS {
-		return nil
 	}
 	if _, ok := s.said.of("STARTTLS"); !ok {
 		return protocols.ErrNoStartTLS
@@ -78,7 +108,17 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 	if err := s.Secure(ctx, r); err != nil {
 		return err
 	}
-	return s.ehlo(s.name)
+	return s.learn()
+}
+
+// learn asks what it can do, unless that is known.
+func (s *server) learn() error {
+	if s.said = s.before; s.said != "" {
+		return nil
+	}
+	err := s.ehlo(s.name)
+	s.first = s.said
+	return err
 }
 
 func (s *server) ehlo(name string) error {
@@ -130,27 +170,33 @@ func (s said) offersPlain() bool { return s.has("AUTH", saslauth.Plain) }
 
 // introduce tells the backend of the client, and who it is where that is the login. Then all begins anew.
 func (s *server) introduce(r *protocols.Route, c *protocols.Conn) error {
-	if r.XClient {
-		// Postfix takes a login where it would offer AUTH, and says 220 elsewhere as well.
-		if _, ok := s.said.of("AUTH"); !ok || !s.said.has("XCLIENT", "LOGIN") {
-			return errNoXClient
-		}
+	if r.XClient && !s.said.has("XCLIENT", "LOGIN") {
+		return errNoXClient
 	}
 	words := s.xclient(r, c, c.Client)
 	if words == "" {
 		return nil
 	}
 	status, err := s.begin(r, c, words)
+	if err == nil && status.code != 220 && s.before != "" { // it has changed its mind
+		s.before = ""
+		return s.introduce(r, c)
+	}
 	if err == nil && status.code == 501 && c.Client.IsValid() { // Postfix without IPv6 takes no such address
 		status, err = s.begin(r, c, s.xclient(r, c, netip.AddrPort{}))
 	}
+	_, hasAuth := s.said.of("AUTH")
 	switch {
-	case err != nil || status.code == 220:
+	case err != nil:
 		return err
-	case r.XClient:
+	case status.code != 220 && r.XClient:
 		return fmt.Errorf("XCLIENT: %w: %w", protocols.ErrCredential, status)
+	case status.code != 220:
+		return fmt.Errorf("XCLIENT: %w", status)
+	case r.XClient && !hasAuth: // Postfix says 220, but takes a login only where AUTH would do
+		return errNoXClient
 	}
-	return fmt.Errorf("XCLIENT: %w", status)
+	return nil
 }
 
 // begin sends XCLIENT, with EHLO behind it: that may be the last of a group (RFC 2920 section 3.1). The name in it will stand in the

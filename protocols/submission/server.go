@@ -35,6 +35,8 @@ type Door struct {
 	Owner func(ctx context.Context, address string) (authstore.AccountID, error)
 	// PassSmuggling leaves it to the backend to see what is no end of a message.
 	PassSmuggling bool
+
+	before before
 }
 
 var _ protocols.FrontDoor = (*Door)(nil)
