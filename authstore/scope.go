@@ -72,8 +72,10 @@ type Preset struct {
 
 // Presets lists what people choose from.
 var Presets = []Preset{
-	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeCalendar | ScopeContacts},
-	{"mail", "Mail", ScopeMail},
+	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeSubmit | ScopeSieve | ScopeCalendar | ScopeContacts},
+	{"mail", "Mail", ScopeMail | ScopeSubmit | ScopeSieve},
+	{"pop", "Mail by POP3", ScopePOP | ScopeSubmit},
+	{"send", "Sending mail only", ScopeSubmit},
 	{"mail-read", "Mail, read only", ScopeMailRead},
 	{"dav", "Calendars and contacts", ScopeCalendar | ScopeContacts},
 	{"calendar", "Calendars", ScopeCalendar},

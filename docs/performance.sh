@@ -134,9 +134,7 @@ name = "outgoing"
 protocol = "submission"
 address = "127.0.0.1:${port[backend.submission]}"
 tls = "none"
-credential = "master"
-user = "postern"
-password_file = "$dir/master.password"
+credential = "xclient" # as nginx's xclient on
 [[backend]]
 name = "calendars"
 protocol = "dav"
@@ -151,7 +149,7 @@ END
   for ((n = 1; n <= accounts; n++)); do
     address=user$n@example.test
     id=$(postern account add $address --json | sed -n 's/.*"public_id": "\(.*\)".*/\1/p')
-    secret=$(postern password create $address --label bench --scopes mail,submit,calendar,contacts --json | sed -n 's/.*"secret": "\(.*\)".*/\1/p')
+    secret=$(postern password create $address --label bench --for everything --json | sed -n 's/.*"secret": "\(.*\)".*/\1/p')
     echo "$address $secret $id" >>"$dir/credentials"
     echo "$address:{PLAIN}$secret" >>"$dir/dovecot.users"
   done

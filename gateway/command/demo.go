@@ -33,7 +33,7 @@ func demoCommand() *cobra.Command {
 		Short: "A first look: everything in one process, on loopback, with sample data",
 		Long: `Starts mail, calendar and contacts servers with sample data in this process, and
 the gateway in front of them; makes an account and its app passwords; prints commands
-to try. Everything is on loopback and ends with Ctrl-C.`,
+to try, and what apps send. Everything is on loopback and ends with Ctrl-C.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -65,7 +65,7 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	backends, err := demo.Start(log)
+	backends, err := demo.Start(log, func(m demo.Mail) { io.WriteString(out, m.Text()) })
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2]}
+	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2], SubmissionsPort: ports[4], SubmissionPort: ports[5]}
 	if tour.PublicID, tour.Passwords, err = demoAccount(ctx, cfg, log); err != nil {
 		return err
 	}
@@ -95,10 +95,10 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	return g.Run(ctx)
 }
 
-// demoPorts prefers ports that are the same at each start: IMAPS, IMAP with STARTTLS, DAV, operations.
+// demoPorts prefers ports that are the same at each start: IMAPS, IMAP with STARTTLS, DAV, operations, submission over TLS and with STARTTLS.
 func demoPorts() ([]int, error) {
 	var ports []int
-	for _, preferred := range []int{10993, 10143, 10443, 10180} {
+	for _, preferred := range []int{10993, 10143, 10443, 10180, 10465, 10587} {
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred)))
 		if err != nil {
 			if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -134,6 +134,15 @@ address = "127.0.0.1:%[7]d"
 tls = "starttls"
 
 [[listener]]
+protocol = "submission"
+address = "127.0.0.1:%[14]d"
+
+[[listener]]
+protocol = "submission"
+address = "127.0.0.1:%[15]d"
+tls = "starttls"
+
+[[listener]]
 protocol = "dav"
 address = "127.0.0.1:%[8]d"
 
@@ -148,6 +157,15 @@ password_file = %[11]q
 client_id = false
 
 [[backend]]
+name = "demo-smtp"
+protocol = "submission"
+address = %[16]q
+tls = "none"
+credential = "master"
+user = %[10]q
+password_file = %[11]q
+
+[[backend]]
 name = "demo-dav"
 protocol = "dav"
 address = %[12]q
@@ -155,7 +173,7 @@ tls = "none"
 credential = "basic"
 password_file = %[13]q
 `, path("cert.pem"), path("key.pem"), path("postern.db"), path("root.key"), ports[3], ports[0], ports[1], ports[2],
-		b.IMAPAddress, b.MasterUser, path("imap.password"), b.DAVAddress, path("dav.password"))
+		b.IMAPAddress, b.MasterUser, path("imap.password"), b.DAVAddress, path("dav.password"), ports[4], ports[5], b.SMTPAddress)
 	certificate, key, err := pemFiles(ca.Certificate)
 	if err != nil {
 		return nil, err

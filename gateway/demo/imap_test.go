@@ -18,7 +18,7 @@ const alice = "alice@example.test"
 
 func start(t *testing.T) *Backends {
 	t.Helper()
-	b, err := Start(slog.New(slog.DiscardHandler))
+	b, err := Start(slog.New(slog.DiscardHandler), func(Mail) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,15 @@ import (
 
 // Tour is what the demo tells its user: where the front doors are, what opens them, and what to try.
 type Tour struct {
-	Dir       string // absolute; holds ca.pem (NewCA) and what WriteFiles makes
-	Address   string // the account's
-	PublicID  string // the account's, as it stands in DAV paths
-	IMAPSPort int
-	IMAPPort  int // STARTTLS; 0: there is no such front door
-	DAVPort   int
-	Passwords []Password // one of each preset that the front doors enforce
+	Dir             string // absolute; holds ca.pem (NewCA) and what WriteFiles makes
+	Address         string // the account's
+	PublicID        string // the account's, as it stands in DAV paths
+	IMAPSPort       int
+	IMAPPort        int // STARTTLS
+	DAVPort         int
+	SubmissionsPort int        // for sending, TLS
+	SubmissionPort  int        // STARTTLS
+	Passwords       []Password // one of each preset that the front doors enforce
 }
 
 // Password is an app password. Its secret is told once, in Text.
@@ -92,21 +94,19 @@ func (t Tour) steps() []step {
 	dialogue := `printf 'a CAPABILITY\r\nb LOGOUT\r\n'`
 	client := fmt.Sprintf("openssl s_client -quiet -verify_return_error -CAfile %s", ca)
 
-	steps := []step{
+	return []step{
 		{"the mail folders", curl("mail", imap)},
 		{"a message", curl("mail", "'"+imap+"INBOX;MAILINDEX=8'")},
 		{"a new message: apps that wait for mail show it at once", curl("mail", "-T "+hello+" "+imap+"INBOX")},
+		{"send it to yourself: it is shown here, and arrives in the INBOX", curl("mail", fmt.Sprintf("--mail-from %s --mail-rcpt %[1]s -T %s smtps://localhost:%d", t.Address, hello, t.SubmissionsPort))},
 		{"the calendar's password does not open mail", curl("calendar", imap) + " || echo refused"},
 		{"the calendars", curl("calendar", "-X PROPFIND -H Depth:1 "+calendar)},
 		{"an event", curl("calendar-read", calendar+"personal/dinner.ics")},
 		{"the read-only password makes no calendar: 403", curl("calendar-read", `-X MKCALENDAR -w '%{http_code}\n' `+calendar+"new/")},
 		{"a contact", curl("contacts", contacts+"contacts/enzo.vcf")},
 		{"IMAP by hand", fmt.Sprintf("%s | %s -connect localhost:%d", dialogue, client, t.IMAPSPort)},
+		{"and with STARTTLS", fmt.Sprintf("%s | %s -starttls imap -connect localhost:%d", dialogue, client, t.IMAPPort)},
 	}
-	if t.IMAPPort != 0 {
-		steps = append(steps, step{"and with STARTTLS", fmt.Sprintf("%s | %s -starttls imap -connect localhost:%d", dialogue, client, t.IMAPPort)})
-	}
-	return steps
 }
 
 // Text is the welcome: up to 80 columns but for commands, each of which has a line of its own. It holds the secrets.
@@ -119,9 +119,9 @@ func (t Tour) Text() string {
 	line("")
 	line("Account  %s", t.Address)
 	line("IMAP     localhost:%d (TLS)", t.IMAPSPort)
-	if t.IMAPPort != 0 {
-		line("         localhost:%d (STARTTLS)", t.IMAPPort)
-	}
+	line("         localhost:%d (STARTTLS)", t.IMAPPort)
+	line("Sending  localhost:%d (TLS)", t.SubmissionsPort)
+	line("         localhost:%d (STARTTLS)", t.SubmissionPort)
 	line("DAV      https://localhost:%d/dav/", t.DAVPort)
 	line("CA       %s", filepath.Join(t.Dir, "ca.pem"))
 	line("")
@@ -142,8 +142,8 @@ func (t Tour) Text() string {
 	line("  Trust      Settings > Privacy & Security > Manage Certificates > Authorities >")
 	line("             Import the CA named above, to identify websites")
 	line("  Mail       New account, configure manually: IMAP, localhost, port %d,", t.IMAPSPort)
-	line("             SSL/TLS, normal password; user name: the account. There is no")
-	line("             outgoing server here: repeat the same values for it.")
+	line("             SSL/TLS, normal password; user name: the account.")
+	line("             Outgoing: localhost, port %d, SSL/TLS, and the same.", t.SubmissionsPort)
 	line("  Calendars  New calendar > On the network; user name: the account;")
 	line("             location: https://localhost:%d/dav/", t.DAVPort)
 	line("  Contacts   New CardDAV address book; the same user name and location")

@@ -30,7 +30,7 @@ func TestDemo(t *testing.T) {
 		}
 		want := map[string]string{
 			"the mail folders": "INBOX", "a message": "Subject:", "does not open mail": "refused", "the calendars": "<", "an event": "BEGIN:VCALENDAR",
-			"403": "403", "a contact": "BEGIN:VCARD", "IMAP by hand": "AUTH=PLAIN", "with STARTTLS": "AUTH=PLAIN",
+			"403": "403", "a contact": "BEGIN:VCARD", "IMAP by hand": "AUTH=PLAIN", "with STARTTLS": "AUTH=PLAIN", "shown here": "",
 		}
 		for what, text := range want {
 			if strings.Contains(lines[i-1], what) && !strings.Contains(string(out), text) {
@@ -40,6 +40,9 @@ func TestDemo(t *testing.T) {
 	}
 	if commands < 9 {
 		t.Errorf("%d commands found in\n%s", commands, shown)
+	}
+	if shown := p.Output(); !strings.Contains(shown, "A message arrived") || !strings.Contains(shown, "subject  ") {
+		t.Errorf("the message that was sent is not shown:\n%s", shown)
 	}
 	p.Terminate()
 	if code := p.Wait(); code != 0 {
