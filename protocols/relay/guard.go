@@ -168,8 +168,8 @@ func (d *copier) passUp(p []byte) error {
 
 // passDown writes to the client, with words of ours where they can come between.
 func (d *copier) passDown(p []byte) error {
+	d.toward.Lock() // before the guard knows of p: nobody tells what goes behind it, or takes it for told
 	p, boundary := d.pair.Guard.Down(p)
-	d.toward.Lock()
 	d.mu.Lock()
 	if d.told { // behind a goodbye nothing more is written
 		d.mu.Unlock()
@@ -186,8 +186,8 @@ func (d *copier) passDown(p []byte) error {
 	d.mu.Lock()
 	d.atBoundary = boundary == len(p)
 	waits := d.words != nil || d.goodbye != nil
+	d.toward.Unlock() // with mu held: who says something from now on finds it free
 	d.mu.Unlock()
-	d.toward.Unlock()
 	switch {
 	case err != nil:
 	case goodbye != nil:

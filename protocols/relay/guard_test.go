@@ -99,6 +99,36 @@ func TestAnswersComeBetweenResponses(t *testing.T) {
 	})
 }
 
+// slow is a guard that has taken the backend's words long before they are written.
+type slow struct{ *lines }
+
+func (g slow) Down(p []byte) ([]byte, int) {
+	p, boundary := g.lines.Down(p)
+	time.Sleep(time.Second)
+	return p, boundary
+}
+
+// What was held for an answer comes behind it, and so does a goodbye that waited for it.
+func TestNothingOvertakesAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := slow{newLines()}
+		g.orderly = true
+		e := start(&Relay{}, Pair{Guard: g})
+		go io.WriteString(e.client, "wait\nno two\n")
+		wantRead(t, "backend", e.backend, "wait\n")
+		go io.WriteString(e.backend, "go\n")
+		wantRead(t, "client", e.client, "go\nrefused\n")
+
+		g.busy.Store(true)
+		go io.WriteString(e.backend, "done\n")
+		time.Sleep(time.Second / 2)
+		e.End(errors.New("revoked"))
+		wantRead(t, "client", e.client, "done\nbye: revoked\n")
+		e.client.Close()
+		<-e.result
+	})
+}
+
 // Answers that can't be told do not pile up.
 func TestAnswersThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
