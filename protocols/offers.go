@@ -224,17 +224,17 @@ func (o *Offers) Learn(backend string, list Capabilities) {
 		k.now = k.now.common(list)
 	}
 	o.common = nil
-	for i, name := range o.backends {
+	first := true
+	for _, name := range o.backends {
 		k := o.known[name]
 		if k == nil {
 			continue
 		}
 		list := k.before.common(k.now)
-		if i == 0 || o.common == nil {
-			o.common = list
-		} else {
-			o.common = o.common.common(list)
+		if !first {
+			list = o.common.common(list)
 		}
+		o.common, first = list, false
 	}
 }
 
