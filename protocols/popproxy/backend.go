@@ -1,0 +1,238 @@
+package popproxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"postern/protocols"
+	"postern/protocols/saslauth"
+)
+
+// maxCommand is the longest command that a server must take, in bytes with CRLF (RFC 2449 section 4).
+const maxCommand = 255
+
+// LogInBackend logs in with SASL PLAIN. Where the backend can take it, the client's address (Dovecot's XCLIENT) goes before the credential in
+// the same write.
+func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
+	if c.Hops <= 1 {
+		return nil, protocols.ErrLoop
+	}
+	s := newServer(nc)
+	defer s.R.Release()
+	if err := s.open(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := s.prove(ctx, r, xclient(c)); err != nil {
+		return nil, err
+	}
+	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
+}
+
+// xclient is the command that tells a backend of the client. Nothing in it needs quoting.
+func xclient(c *protocols.Conn) string {
+	address := ""
+	if c.Client.IsValid() {
+		address = fmt.Sprintf("ADDR=%s PORT=%d ", c.Client.Addr(), c.Client.Port())
+	}
+	return fmt.Sprintf("XCLIENT %sSESSION=%s TTL=%d\r\n", address, c.Facts.Conn, c.Hops-1)
+}
+
+// Errors of backends.
+var (
+	errNoPlain = errors.New("it does not offer SASL PLAIN")
+	errNoSense = errors.New("it does not speak POP3")
+)
+
+// server is a backend before its login is over.
+type server struct {
+	protocols.Talk
+	takesXCLIENT bool
+}
+
+func newServer(nc net.Conn) *server { return &server{Talk: protocols.NewTalk(nc)} }
+
+// open takes the greeting, and starts TLS if it is to.
+func (s *server) open(ctx context.Context, r *protocols.Route) error {
+	greeting, err := s.accepted()
+	if err != nil {
+		return err
+	}
+	// Nothing but the greeting tells it. In plain text somebody may have changed that: then XCLIENT is missed, or refused, and no more.
+	s.takesXCLIENT = greeting.code == "XCLIENT"
+	if r.Security != protocols.StartTLS {
+		return nil
+	}
+	if err := s.ask("STLS"); err != nil {
+		if _, refused := errors.AsType[*refusedError](err); refused {
+			return fmt.Errorf("%w: %w", protocols.ErrNoStartTLS, err)
+		}
+		return err
+	}
+	return s.Secure(ctx, r)
+}
+
+// prove sends the client's address, which may be empty, and our credential.
+func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) error {
+	if !s.takesXCLIENT || r.Quirks.NoClientID {
+		xclient = ""
+	}
+	credential, err := r.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer credential.Clear()
+	encoded, err := saslauth.AppendPlain(nil, credential.Authzid, credential.Authcid, credential.Password)
+	if err != nil {
+		return err
+	}
+	defer clear(encoded)
+	answer, err := s.sendCredential(xclient, encoded)
+	switch {
+	case err != nil:
+		return err
+	case answer.word == refuses:
+		return loginRefused(answer)
+	case answer.word != accepts:
+		return errNoSense
+	}
+	return nil
+}
+
+// sendCredential returns the backend's last word about it. The initial response of RFC 5034 saves a round trip. It is kept back where the
+// command would be too long with it, and sent again where it is asked for, as by a server that knows RFC 1734 only.
+func (s *server) sendCredential(xclient string, encoded []byte) (status, error) {
+	const auth, end = "AUTH PLAIN", "\r\n"
+	words := make([]byte, 0, len(xclient)+len(auth)+len(" ")+len(encoded)+len(end))
+	defer func() { clear(words[:cap(words)]) }()
+	words = append(append(append(words, xclient...), auth...), ' ')
+	words = append(append(words, encoded...), end...)
+	first, response := words, words[len(words)-len(encoded)-len(end):]
+	if len(words)-len(xclient) > maxCommand {
+		first = []byte(xclient + auth + end)
+	}
+	if err := s.Send(first); err != nil {
+		return status{}, err
+	}
+	if xclient != "" {
+		if _, err := s.status(); err != nil { // whatever it answers: only its log needs the address
+			return status{}, err
+		}
+	}
+	answer, err := s.status()
+	if err != nil || answer.word != challenges {
+		return answer, err
+	}
+	if err := s.Send(response); err != nil {
+		return status{}, err
+	}
+	return s.status()
+}
+
+// ask sends a command that must succeed.
+func (s *server) ask(command string) error {
+	if err := s.Send([]byte(command + "\r\n")); err != nil {
+		return err
+	}
+	_, err := s.accepted()
+	return err
+}
+
+// capabilities asks for the list (RFC 2449 section 5). It is empty where the backend knows no CAPA.
+func (s *server) capabilities() (protocols.Capabilities, error) {
+	list := protocols.Capabilities{}
+	if err := s.ask("CAPA"); err != nil {
+		if _, refused := errors.AsType[*refusedError](err); refused {
+			return list, nil
+		}
+		return nil, err
+	}
+	for {
+		line, err := s.Line()
+		if err != nil {
+			return nil, err
+		}
+		if string(line) == "." {
+			return list, nil
+		}
+		name, value, _ := strings.Cut(string(line), " ")
+		list.Add(name, value)
+	}
+}
+
+// accepted reads an answer that must be +OK.
+func (s *server) accepted() (status, error) {
+	answer, err := s.status()
+	switch {
+	case err != nil:
+		return answer, err
+	case answer.word == refuses:
+		return answer, refused(answer)
+	case answer.word != accepts:
+		return answer, errNoSense
+	}
+	return answer, nil
+}
+
+// status reads the first line of an answer.
+func (s *server) status() (status, error) {
+	line, err := s.Line()
+	if err != nil {
+		return status{}, err
+	}
+	return parseStatus(line)
+}
+
+// status is the first line of an answer: "+OK [CODE] text".
+type status struct{ word, code, text string }
+
+// The words of a status.
+const (
+	accepts    = "+OK"
+	refuses    = "-ERR"
+	challenges = "+"
+)
+
+// parseStatus takes a code from directly behind the word only (RFC 2449 section 8).
+func parseStatus(line []byte) (status, error) {
+	word, text, _ := bytes.Cut(line, []byte(" "))
+	s := status{word: string(word), text: string(text)}
+	switch s.word {
+	case accepts, refuses, challenges:
+	default:
+		return s, errNoSense
+	}
+	if code, ok := strings.CutPrefix(s.text, "["); ok {
+		if code, text, ok := strings.Cut(code, "]"); ok {
+			s.code, s.text = strings.ToUpper(code), strings.TrimPrefix(text, " ")
+		}
+	}
+	return s, nil
+}
+
+// refusedError is a backend's own answer, for the log: quoted and cut short, for its words are foreign.
+type refusedError struct{ status }
+
+func refused(s status) error { return &refusedError{s} }
+
+func (e *refusedError) Error() string {
+	const most = 120
+	said := e.word
+	if e.code != "" {
+		said += " [" + e.code + "]"
+	}
+	said += " " + e.text
+	return "it answered " + strconv.QuoteToASCII(said[:min(len(said), most)])
+}
+
+// loginRefused tells a refused credential, for which servers that know no codes say nothing but -ERR, from a backend that has other troubles.
+func loginRefused(s status) error {
+	if s.code != "" && s.code != codeAuth {
+		return refused(s)
+	}
+	return fmt.Errorf("%w: %w", protocols.ErrCredential, refused(s))
+}
