@@ -18,11 +18,12 @@ import (
 	"postern/gateway/ops"
 	"postern/protocols/davproxy"
 	"postern/protocols/imapproxy"
+	"postern/protocols/popproxy"
 	"postern/protocols/submission"
 )
 
 // Enforced are the scopes that a front door of this program enforces. An app password for another one can't be made.
-const Enforced = imapproxy.Scopes | submission.Scopes | authstore.ScopePOP | authstore.ScopeSieve | davproxy.Scopes
+const Enforced = imapproxy.Scopes | submission.Scopes | popproxy.Scopes | authstore.ScopeSieve | davproxy.Scopes
 
 // Desk is where things are changed: the stores that a configuration names, opened for the command line or a gateway.
 type Desk struct {

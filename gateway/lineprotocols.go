@@ -8,6 +8,7 @@ import (
 	"postern/config"
 	"postern/protocols"
 	"postern/protocols/imapproxy"
+	"postern/protocols/popproxy"
 	"postern/protocols/submission"
 )
 
@@ -40,6 +41,14 @@ var lineProtocols = map[string]lineProtocol{
 		idle:  idle(submission.IdleTimeout),
 		probe: submission.Probe,
 		ask:   submission.Ask,
+	},
+	popproxy.Protocol: {
+		door: func(_ *config.Config, _ *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+			return popproxy.Door{Offers: offers}
+		},
+		idle:  idle(popproxy.IdleTimeout),
+		probe: popproxy.Probe,
+		ask:   popproxy.Ask,
 	},
 }
 
