@@ -22,7 +22,7 @@ type guard struct {
 	owed  []bool     // for each command under way, the oldest first: whether +OK is followed by lines
 	quits bool       // QUIT has passed: it is the last command
 	track tracker
-	woken chan struct{} // closed when all commands are answered; nil: nobody waits for it
+	woken relay.Alarm // when all commands are answered
 }
 
 // Guard watches what passes after the login.
@@ -113,31 +113,17 @@ func (g *guard) answered() {
 	if len(g.owed) == 0 { // the backend speaks unasked
 		return
 	}
-	if g.owed = slices.Delete(g.owed, 0, 1); len(g.owed) == 0 && g.woken != nil {
-		close(g.woken)
-		g.woken = nil
+	if g.owed = slices.Delete(g.owed, 0, 1); len(g.owed) == 0 {
+		g.woken.Ring()
 	}
 }
 
-// Woken says that Up may take what it did not. It is made when it is needed: most sessions have nobody who waits.
+// Woken says that Up may take what it did not.
 func (g *guard) Woken() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.owed) == 0 {
-		return nowaiting
-	}
-	if g.woken == nil {
-		g.woken = make(chan struct{})
-	}
-	return g.woken
+	return g.woken.Await(len(g.owed) > 0)
 }
-
-// nowaiting is for who asks when it has come.
-var nowaiting = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // Data is nothing: nobody knows how long an answer is.
 func (*guard) Data(bool) int64 { return 0 }

@@ -281,3 +281,29 @@ func TestBackends(t *testing.T) {
 		})
 	}
 }
+
+// What is pipelined behind an exchange is not lost: it reaches the backend as it was said.
+func TestPipelined(t *testing.T) {
+	t.Parallel()
+	address, heard := scripted(t, "220 hi", "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250 AUTH PLAIN", "235 in", "250 one", "250 two", "221 bye")
+	d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}, func(d *doortest.Door) {
+		d.Routes = func(g authstore.Grant) (*protocols.Route, error) {
+			return &protocols.Route{Backend: "backend", Network: "tcp", Address: address, Open: func(context.Context) (protocols.Credential, error) {
+				return protocols.Credential{Authcid: "gateway", Password: []byte("secret")}, nil
+			}}, nil
+		}
+	})
+	c := d.Dial(t)
+	c.Send("EHLO client.example.test\r\nAUTH LOGIN\r\n%s\r\n%s\r\nMAIL FROM:<alice@example.test>\r\nRCPT TO:<bob@example.test>\r\nQUIT\r\n", b64("alice@example.test"), b64(doortest.AppPassword))
+	for c.Line() != "235 2.7.0 Logged in." {
+	}
+	for _, want := range []string{"250 one", "250 two", "221 bye"} {
+		if got := c.Line(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	c.Close()
+	if got := heard()[2:]; !slices.Equal(got, []string{"MAIL FROM:<alice@example.test>", "RCPT TO:<bob@example.test>", "QUIT"}) {
+		t.Errorf("the backend heard %q", got)
+	}
+}

@@ -78,7 +78,6 @@ func (c *client) next(ctx context.Context) error {
 	if err != nil {
 		return c.ends(err)
 	}
-	defer clear(line) // there may be a credential in it
 	n := c.Tally.Command()
 	if n == 1 {
 		if bytes.Contains(line, []byte(" HTTP/")) { // a web page that makes a browser talk to us must not see its words come back
