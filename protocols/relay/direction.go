@@ -102,7 +102,7 @@ func (d *direction) finished() {
 const (
 	smallBuffer = 1 << 10
 	largeBuffer = 16 << 10
-	hugeBuffer  = 64 << 10
+	hugeBuffer  = 128 << 10
 )
 
 var (
