@@ -18,21 +18,7 @@ type command struct {
 	name   string // in capitals
 	bad    string // why it is none; tag is "*" if it was none
 	isHTTP bool
-	text   []byte // all of it, each literal behind its announcement and CRLF
-	rest   []byte // of text, what is not parsed yet
-}
-
-// clear overwrites what may be credentials.
-func (cmd *command) clear() { clear(cmd.text) }
-
-// add appends to text. Where that has to move, nothing stays behind.
-func (cmd *command) add(p []byte) {
-	if len(cmd.text)+len(p) > cap(cmd.text) {
-		grown := append(make([]byte, 0, 2*(len(cmd.text)+len(p))), cmd.text...)
-		cmd.clear()
-		cmd.text = grown
-	}
-	cmd.text = append(cmd.text, p...)
+	wire.Text
 }
 
 // read reads a command with its literals. A literal for which the client waits is asked for only where one may come: a password
@@ -43,35 +29,35 @@ func (c *client) read() (*command, error) {
 	for {
 		line, err := c.R.Line(lines)
 		if err != nil {
-			cmd.clear()
+			cmd.Clear()
 			return nil, err
 		}
 		if cmd.tag == "" {
 			cmd.head(line)
 		}
-		cmd.add(line)
+		cmd.Add(line)
 		lines -= len(line)
 		_, literal, ok, err := wire.TrailingLiteral(line, literals)
 		switch {
 		case err != nil:
-			cmd.clear()
+			cmd.Clear()
 			return nil, err
 		case !ok, literal.Wait && !c.takesLiterals(cmd):
-			cmd.rest = cmd.text[min(len(cmd.tag)+len(" ")+len(cmd.name), len(cmd.text)):]
+			cmd.Rest = cmd.All[min(len(cmd.tag)+len(" ")+len(cmd.name), len(cmd.All)):]
 			return cmd, nil
 		case literal.Wait:
 			if err := c.write("+ OK\r\n"); err != nil {
-				cmd.clear()
+				cmd.Clear()
 				return nil, err
 			}
 		}
 		octets, err := c.R.Literal(literal.Size)
 		if err != nil {
-			cmd.clear()
+			cmd.Clear()
 			return nil, err
 		}
-		cmd.add([]byte("\r\n"))
-		cmd.add(octets)
+		cmd.Add([]byte("\r\n"))
+		cmd.Add(octets)
 		literals -= literal.Size
 	}
 }
@@ -106,71 +92,24 @@ func upperASCII(r rune) rune {
 func notInTag(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`(){%*"\+`, r) }
 
 // hasArguments reports whether anything is left to parse.
-func (cmd *command) hasArguments() bool { return len(cmd.rest) > 0 }
+func (cmd *command) hasArguments() bool { return len(cmd.Rest) > 0 }
 
 // space takes one space.
-func (cmd *command) space() bool { return cmd.take(" ") }
-
-func (cmd *command) take(word string) bool {
-	if len(cmd.rest) < len(word) || !strings.EqualFold(string(cmd.rest[:len(word)]), word) {
-		return false
-	}
-	cmd.rest = cmd.rest[len(word):]
-	return true
-}
+func (cmd *command) space() bool { return cmd.Take(" ") }
 
 // astring takes an atom, a quoted string or a literal. What it returns lies in the command's text. An atom may hold more than the
 // standard says, as people's clients send unquoted what people type.
 func (cmd *command) astring() ([]byte, bool) {
-	if len(cmd.rest) > 0 && (cmd.rest[0] == '"' || cmd.rest[0] == '{') {
-		return cmd.str()
+	if len(cmd.Rest) > 0 && (cmd.Rest[0] == '"' || cmd.Rest[0] == '{') {
+		return cmd.Str()
 	}
-	end := bytes.IndexFunc(cmd.rest, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`(){"`, r) })
+	end := bytes.IndexFunc(cmd.Rest, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`(){"`, r) })
 	if end < 0 {
-		end = len(cmd.rest)
+		end = len(cmd.Rest)
 	}
-	atom := cmd.rest[:end]
-	cmd.rest = cmd.rest[end:]
+	atom := cmd.Rest[:end]
+	cmd.Rest = cmd.Rest[end:]
 	return atom, end > 0
-}
-
-// str takes a quoted string or a literal.
-func (cmd *command) str() ([]byte, bool) {
-	if cmd.take(`"`) {
-		return cmd.quoted()
-	}
-	line, after, ok := bytes.Cut(cmd.rest, []byte("\r\n"))
-	if !ok {
-		return nil, false
-	}
-	before, literal, ok, err := wire.TrailingLiteral(line, wire.MaxLiteral)
-	if !ok || err != nil || len(before) > 0 || literal.Size > len(after) {
-		return nil, false
-	}
-	cmd.rest = after[literal.Size:]
-	return after[:literal.Size], true
-}
-
-// quoted takes the rest of a quoted string and unescapes it where it stands.
-func (cmd *command) quoted() ([]byte, bool) {
-	n := 0
-	for i := 0; i < len(cmd.rest); i++ {
-		switch b := cmd.rest[i]; b {
-		case '"':
-			s := cmd.rest[:n]
-			cmd.rest = cmd.rest[i+1:]
-			return s, true
-		case '\r', '\n':
-			return nil, false
-		case '\\':
-			if i++; i == len(cmd.rest) || cmd.rest[i] != '"' && cmd.rest[i] != '\\' {
-				return nil, false
-			}
-		}
-		cmd.rest[n] = cmd.rest[i]
-		n++
-	}
-	return nil, false
 }
 
 // hops reads x-proxy-ttl, by which Dovecot's proxies end their loops.

@@ -39,7 +39,7 @@ func (c *client) authenticate(ctx context.Context, cmd *command) error {
 	if !c.MayLogIn() {
 		return c.write(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
 	}
-	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.rest, []byte(" ")), []byte(" "))
+	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.Rest, []byte(" ")), []byte(" "))
 	mechanism := string(bytes.Map(upperASCII, name))
 	exchange := saslauth.NewExchange(mechanism)
 	if exchange == nil {
@@ -131,25 +131,25 @@ func (cmd *command) fields() (map[string][]byte, bool) {
 	if !cmd.space() {
 		return nil, false
 	}
-	if cmd.take("NIL") {
+	if cmd.Take("NIL") {
 		return nil, !cmd.hasArguments()
 	}
-	if !cmd.take("(") {
+	if !cmd.Take("(") {
 		return nil, false
 	}
 	fields := make(map[string][]byte)
-	for n := 0; !cmd.take(")"); n++ {
+	for n := 0; !cmd.Take(")"); n++ {
 		if n == maxFields || n > 0 && !cmd.space() {
 			return nil, false
 		}
-		field, ok := cmd.str()
+		field, ok := cmd.Str()
 		if !ok || len(field) > maxField || !cmd.space() {
 			return nil, false
 		}
-		if cmd.take("NIL") {
+		if cmd.Take("NIL") {
 			continue
 		}
-		value, ok := cmd.str()
+		value, ok := cmd.Str()
 		if !ok || len(value) > maxValue {
 			return nil, false
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"postern/protocols/relay"
+	"postern/protocols/wire"
 )
 
 // scanner reads what a client sends after its login, command by command, and decides what reaches the backend. It knows of the grammar
@@ -230,7 +231,7 @@ func (s *scanner) read(literal literalKind) {
 	switch {
 	case literal != noLiteral:
 	case keeps == itsName:
-		cmd := &command{rest: line}
+		cmd := &command{Text: wire.Text{Rest: line}}
 		if fields, ok := cmd.fields(); ok {
 			if app := appOf(fields); app != "" {
 				s.called(app)

@@ -63,7 +63,7 @@ func (c *client) next(ctx context.Context) error {
 	if err != nil {
 		return c.ends(err)
 	}
-	defer cmd.clear()
+	defer cmd.Clear()
 	n := c.Tally.Command()
 	if n == 1 {
 		if cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
