@@ -3,6 +3,8 @@ package imapproxy
 import (
 	"bytes"
 	"errors"
+
+	"postern/protocols/wire"
 )
 
 // Errors that end a session: servers differ in where such a line ends.
@@ -13,13 +15,9 @@ var (
 
 // lineEnd finds the end of a line that comes in pieces, and what stands right before it.
 type lineEnd struct {
-	tail [maxSpec]byte
-	n    int8
+	tail wire.Tail
 	cr   bool // the last byte was one
 }
-
-// maxSpec is the longest size of a literal, in bytes: "~{", 18 digits, "+}", CR.
-const maxSpec = 24
 
 // find looks for a line's end in p. n is the bytes up to it or, where it does not stand in p, all.
 func (e *lineEnd) find(p []byte) (n int, ended bool, err error) {
@@ -39,32 +37,23 @@ func (e *lineEnd) find(p []byte) (n int, ended bool, err error) {
 		return 0, false, errBareCR
 	}
 	switch {
-	case !ended || e.n > 0:
+	case !ended || len(e.tail.Bytes()) > 0:
 		e.cr = at >= 0
-		e.keep(body)
+		e.tail.Keep(body)
 	case endsInBrace(body): // most lines don't, and need not be kept
-		e.keep(body)
+		e.tail.Keep(body)
 	}
 	return n, ended, nil
 }
 
-// keep remembers the last bytes of a line.
-func (e *lineEnd) keep(b []byte) {
-	if len(b) >= maxSpec {
-		e.n = int8(copy(e.tail[:], b[len(b)-maxSpec:]))
-		return
-	}
-	if over := int(e.n) + len(b) - maxSpec; over > 0 {
-		e.n = int8(copy(e.tail[:], e.tail[over:e.n]))
-	}
-	e.n += int8(copy(e.tail[e.n:], b))
+func (e *lineEnd) reset() {
+	e.tail.Reset()
+	e.cr = false
 }
-
-func (e *lineEnd) reset() { e.n, e.cr = 0, false }
 
 // plus tells how many bytes at the end may be those of a literal's announcement from "+" on.
 func (e *lineEnd) plus() int {
-	tail := e.tail[:e.n]
+	tail := e.tail.Bytes()
 	at := bytes.LastIndexByte(tail, '+')
 	if at < 0 || !bytes.HasPrefix([]byte(announced), tail[at:]) {
 		return 0

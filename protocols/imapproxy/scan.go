@@ -175,7 +175,7 @@ func (s *scanner) refused(p []byte) (relay.Step, error) {
 
 // lineEnded is called at a line's end, which may be that of a command.
 func (s *scanner) lineEnded() (kind literalKind, err error) {
-	size, kind, err := trailingLiteral(s.end.tail[:s.end.n])
+	size, kind, err := trailingLiteral(s.end.tail.Bytes())
 	s.end.reset()
 	s.read(kind)
 	switch {

@@ -1,6 +1,10 @@
 package imapproxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"postern/protocols/wire"
+)
 
 // tracker reads what a backend sends after the login: where a response ends, so that words of ours can come between, and what
 // answers the client's commands. In whatever pieces the bytes come, the outcome is the same.
@@ -10,7 +14,7 @@ type tracker struct {
 	headed  byte
 	last    byte             // how much of head is the answer that was just told of
 	head    [maxTag + 8]byte // of the response, up to its second word
-	end     lineEnd
+	end     wire.Tail
 	literal int64 // bytes left of one
 }
 
@@ -77,7 +81,7 @@ func (t *tracker) keep(b []byte) (head []byte) {
 	if !t.inside {
 		t.headed += byte(copy(t.head[t.headed:], b))
 	}
-	t.end.keep(b)
+	t.end.Keep(b)
 	t.split = true
 	return t.head[:t.headed]
 }
@@ -85,7 +89,7 @@ func (t *tracker) keep(b []byte) (head []byte) {
 // lineEnded tells whether the response is over. The text of a status may end like a literal, and is none.
 func (t *tracker) lineEnded(line, head []byte) (e event, ended bool) {
 	if t.split {
-		line = t.end.tail[:t.end.n]
+		line = t.end.Bytes()
 	}
 	if !t.inside {
 		e = eventOf(head)
@@ -101,7 +105,7 @@ func (t *tracker) lineEnded(line, head []byte) (e event, ended bool) {
 		t.last = byte(copy(t.head[:], head))
 	}
 	if t.split {
-		t.end.reset()
+		t.end.Reset()
 		t.headed, t.split = 0, false
 	}
 	return e, !t.inside
