@@ -1,0 +1,239 @@
+package sieveproxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"postern/protocols"
+	"postern/protocols/saslauth"
+	"postern/protocols/wire"
+)
+
+// LogInBackend logs in with SASL PLAIN, and learns what the backend can do: it may say so only now.
+func (d Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
+	if c.Hops <= 1 {
+		return nil, protocols.ErrLoop
+	}
+	s := newServer(nc)
+	defer s.R.Release()
+	if err := s.logIn(ctx, r, clientID(c)); err != nil {
+		return nil, err
+	}
+	d.Offers.Learn(r.Backend, forClient(s.caps))
+	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
+}
+
+// clientID is what a backend is told of the client, in Dovecot's words. Nothing in it needs quoting.
+func clientID(c *protocols.Conn) string {
+	if !c.Client.IsValid() {
+		return fmt.Sprintf("SESSION=%s TTL=%d", c.Facts.Conn, c.Hops-1)
+	}
+	return fmt.Sprintf("ADDR=%s PORT=%d SESSION=%s TTL=%d", c.Client.Addr(), c.Client.Port(), c.Facts.Conn, c.Hops-1)
+}
+
+// Errors of backends.
+var (
+	errNeedsTLS = errors.New("it takes no logins without TLS")
+	errNoPlain  = errors.New("it does not offer SASL PLAIN")
+	errNoSense  = errors.New("it does not speak ManageSieve")
+	errTooOld   = errors.New(`it does not say VERSION "1.0" (RFC 5804)`)
+)
+
+// server is a backend before its login is over.
+type server struct {
+	protocols.Talk
+	caps protocols.Capabilities
+}
+
+func newServer(nc net.Conn) *server { return &server{Talk: protocols.NewTalk(nc)} }
+
+// logIn leads the dialogue from the greeting to the capabilities behind the login. id may be empty.
+func (s *server) logIn(ctx context.Context, r *protocols.Route, id string) error {
+	if err := s.open(ctx, r); err != nil {
+		return err
+	}
+	if err := s.prove(ctx, r, id); err != nil {
+		return err
+	}
+	if err := s.ask("CAPABILITY"); err != nil {
+		return err
+	}
+	// A server that did not know a command would take the literals in it for commands: this one has to know all that the guard lets pass.
+	if version, _ := s.caps.Get("VERSION"); version != "1.0" {
+		return errTooOld
+	}
+	return nil
+}
+
+// open takes the greeting, starts TLS if it is to, and learns what the backend can do.
+func (s *server) open(ctx context.Context, r *protocols.Route) error {
+	if err := s.succeed(""); err != nil {
+		return err
+	}
+	if r.Security != protocols.StartTLS {
+		return nil
+	}
+	if !s.caps.Has("STARTTLS") {
+		return protocols.ErrNoStartTLS
+	}
+	if err := s.ask("STARTTLS"); err != nil {
+		return err
+	}
+	if err := s.Secure(ctx, r); err != nil {
+		return err
+	}
+	return s.succeed("") // the list again, unasked
+}
+
+// prove sends the client's address and our credential.
+func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error {
+	if err := s.takesPlain(); err != nil {
+		return err
+	}
+	if id != "" && s.caps.Has("XCLIENT") && !r.Quirks.NoClientID {
+		if err := s.Send([]byte("XCLIENT " + id + "\r\n")); err != nil {
+			return err
+		}
+		if _, err := s.response(); err != nil { // whatever it answers: it may believe others only
+			return err
+		}
+	}
+	credential, err := r.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer credential.Clear()
+	encoded, err := saslauth.AppendPlain(nil, credential.Authzid, credential.Authcid, credential.Password)
+	if err != nil {
+		return err
+	}
+	defer clear(encoded)
+	words := make([]byte, 0, len(encoded)+64)
+	defer func() { clear(words[:cap(words)]) }()
+	words = fmt.Appendf(words, "AUTHENTICATE \"PLAIN\" {%d+}\r\n", len(encoded))
+	if err := s.Send(append(append(words, encoded...), "\r\n"...)); err != nil {
+		return err
+	}
+	answer, err := s.response()
+	switch {
+	case err != nil:
+		return err
+	case answer.word != "OK":
+		return loginRefused(answer)
+	}
+	return nil
+}
+
+func (s *server) takesPlain() error {
+	mechanisms, _ := s.caps.Get("SASL")
+	switch {
+	case s.caps.HasWord("SASL", saslauth.Plain):
+		return nil
+	case mechanisms == "" && !s.OverTLS():
+		return errNeedsTLS
+	}
+	return errNoPlain
+}
+
+// ask sends a command that must succeed.
+func (s *server) ask(command string) error {
+	if err := s.Send([]byte(command + "\r\n")); err != nil {
+		return err
+	}
+	return s.succeed(command)
+}
+
+// succeed takes a response that must be OK.
+func (s *server) succeed(command string) error {
+	answer, err := s.response()
+	switch {
+	case err != nil:
+		return err
+	case answer.word == "OK":
+		return nil
+	case command == "":
+		return refused(answer)
+	}
+	return fmt.Errorf("%s: %w", command, refused(answer))
+}
+
+// answer is the line that ends a response.
+type answer struct {
+	word string // "OK", "NO" or "BYE"
+	code string // in capitals, without what stands behind it; empty: there is none
+	text string
+}
+
+// response takes a response. A list of capabilities in it takes the place of the one before it.
+func (s *server) response() (answer, error) {
+	var list protocols.Capabilities
+	for {
+		t, err := read(s.R, func(int) ([]byte, error) { return s.Line() }, wire.MaxLine, true)
+		if err != nil {
+			return answer{}, err
+		}
+		switch word := firstWord(t.Rest); word {
+		case "OK", "NO", "BYE":
+			if len(list) > 0 {
+				s.caps = list
+			}
+			return parseAnswer(word, t), nil
+		}
+		name, ok := t.Str()
+		if !ok {
+			return answer{}, errNoSense
+		}
+		value, _ := argument(t)
+		list.Add(string(name), string(value))
+	}
+}
+
+// firstWord is what stands before a blank, in capitals.
+func firstWord(line []byte) string {
+	word, _, _ := bytes.Cut(line, []byte(" "))
+	return strings.ToUpper(string(word))
+}
+
+// parseAnswer parses OK, NO or BYE with its code and text (RFC 5804 section 1.2).
+func parseAnswer(word string, t *wire.Text) answer {
+	a := answer{word: word}
+	t.Rest = t.Rest[len(word):]
+	if blanks(t) && t.Take("(") {
+		code, text, _ := bytes.Cut(t.Rest, []byte(")"))
+		a.code = firstWord(code)
+		t.Rest = text
+		blanks(t)
+	}
+	if text, ok := t.Str(); ok {
+		a.text = string(text)
+	}
+	return a
+}
+
+// refusedError is a backend's own answer, for the log: quoted and cut short, for its words are foreign.
+type refusedError struct{ answer }
+
+func refused(a answer) error { return &refusedError{a} }
+
+func (e *refusedError) Error() string {
+	const most = 120
+	said := e.word
+	if e.code != "" {
+		said += " (" + e.code + ")"
+	}
+	said += " " + e.text
+	return "it answered " + strconv.QuoteToASCII(said[:min(len(said), most)])
+}
+
+// loginRefused tells a refused credential from a backend that has other troubles (RFC 5804 section 1.3).
+func loginRefused(a answer) error {
+	if code := a.code; a.word != "NO" || code == tryLater || code == encryptNeeded || code == "REFERRAL" {
+		return refused(a)
+	}
+	return fmt.Errorf("%w: %w", protocols.ErrCredential, refused(a))
+}
