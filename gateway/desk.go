@@ -19,11 +19,12 @@ import (
 	"postern/protocols/davproxy"
 	"postern/protocols/imapproxy"
 	"postern/protocols/popproxy"
+	"postern/protocols/sieveproxy"
 	"postern/protocols/submission"
 )
 
 // Enforced are the scopes that a front door of this program enforces. An app password for another one can't be made.
-const Enforced = imapproxy.Scopes | submission.Scopes | popproxy.Scopes | authstore.ScopeSieve | davproxy.Scopes
+const Enforced = imapproxy.Scopes | submission.Scopes | popproxy.Scopes | sieveproxy.Scopes | davproxy.Scopes
 
 // Desk is where things are changed: the stores that a configuration names, opened for the command line or a gateway.
 type Desk struct {

@@ -9,6 +9,7 @@ import (
 	"postern/protocols"
 	"postern/protocols/imapproxy"
 	"postern/protocols/popproxy"
+	"postern/protocols/sieveproxy"
 	"postern/protocols/submission"
 )
 
@@ -49,6 +50,15 @@ var lineProtocols = map[string]lineProtocol{
 		idle:  idle(popproxy.IdleTimeout),
 		probe: popproxy.Probe,
 		ask:   popproxy.Ask,
+	},
+	sieveproxy.Protocol: {
+		door: func(_ *config.Config, _ *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+			return sieveproxy.Door{Offers: offers}
+		},
+		idle:       idle(sieveproxy.IdleTimeout),
+		probe:      sieveproxy.Probe,
+		ask:        sieveproxy.Ask,
+		asksInside: true,
 	},
 }
 

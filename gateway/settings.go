@@ -105,17 +105,17 @@ func davURL(host, port, security string) string {
 // String is the settings for people, a line each.
 func (s AppSettings) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "In the app:\n  user name  %s\n  password   the app password above\n", s.UserName)
+	fmt.Fprintf(&b, "In the app:\n  user name    %s\n  password     the app password above\n", s.UserName)
 	for _, way := range []struct {
 		name  string
 		ports []Port
-	}{{"IMAP", s.IMAP}, {"POP3", s.POP3}, {"sending", s.Submission}, {"filters", s.Sieve}} {
+	}{{"IMAP", s.IMAP}, {"POP3", s.POP3}, {"SMTP", s.Submission}, {"ManageSieve", s.Sieve}} {
 		for _, p := range way.ports {
-			fmt.Fprintf(&b, "  %-9s  %s, port %s, %s\n", way.name, s.Server, p.Number, p.Security)
+			fmt.Fprintf(&b, "  %-11s  %s, port %s, %s\n", way.name, s.Server, p.Number, p.Security)
 		}
 	}
 	if s.DAV != "" {
-		fmt.Fprintf(&b, "  DAV        %s\n", s.DAV)
+		fmt.Fprintf(&b, "  DAV          %s\n", s.DAV)
 	}
 	return b.String()
 }

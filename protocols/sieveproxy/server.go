@@ -6,6 +6,7 @@ package sieveproxy
 import (
 	"context"
 	"errors"
+	"time"
 
 	"postern/authstore"
 	"postern/protocols"
@@ -17,6 +18,9 @@ const Protocol = "managesieve"
 
 // Scopes are those that it enforces.
 const Scopes = authstore.ScopeSieve
+
+// IdleTimeout is for its sessions: RFC 5804 section 1.2 asks for 30 minutes at least. Backends have a limit of their own.
+const IdleTimeout = 35 * time.Minute
 
 // Door is the ManageSieve front door, for protocols.Server. Goroutines may share it.
 type Door struct {
