@@ -3,11 +3,14 @@ package sieveproxy
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"postern/protocols/wire"
 )
 
 // strictly is how the strictest server reads a command: what it takes for none it throws away to the line's end, literals or not, as Cyrus
@@ -149,6 +152,60 @@ func FuzzTracker(f *testing.F) {
 		}
 		if len(want) > 0 && (len(got) == 0 || got[len(got)-1] != want[len(want)-1]) {
 			t.Fatalf("boundaries of %q at %v, want %v", said, got, want)
+		}
+	})
+}
+
+// said is a connection on which all that comes is known.
+type said struct {
+	net.Conn
+	in *strings.Reader
+}
+
+func (c said) Read(p []byte) (int, error)  { return c.in.Read(p) }
+func (c said) Write(p []byte) (int, error) { return len(p), nil }
+
+// Whatever a backend says, reading it ends, and nothing of it gets into a line of ours or of the log's but printable ASCII.
+func FuzzResponse(f *testing.F) {
+	f.Add("\"SIEVE\" \"fileinto\"\r\n{4}\r\nSASL {5}\r\nPLAIN\r\nOK (TAG {2}\r\nhi) \"ready\"\r\n")
+	f.Add("NO (REFERRAL \"sieve://x\") {3}\r\nab\xff\r\n")
+	f.Add("\"x\x1b\" \"\\\"\"\nBYE\n")
+	f.Fuzz(func(t *testing.T, words string) {
+		s := newServer(said{in: strings.NewReader(words)})
+		defer s.R.Release()
+		a, err := s.response()
+		shown := capabilities(forClient(s.caps), true, true)
+		if err == nil {
+			shown += refused(a).Error()
+		}
+		if strings.ContainsFunc(strings.ReplaceAll(shown, "\r\n", ""), func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Fatalf("%q leads to %q", words, shown)
+		}
+	})
+}
+
+// Of what a client says before its login, no byte is lost, and nothing is longer than its bound.
+func FuzzRead(f *testing.F) {
+	f.Add("AUTHENTICATE \"PLAIN\" {4+}\r\nAAAA\r\nLISTSCRIPTS\r\n")
+	f.Add("NOOP {2+}\r\n\r\n {0+}\r\n\r\nNOOP {3}\r\n")
+	f.Fuzz(func(t *testing.T, words string) {
+		in := strings.NewReader(words)
+		r := wire.NewReader(in)
+		defer r.Release()
+		var seen strings.Builder
+		for {
+			cmd, err := read(r, r.Line, wire.MaxLine, false)
+			if err != nil {
+				break
+			}
+			if len(cmd.All) > wire.MaxLine+wire.MaxLiteral {
+				t.Fatalf("a command of %d bytes", len(cmd.All))
+			}
+			seen.Write(cmd.All)
+			if !strings.HasPrefix(strings.ReplaceAll(words, "\r", ""), strings.ReplaceAll(seen.String(), "\r", "")) {
+				t.Fatalf("%q is read from %q", seen.String(), words)
+			}
+			seen.WriteString("\n")
 		}
 	})
 }

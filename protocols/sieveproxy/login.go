@@ -28,16 +28,17 @@ func (c *client) authenticate(ctx context.Context, cmd *wire.Text) error {
 			return c.refuse("Bad arguments.")
 		}
 	}
-	answer := &wire.Text{}
+	var answer wire.Text
 	defer func() { answer.Clear() }()
-	credentials, err := saslauth.Run(saslauth.NewExchange(saslauth.Plain), initial, func(challenge string) (line []byte, err error) {
+	credentials, err := saslauth.Run(saslauth.NewExchange(saslauth.Plain), initial, func(challenge string) ([]byte, error) {
 		if err := c.write(str(challenge) + "\r\n"); err != nil {
 			return nil, err
 		}
-		if answer, err = c.read(wire.MaxSASLLine); err != nil {
-			answer = &wire.Text{}
+		said, err := c.read(wire.MaxSASLLine)
+		if err != nil {
 			return nil, err
 		}
+		answer = *said
 		line, ok := answer.Str()
 		if !ok || len(answer.Rest) > 0 {
 			return nil, saslauth.ErrMalformed

@@ -56,23 +56,23 @@ var arguments = map[string][]argumentKind{
 	"CAPABILITY":   {},
 	"LISTSCRIPTS":  {},
 	"LOGOUT":       {},
-	"NOOP":         {optional},
-	"HAVESPACE":    {name, number},
-	"SETACTIVE":    {name},
-	"GETSCRIPT":    {name},
-	"DELETESCRIPT": {name},
-	"RENAMESCRIPT": {name, name},
-	"PUTSCRIPT":    {name, script},
-	"CHECKSCRIPT":  {script},
+	"NOOP":         {anOptional},
+	"HAVESPACE":    {aName, aNumber},
+	"SETACTIVE":    {aName},
+	"GETSCRIPT":    {aName},
+	"DELETESCRIPT": {aName},
+	"RENAMESCRIPT": {aName, aName},
+	"PUTSCRIPT":    {aName, aScript},
+	"CHECKSCRIPT":  {aScript},
 }
 
 type argumentKind byte
 
 const (
-	name argumentKind = iota
-	optional
-	number
-	script
+	aName      argumentKind = iota
+	anOptional              // name, or nothing
+	aNumber
+	aScript
 )
 
 // refusals are for those that do not pass; any other is unknown.
@@ -84,27 +84,32 @@ var refusals = map[string]string{
 
 // up takes bytes of the client; see relay.Guard.
 func (s *scanner) up(p []byte) (relay.Step, error) {
-	n := int(min(s.literal, int64(len(p))))
-	switch s.state {
-	case inScript:
-		s.skip(int64(n))
-		return relay.Step{Taken: n, Pass: p[:n]}, nil
-	case inName:
-		s.text = append(s.text, p[:n]...)
-		s.skip(int64(n))
-		return relay.Step{Taken: n}, nil
-	case inRefused:
-		s.skip(int64(n))
-		return relay.Step{Taken: n}, nil
+	if s.literal > 0 {
+		return s.inLiteral(p[:min(s.literal, int64(len(p)))]), nil
 	}
-	n = bytes.IndexByte(p, '\n')
+	n := bytes.IndexByte(p, '\n')
 	if n < 0 {
 		return relay.Step{Taken: len(p)}, s.gather(p)
 	}
 	if err := s.gather(p[:n]); err != nil {
 		return relay.Step{}, err
 	}
+	if s.state == afterScript {
+		return s.scriptEnded(n)
+	}
 	return s.lineEnded(n)
+}
+
+func (s *scanner) inLiteral(p []byte) relay.Step {
+	step := relay.Step{Taken: len(p)}
+	switch s.state {
+	case inScript:
+		step.Pass = p
+	case inName:
+		s.text = append(s.text, p...)
+	}
+	s.skip(int64(len(p)))
+	return step
 }
 
 // skip passes over bytes of a literal.
@@ -133,14 +138,6 @@ func (s *scanner) gather(p []byte) error {
 // lineEnded is called at a line's end, of which the LF stands at p[n] and is not taken yet.
 func (s *scanner) lineEnded(n int) (relay.Step, error) {
 	line, whole := bytes.CutSuffix(s.text[s.line:], []byte("\r"))
-	if s.state == afterScript {
-		if !whole || len(line) > 0 {
-			return relay.Step{}, errScript
-		}
-		s.state = inLine
-		s.next()
-		return relay.Step{Taken: n + 1, Pass: []byte("\r\n")}, nil
-	}
 	_, literal, announced, err := wire.TrailingLiteral(line, maxScript)
 	if err != nil || announced && literal.Wait { // nobody knows whether it comes
 		return relay.Step{}, wire.ErrLiteral
@@ -174,6 +171,16 @@ func (s *scanner) lineEnded(n int) (relay.Step, error) {
 	return step, nil
 }
 
+// scriptEnded is called at the end of the line behind a script. There is nothing in it.
+func (s *scanner) scriptEnded(n int) (relay.Step, error) {
+	if string(s.text) != "\r" {
+		return relay.Step{}, errScript
+	}
+	s.state = inLine
+	s.next()
+	return relay.Step{Taken: n + 1, Pass: []byte("\r\n")}, nil
+}
+
 // next begins another command.
 func (s *scanner) next() { s.text, s.line, s.refusal = nil, 0, "" }
 
@@ -197,17 +204,17 @@ func (s *scanner) judge(text []byte, announced bool, size int) {
 	for _, kind := range kinds {
 		apart := blanks(t)
 		switch {
-		case len(t.Rest) == 0 && kind == optional && !announced:
+		case len(t.Rest) == 0 && kind == anOptional && !announced:
 			continue
 		case !apart:
 			s.refusal = "Missing arguments."
 		case len(t.Rest) > 0:
 			s.takeArgument(t, kind)
-		case announced && kind == script:
+		case announced && kind == aScript:
 			s.out = fmt.Appendf(s.out, " {%d+}", size)
 			s.state = inScript
 			announced = false
-		case announced && kind != number && size <= maxName:
+		case announced && kind != aNumber && size <= maxName:
 			s.state = inName
 			return
 		default:
@@ -225,7 +232,7 @@ func (s *scanner) judge(text []byte, announced bool, size int) {
 
 // takeArgument takes an argument that is there, and writes it as every server reads it.
 func (s *scanner) takeArgument(t *wire.Text, kind argumentKind) {
-	if kind == number {
+	if kind == aNumber {
 		digits := len(t.Rest) - len(bytes.TrimLeft(t.Rest, "0123456789"))
 		if digits == 0 || digits > 10 {
 			s.refusal = "Bad arguments."
@@ -236,7 +243,7 @@ func (s *scanner) takeArgument(t *wire.Text, kind argumentKind) {
 		return
 	}
 	b, ok := t.Str()
-	if !ok || kind != script && !isName(b) {
+	if !ok || kind != aScript && !isName(b) {
 		s.refusal = "Bad arguments."
 		return
 	}

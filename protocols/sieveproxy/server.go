@@ -84,7 +84,7 @@ func (c *client) next(ctx context.Context) error {
 
 // read reads a command, or an answer to a challenge, with its literals.
 func (c *client) read(most int) (*wire.Text, error) {
-	return read(c.R, func(left int) ([]byte, error) { return c.R.Line(left) }, most, false)
+	return read(c.R, c.R.Line, most, false)
 }
 
 func (c *client) do(ctx context.Context, cmd *wire.Text) error {
