@@ -30,6 +30,7 @@ needs=(
   radicale=radicale
   redis-server=redis-server
   script=bsdutils
+  sieve-connect=sieve-connect
   sievec=dovecot-sieve
   sqlite3=sqlite3
   strace=strace
