@@ -14,7 +14,7 @@ type guard struct {
 	mu    sync.Mutex // guards the fields below; held for as long as it takes to look through a buffer
 	scan  scanner
 	track tracker
-	woken chan struct{} // closed when all commands are answered; nil: nobody asked for it
+	woken relay.Alarm // when all commands are answered
 }
 
 // Guard watches what passes after the login.
@@ -33,9 +33,8 @@ func (g *guard) Down(p []byte) (pass []byte, boundary int) {
 	defer g.mu.Unlock()
 	boundary, answers := g.track.down(p)
 	g.scan.open = max(0, g.scan.open-answers)
-	if g.scan.open == 0 && g.woken != nil {
-		close(g.woken)
-		g.woken = nil
+	if g.scan.open == 0 {
+		g.woken.Ring()
 	}
 	return p, boundary
 }
@@ -44,21 +43,8 @@ func (g *guard) Down(p []byte) (pass []byte, boundary int) {
 func (g *guard) Woken() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.scan.open == 0 {
-		return nowaiting
-	}
-	if g.woken == nil {
-		g.woken = make(chan struct{})
-	}
-	return g.woken
+	return g.woken.Await(g.scan.open > 0)
 }
-
-// nowaiting is for who asks when it has come.
-var nowaiting = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // Data is what is left of a script, either way.
 func (g *guard) Data(up bool) int64 {
