@@ -223,6 +223,9 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (pub
 		return "", nil, err
 	}
 	for _, p := range authstore.Presets {
+		if p.Scopes.Any(authstore.ScopePOP) {
+			continue // nothing here speaks POP3
+		}
 		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: p.Title, Scopes: p.Scopes})
 		if err != nil {
 			return "", nil, err
