@@ -26,6 +26,7 @@ type site struct {
 	ca      *testlab.CA
 	data    string // the database's folder
 	backend string // the [[backend]] and [redis] parts of the configuration
+	doors   string // more listeners
 	mu      sync.Mutex
 	next    int
 }
@@ -79,8 +80,8 @@ listener = [
   { protocol = "imap", address = "127.0.0.1:%d" },
   { protocol = "imap", address = "127.0.0.1:%d", tls = "starttls" },
   { protocol = "dav", address = "127.0.0.1:%d" },
-]
-`, cert, key, filepath.Join(s.data, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2])
+%s]
+`, cert, key, filepath.Join(s.data, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2], s.doors)
 	if err := os.WriteFile(path, []byte(text+s.backend), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
