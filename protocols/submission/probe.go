@@ -75,6 +75,8 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 // remedyFor says what to do about what a backend answered; empty: nothing is known.
 func remedyFor(r *protocols.Route, err error) string {
 	switch {
+	case errors.Is(err, errNoSense):
+		return `look at its port; submission is on 587 with tls = "starttls", on 465 with "implicit"`
 	case errors.Is(err, errNoXClient):
 		return "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes, " +
 			"and where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
