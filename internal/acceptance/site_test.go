@@ -103,11 +103,14 @@ func (s *site) serve(under ...string) *gateway {
 	return g
 }
 
+// noSleep has a program of the race build end when it is done, not a second later: that would hide as much of what is measured from there.
+const noSleep = "GORACE=atexit_sleep_ms=0"
+
 // cli runs the command line and returns what it printed.
 func (s *site) cli(config string, args ...string) string {
 	s.t.Helper()
 	cmd := testlab.Command(s.t, s.program, append(args, "-c", config)...)
-	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // else it ends a second after what it did, which would hide that much of what is measured from there
+	cmd.Env = append(cmd.Env, noSleep)
 	return testlab.Run(s.t, cmd)
 }
 

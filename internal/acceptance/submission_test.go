@@ -335,41 +335,49 @@ func goSMTP(t *testing.T, o *outbox, to string, message []byte) string {
 	return response.StatusText
 }
 
-// Programs that people send mail with, through the gateway to each kind of backend: what they sent lies in the queue as it was, in the name of
-// the account and with the app's address, and they were told the queue id.
-func TestMailAppsSend(t *testing.T) {
-	t.Parallel()
+// lane is a gateway in front of one kind of backend, and where what it takes is kept.
+type lane struct {
+	o       *outbox
+	address string // of the backend
+	ca      *testlab.CA
+	queue   *testlab.PostfixServer
+}
+
+// lanes are all kinds of backends.
+func lanes(t *testing.T) map[string]lane {
+	t.Helper()
 	s := newSite(t)
 	trusting := testlab.Postfix(t)
 	dovecot := testlab.Dovecot(t, testlab.Submission(trusting.Relay))
 	asking := testlab.Postfix(t, testlab.SASL(dovecot))
 	master := s.master(dovecot)
-	for name, b := range map[string]struct {
-		o       *outbox
-		address string
-		ca      *testlab.CA
-		queue   *testlab.PostfixServer
-	}{
+	return map[string]lane{
 		"Postfix by XCLIENT": {s.sends(submissionBackend("postfix", trusting.Submission, trusting.CAFile, xclient)), trusting.Submission, trusting.CA, trusting},
 		"Postfix by AUTH":    {s.sends(submissionBackend("postfix", asking.Submission, asking.CAFile, master)), asking.Submission, asking.CA, asking},
 		"Dovecot":            {s.sends(submissionBackend("dovecot", dovecot.Submission, dovecot.CAFile, master)), dovecot.Submission, dovecot.CA, trusting},
-	} {
+	}
+}
+
+// Programs that people send mail with, through the gateway to each kind of backend: what they sent lies in the queue as it was, in the name of
+// the account and with the app's address, and they were told the queue id.
+func TestMailAppsSend(t *testing.T) {
+	t.Parallel()
+	for name, l := range lanes(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := b.o.connect(t, true)
-			if got, want := extensions(m.ask("250 ", "EHLO phone.example")), backendExtensions(t, b.address, b.ca); !slices.Equal(got, want) {
+			m := l.o.connect(t, true)
+			if got, want := extensions(m.ask("250 ", "EHLO phone.example")), backendExtensions(t, l.address, l.ca); !slices.Equal(got, want) {
 				t.Errorf("EHLO tells %q, the backend %q", got, want)
 			}
-			kinds := testlab.Mails()
 			n := 0
 			for name, a := range apps {
-				message := kinds[n%len(kinds)]
+				message := testlab.Mails()[n%len(testlab.Mails())]
 				n++
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
 					to := regexp.MustCompile(`\W+`).ReplaceAllString(t.Name(), "-") + "@example.org"
-					said := a.send(t, b.o, to, message)
-					arrived := arrivedFor(t, b.queue, to)
+					said := a.send(t, l.o, to, message)
+					arrived := arrivedFor(t, l.queue, to)
 					if a.own {
 						_, text, _ := bytes.Cut(message, []byte("\r\n\r\n"))
 						wantContent(t, arrived, append([]byte("\r\n"), text...))
@@ -391,11 +399,6 @@ func TestMailAppsSend(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() {
-		if got := len(trusting.Queued()) + len(asking.Queued()); got != 3*len(apps) {
-			t.Errorf("%d messages are queued, %d were sent", got, 3*len(apps))
-		}
-	})
 }
 
 // arrivedFor finds the only message to a recipient.
