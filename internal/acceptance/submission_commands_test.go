@@ -146,7 +146,7 @@ domain = "example.org"
 protocol = "submission"
 backend = "two"
 `)
-	ofOne, ofTwo := backendExtensions(t, one.Submission, one.CA), backendExtensions(t, two.Submission, two.CA)
+	ofOne, ofTwo := extensions(direct(t, lane{address: one.Submission, ca: one.CA}).ehlo), extensions(direct(t, lane{address: two.Submission, ca: two.CA}).ehlo)
 	if slices.Contains(ofOne, "DSN") || !slices.Contains(ofTwo, "DSN") || !slices.Contains(ofOne, "SMTPUTF8") || slices.Contains(ofTwo, "SMTPUTF8") {
 		t.Fatalf("the backends tell %q and %q", ofOne, ofTwo)
 	}

@@ -75,13 +75,16 @@ func submissionBackend(name, address, caFile, credential string) string {
 const phone = "127.0.0.7"
 
 // mailer is a client that says what it is told, and knows where a reply ends.
-type mailer struct{ *speaker }
+type mailer struct {
+	*speaker
+	ehlo string // the answer to it
+}
 
 func newMailer(t *testing.T, conn net.Conn) *mailer {
 	t.Helper()
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute))
-	m := &mailer{&speaker{conn, t, bufio.NewReader(conn)}}
+	m := &mailer{speaker: &speaker{conn, t, bufio.NewReader(conn)}}
 	m.want("220 ")
 	return m
 }
@@ -189,19 +192,20 @@ func extensions(reply string) []string {
 	return list
 }
 
-// backendExtensions asks a backend itself.
-func backendExtensions(t *testing.T, address string, ca *testlab.CA) []string {
+// direct speaks to a lane's backend, over TLS and greeted by EHLO, as Postern does.
+func direct(t *testing.T, l lane) *mailer {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	conn, err := net.Dial("tcp", l.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := newMailer(t, conn)
 	m.ask("250 ", "EHLO postern")
 	m.ask("220 ", "STARTTLS")
-	secure := tls.Client(conn, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"})
+	secure := tls.Client(conn, &tls.Config{RootCAs: l.ca.Pool, ServerName: "localhost"})
 	m.Conn, m.r = secure, bufio.NewReader(secure)
-	return extensions(m.ask("250 ", "EHLO postern"))
+	m.ehlo = m.ask("250 ", "EHLO postern")
+	return m
 }
 
 // app is a program that sends a message, and returns what it said about it.
@@ -343,13 +347,13 @@ type lane struct {
 	queue   *testlab.PostfixServer
 }
 
-// lanes are all kinds of backends.
-func lanes(t *testing.T) map[string]lane {
+// lanes are all kinds of backends. Postfix gets what stands in mainCF.
+func lanes(t *testing.T, mainCF ...string) map[string]lane {
 	t.Helper()
 	s := newSite(t)
-	trusting := testlab.Postfix(t)
+	trusting := testlab.Postfix(t, testlab.MainCF(mainCF...))
 	dovecot := testlab.Dovecot(t, testlab.Submission(trusting.Relay))
-	asking := testlab.Postfix(t, testlab.SASL(dovecot))
+	asking := testlab.Postfix(t, testlab.SASL(dovecot), testlab.MainCF(mainCF...))
 	master := s.master(dovecot)
 	return map[string]lane{
 		"Postfix by XCLIENT": {s.sends(submissionBackend("postfix", trusting.Submission, trusting.CAFile, xclient)), trusting.Submission, trusting.CA, trusting},
@@ -366,7 +370,7 @@ func TestMailAppsSend(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := l.o.connect(t, true)
-			if got, want := extensions(m.ask("250 ", "EHLO phone.example")), backendExtensions(t, l.address, l.ca); !slices.Equal(got, want) {
+			if got, want := extensions(m.ask("250 ", "EHLO phone.example")), extensions(direct(t, l).ehlo); !slices.Equal(got, want) {
 				t.Errorf("EHLO tells %q, the backend %q", got, want)
 			}
 			n := 0

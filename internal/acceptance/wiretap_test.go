@@ -1,0 +1,119 @@
+package acceptance
+
+import (
+	"bufio"
+	"bytes"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// wiretap stands between a gateway and an SMTP backend that it speaks to in plain text. It notes what the gateway says, counts what the
+// backend replies, and cuts or keeps back where it is told to.
+type wiretap struct {
+	address string
+
+	mu   sync.Mutex // guards the fields below
+	plan plan
+	said *bytes.Buffer // by the gateway, over the newest connection
+}
+
+// plan is what happens on each connection that begins while it holds. Nothing happens but what is set.
+type plan struct {
+	before  int           // this reply, counted from 1, is not passed on: when it has come, both sides are cut
+	after   int           // both are cut when this one has been passed on
+	words   string        // both are cut when the gateway has said this, and it was passed on
+	hold    int           // this reply is kept back
+	release chan struct{} // until this is closed
+	held    chan struct{} // gets a value when it is kept back
+}
+
+func newWiretap(t *testing.T, backend string) *wiretap {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	w := &wiretap{address: ln.Addr().String(), said: new(bytes.Buffer)}
+	go func() {
+		for {
+			gateway, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go w.carry(gateway, backend)
+		}
+	}()
+	return w
+}
+
+// do sets what happens from now on.
+func (w *wiretap) do(p plan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.plan = p
+}
+
+// heard is what the gateway has said over the newest connection.
+func (w *wiretap) heard() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said.String()
+}
+
+func (w *wiretap) carry(gateway net.Conn, address string) {
+	defer gateway.Close()
+	backend, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer backend.Close()
+	w.mu.Lock()
+	plan, said := w.plan, new(bytes.Buffer)
+	w.said = said
+	w.mu.Unlock()
+	go func() {
+		defer backend.(*net.TCPConn).CloseWrite()
+		for buf := make([]byte, 32<<10); ; {
+			n, err := gateway.Read(buf)
+			if err != nil {
+				return
+			}
+			w.mu.Lock()
+			said.Write(buf[:n])
+			cut := plan.words != "" && bytes.Contains(said.Bytes(), []byte(plan.words))
+			w.mu.Unlock()
+			if backend.Write(buf[:n]); cut {
+				gateway.Close()
+				return
+			}
+		}
+	}()
+	replies := bufio.NewReader(backend)
+	for n := 1; ; n++ {
+		reply, err := readReply(replies)
+		if err != nil || n == plan.before {
+			return
+		}
+		if n == plan.hold {
+			plan.held <- struct{}{}
+			<-plan.release
+		}
+		if _, err := gateway.Write([]byte(reply)); err != nil || n == plan.after {
+			return
+		}
+	}
+}
+
+func readReply(r *bufio.Reader) (string, error) {
+	var reply strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		reply.WriteString(line)
+		if err != nil || len(line) < 4 || line[3] != '-' {
+			return reply.String(), err
+		}
+	}
+}
