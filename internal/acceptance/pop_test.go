@@ -255,7 +255,7 @@ print(p.noop(), p.rset(), p.quit())
 	})
 	t.Run("the command line", func(t *testing.T) {
 		out := p.cli(p.config, "password", "create", alice, "--label", "old phone", "--scopes", "pop")
-		if !strings.Contains(out, "POP3       localhost, port "+port(p.pop3s)+", TLS\n") || strings.Contains(out, "IMAP") {
+		if !strings.Contains(out, "POP3         localhost, port "+port(p.pop3s)+", TLS\n") || strings.Contains(out, "IMAP") {
 			t.Errorf("settings:\n%s", out)
 		}
 		if out := p.cli(p.config, "check"); !strings.Contains(out, "logged in for "+alice) {

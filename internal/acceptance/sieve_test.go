@@ -168,7 +168,7 @@ func TestManageSieve(t *testing.T) {
 	if capability(list, "SIEVE") == "\"SIEVE\" \"\"\r\n" {
 		t.Error("the backend was not asked at the start")
 	}
-	k.logIn(alice, s.password(s.config, alice, "--for", "mail").Secret, `NO "This app password does not open mail filters."`)
+	k.logIn(alice, s.password(s.config, alice, "--scopes", "mail").Secret, `NO "This app password does not open mail filters."`)
 	k.logIn(alice, "abcde-fghjk-mnopq-rstuv", `NO "`)
 	fmt.Fprintf(k, "AUTHENTICATE \"PLAIN\" %q\r\nLISTSCRIPTS\r\n", plainResponse(alice, s.app.Secret)) // in one write
 	k.wants("", `OK "Logged in."`)
