@@ -48,7 +48,7 @@ func TestSMTPSmuggling(t *testing.T) {
 					}
 					said := m.rest()
 					if !strings.HasPrefix(said, "550 5.6.11 ") || strings.Count(said, "\n") != 2 || !strings.Contains(said, "\n421 4.3.2 ") {
-						t.Errorf("%q, in pieces: %v: the client was told %q", end, inPieces, said)
+						t.Fatalf("%q, in pieces: %v: the client was told %q", end, inPieces, said)
 					}
 					taken += strings.Count(said, "250 ")
 				}
@@ -111,7 +111,7 @@ func TestSmugglingIsPassed(t *testing.T) {
 		text := fmt.Sprintf("Subject: %d\r\n\r\nhello%s%s", i, end, attack)
 		m.say("%sQUIT\r\n", text)
 		if said := m.rest(); strings.Count(said, "\n") != 2 || !strings.HasPrefix(said, "250 2.0.0 Ok") || !strings.Contains(said, "\n221 ") {
-			t.Errorf("%q: the client was told %q", end, said)
+			t.Fatalf("%q: the client was told %q", end, said)
 		}
 		if heard := w.heard(); !strings.HasSuffix(heard, "DATA\r\n"+text+"QUIT\r\n") {
 			t.Errorf("%q: the backend got %q", end, heard)

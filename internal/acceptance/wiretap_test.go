@@ -23,7 +23,7 @@ type wiretap struct {
 type plan struct {
 	before  int           // this reply, counted from 1, is not passed on: when it has come, both sides are cut
 	after   int           // both are cut when this one has been passed on
-	words   string        // both are cut when the gateway has said this, and it was passed on
+	words   string        // both are cut when the gateway has said this, and nothing behind it was passed on
 	hold    int           // this reply is kept back
 	release chan struct{} // until this is closed
 	held    chan struct{} // gets a value when it is kept back
@@ -83,8 +83,11 @@ func (w *wiretap) carry(gateway net.Conn, address string) {
 			}
 			w.mu.Lock()
 			said.Write(buf[:n])
-			cut := plan.words != "" && bytes.Contains(said.Bytes(), []byte(plan.words))
+			_, behind, cut := bytes.Cut(said.Bytes(), []byte(plan.words))
 			w.mu.Unlock()
+			if cut = cut && plan.words != ""; cut {
+				n -= len(behind)
+			}
 			if backend.Write(buf[:n]); cut {
 				gateway.Close()
 				return
