@@ -16,7 +16,7 @@ type Guard interface {
 	// Down takes bytes of the backend, and may change them. pass is for the client, and shares p's memory; it may be empty. boundary is
 	// the last offset in it at which words of ours can come between; -1: none.
 	Down(p []byte) (pass []byte, boundary int)
-	// Data tells how many bytes come next that nobody needs to look at, and Skip that so many of them have passed.
+	// Data tells how many bytes come next that nobody needs to look at, and Skip that so many of them pass now.
 	Data(up bool) int64
 	Skip(up bool, n int64)
 	// Busy tells whether the client waits for something that goes before its goodbye: for the end of anything, where that is to be

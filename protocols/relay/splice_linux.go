@@ -51,11 +51,11 @@ func (d *copier) splice() error {
 		if d.isUp() && d.isStopped() { // see copy
 			return errLeaving
 		}
+		if d.pair.Guard != nil { // it knows before the peer does, who may answer
+			d.pair.Guard.Skip(d.isUp(), int64(n))
+		}
 		if err := d.drain(p, to); err != nil {
 			return err
-		}
-		if d.pair.Guard != nil {
-			d.pair.Guard.Skip(d.isUp(), int64(n))
 		}
 	}
 	return nil

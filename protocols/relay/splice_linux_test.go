@@ -121,3 +121,27 @@ func TestSpliceIsCut(t *testing.T) {
 		t.Errorf("result = %+v, %d bytes were spliced", res, g.skipped.Load())
 	}
 }
+
+// late is a guard that takes its time to note what passes.
+type late struct{ *data }
+
+func (g late) Skip(up bool, n int64) {
+	time.Sleep(20 * time.Millisecond)
+	g.data.Skip(up, n)
+}
+
+// The guard knows of data before the peer that may answer it.
+func TestSkipComesFirst(t *testing.T) {
+	t.Parallel()
+	g := late{&data{}}
+	const size = 1 << 20
+	g.left.Store(size)
+	e := startTCP(t, &Relay{}, Pair{Guard: g})
+	go e.backend.Write(make([]byte, size))
+	if _, err := io.ReadFull(e.client, make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if left := g.left.Load(); left != 0 || g.skipped.Load() == 0 {
+		t.Errorf("%d bytes are said to come, %d were skipped", left, g.skipped.Load())
+	}
+}
