@@ -129,6 +129,9 @@ func (s *Session) stopReading() {
 func (d *copier) passUp(p []byte) error {
 	for len(p) > 0 {
 		st, err := d.pair.Guard.Up(p)
+		if d.hasTold() {
+			return errLeaving
+		}
 		if len(st.Pass) > 0 {
 			if err := d.write(st.Pass); err != nil {
 				return err
@@ -231,6 +234,14 @@ func (s *Session) lastWords() (words, goodbye []byte) {
 // mayLeave tells whether the goodbye is due at the next boundary. It is called with mu held.
 func (s *Session) mayLeave() bool {
 	return s.goodbye != nil && !s.told && !s.pair.Guard.Busy(s.orderly)
+}
+
+// hasTold tells whether the client was told goodbye. What the guard has taken since passes no more: had it come before, the guard would have
+// been busy with it.
+func (s *Session) hasTold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told
 }
 
 // say tells the client something at the next boundary.

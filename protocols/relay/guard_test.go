@@ -328,3 +328,26 @@ func TestNothingElsePassesAfterTheGoodbye(t *testing.T) {
 		e.client.Close()
 	})
 }
+
+// thorough is a guard that takes its time to look at what the client sends.
+type thorough struct{ *lines }
+
+func (g thorough) Up(p []byte) (Step, error) {
+	time.Sleep(time.Millisecond)
+	return g.lines.Up(p)
+}
+
+// What a client sent before its goodbye, but the guard had not taken in, does not reach the backend behind it: the client will send it again.
+func TestNothingPassesBehindGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(&Relay{}, Pair{Guard: thorough{newLines()}})
+		go func() { e.client.Write([]byte("one\n")) }()
+		synctest.Wait() // it is being looked at
+		e.End(errors.New("enough"))
+		wantRead(t, "client", e.client, "bye: enough\n")
+		if got, _ := io.ReadAll(e.backend); len(got) > 0 {
+			t.Errorf("the backend got %q", got)
+		}
+		<-e.result
+	})
+}

@@ -54,6 +54,9 @@ func (d *copier) splice() error {
 		if d.pair.Guard != nil { // it knows before the peer does, who may answer
 			d.pair.Guard.Skip(d.isUp(), int64(n))
 		}
+		if d.isUp() && d.hasTold() {
+			return errLeaving
+		}
 		if err := d.drain(p, to); err != nil {
 			return err
 		}
