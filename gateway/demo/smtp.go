@@ -12,6 +12,7 @@ import (
 	"net/mail"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-sasl"
@@ -31,7 +32,7 @@ func (m Mail) Text() string {
 	var b strings.Builder
 	line := func(s string) {
 		s = strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
+			if !unicode.IsPrint(r) {
 				return -1
 			}
 			return r

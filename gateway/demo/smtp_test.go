@@ -51,9 +51,9 @@ func TestSending(t *testing.T) {
 }
 
 func TestMailTextShowsNoControls(t *testing.T) {
-	m := Mail{From: "a\x1b[2J", To: []string{"b\n\nc"}, Raw: []byte("Subject: =?utf-8?q?=1b]0;x=07?= " + strings.Repeat("x", 200) + "\r\n\r\n")}
+	m := Mail{From: "a\x1b[2J", To: []string{"b\n\nc\u009b2J\u202e"}, Raw: []byte("Subject: =?utf-8?q?=1b]0;x=07?= " + strings.Repeat("x", 200) + "\r\n\r\n")}
 	text := m.Text()
-	if strings.ContainsAny(text, "\x1b\x07") || strings.Count(text, "\n") != 5 {
+	if strings.ContainsAny(text, "\x1b\x07\u009b\u202e") || strings.Count(text, "\n") != 5 {
 		t.Errorf("it shows %q", text)
 	}
 }
