@@ -261,16 +261,12 @@ func (s *Session) say(words []byte) error {
 func (s *Session) flush() {
 	for {
 		s.mu.Lock()
-		waits := s.atBoundary && !s.closed && !s.told && (s.words != nil || s.mayLeave())
-		s.mu.Unlock()
-		if !waits || !s.toward.TryLock() {
+		// With mu held: a direction that parks has both for a moment, and tells nobody anything afterwards.
+		if !s.atBoundary || s.closed || s.told || s.words == nil && !s.mayLeave() || !s.toward.TryLock() {
+			s.mu.Unlock()
 			return
 		}
-		s.mu.Lock()
-		var words, goodbye []byte
-		if s.atBoundary && !s.told {
-			words, goodbye = s.lastWords()
-		}
+		words, goodbye := s.lastWords()
 		s.mu.Unlock()
 		s.pair.Client.SetWriteDeadline(time.Now().Add(s.relay.stall()))
 		_, err := s.pair.Client.Write(append(words, goodbye...))
