@@ -214,9 +214,13 @@ func (s *server) begin(c *protocols.Conn, words string) (*status, error) {
 // xclient is what XCLIENT says, of what the backend takes.
 func (s *server) xclient(r *protocols.Route, c *protocols.Conn, client netip.AddrPort) string {
 	var b strings.Builder
+	b.Grow(256)
 	add := func(name, value string) {
 		if value != "" && s.said.has("XCLIENT", name) {
-			b.WriteString(" " + name + "=" + value)
+			b.WriteByte(' ')
+			b.WriteString(name)
+			b.WriteByte('=')
+			b.WriteString(value)
 		}
 	}
 	if !r.Quirks.NoClientID {

@@ -129,18 +129,19 @@ func (c *client) greet(ctx context.Context, verb, name string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	lines := make([]string, 1, len(c.Offered)+3)
-	lines[0] = c.door.Name
+	var r reply
+	r.add(c.door.Name, "")
 	for _, one := range c.Offered {
-		lines = append(lines, strings.TrimRight(one.Name+" "+one.Value, " "))
+		r.add(one.Name, one.Value)
 	}
 	if c.OffersTLS() {
-		lines = append(lines, "STARTTLS")
+		r.add("STARTTLS", "")
 	}
 	if c.MayLogIn() {
-		lines = append(lines, "AUTH "+saslauth.Plain+" "+saslauth.Login)
+		r.add("AUTH", saslauth.Plain+" "+saslauth.Login)
 	}
-	return c.write(reply("250", lines))
+	_, err := c.Write(r.text())
+	return err
 }
 
 // maxHost bounds EHLO's name, in bytes (RFC 5321 section 4.5.3.1.2).
@@ -149,20 +150,27 @@ const maxHost = 255
 // notInHost leaves what apps put there: names with underscores, addresses in brackets, names of people's machines beyond ASCII.
 func notInHost(r rune) bool { return r <= ' ' || r == 0x7f }
 
-// reply is one of several lines.
-func reply(code string, lines []string) string {
-	var b strings.Builder
-	for i, line := range lines {
-		b.WriteString(code)
-		if i < len(lines)-1 {
-			b.WriteByte('-')
-		} else {
-			b.WriteByte(' ')
-		}
-		b.WriteString(line)
-		b.WriteString("\r\n")
+// reply is 250 of several lines.
+type reply struct {
+	lines []byte
+	last  int // where the last one begins
+}
+
+func (r *reply) add(keyword, value string) {
+	if r.lines == nil {
+		r.lines = make([]byte, 0, 512)
 	}
-	return b.String()
+	r.last = len(r.lines)
+	r.lines = append(append(r.lines, "250-"...), keyword...)
+	if value != "" {
+		r.lines = append(append(r.lines, ' '), value...)
+	}
+	r.lines = append(r.lines, "\r\n"...)
+}
+
+func (r *reply) text() []byte {
+	r.lines[r.last+len("250")] = ' '
+	return r.lines
 }
 
 // startTLS follows RFC 3207. What the client said before it counts for nothing afterwards.
