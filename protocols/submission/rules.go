@@ -75,15 +75,18 @@ func verbOf(word []byte) string {
 	return ""
 }
 
-// maxChunk bounds BDAT's size: servers do not take the bytes of one that is no number of theirs.
-const maxChunk = 1 << 40
+// maxChunk bounds BDAT's size, and maxDigits how it is written: servers do not take the bytes of one that is no number of theirs.
+const (
+	maxChunk  = 1 << 40
+	maxDigits = 20 // RFC 3030 section 2
+)
 
 // judgeChunk refuses what a backend could refuse without taking the bytes: Dovecot 2.3 then reads them as commands.
 func (r *rules) judgeChunk(v *verdict, argument []byte) {
 	digits, end, _ := bytes.Cut(argument, []byte(" "))
 	size, err := strconv.ParseUint(string(digits), 10, 63)
-	isLast := strings.EqualFold(string(end), "LAST")
-	if err != nil || size > maxChunk || len(end) > 0 && !isLast {
+	isLast := len(end) == len("LAST") && strings.EqualFold(string(end), "LAST")
+	if err != nil || len(digits) > maxDigits || size > maxChunk || len(end) > 0 && !isLast {
 		v.refusal = badChunk
 		return
 	}

@@ -65,8 +65,9 @@ const (
 	endRefused     = "550 5.6.11 The message has a dot between line ends that are not CRLF; some servers take that for its end.\r\n"
 )
 
-// maxLine bounds a command line, in bytes with its CRLF: RFC 5321 section 4.5.3.1.4, and what extensions add to it.
-const maxLine = 4 << 10
+// maxLine bounds a command line, in bytes with its CRLF: RFC 5321 section 4.5.3.1.4, and what extensions add to it, which is less. Of a longer
+// one Postfix reads only the beginning (line_length_limit), and would act on another command than was judged.
+const maxLine = 2 << 10
 
 // up takes bytes of the client; see relay.Guard.
 func (s *scanner) up(p []byte) (relay.Step, error) {
