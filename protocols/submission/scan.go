@@ -242,14 +242,15 @@ func (s *scanner) message(p []byte) (st relay.Step, plain bool) {
 		s.open++
 		s.owed, s.mail, s.state = s.open, false, atCommand
 	}
-	switch {
-	case held:
-		s.out = append(append(s.out[:0], '\r'), p[:n]...)
-		return relay.Step{Taken: n, Pass: s.out}, false
-	case s.dots.Holds():
-		return relay.Step{Taken: n, Pass: p[:n-1]}, false
+	pass := p[:n]
+	if s.dots.Holds() {
+		pass = p[:n-1]
 	}
-	return relay.Step{Taken: n}, true
+	if held {
+		s.out = append(append(s.out[:0], '\r'), pass...)
+		return relay.Step{Taken: n, Pass: s.out}, false
+	}
+	return relay.Step{Taken: n, Pass: pass}, len(pass) == n
 }
 
 // skipMessage takes what is left of a message that is refused. Its beginning lies at the backend, which gets no end of it.

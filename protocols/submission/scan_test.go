@@ -130,6 +130,14 @@ func TestSmuggling(t *testing.T) {
 			}
 		}
 	}
+	const twice = "\r\n.\rx\r\n.\r\nNOOP\r\n" // one CR that was kept back, behind another
+	for _, piece := range []int{1, 2, 3, 4, 5, 100000} {
+		s := &doortest.Script{Guard: newGuard(lax)}
+		s.Run([]string{"DATA\r\n", "S: 354 go\r\n", "\r\n.\r", "x\r\n.\r", "\nNOOP\r\n"}, piece, true)
+		if got, want := s.Backend.String(), "DATA\r\n"+twice; got != want || s.Err != nil {
+			t.Errorf("in pieces of %d, passed on: the backend got %q, want %q; ended with %v", piece, got, want, s.Err)
+		}
+	}
 	s := &doortest.Script{Guard: newGuard(passes)}
 	const scanned = "DATA\r\nfrom\na scanner\r\n.. \r.x\n.y\r\n.\r\n"
 	s.Run([]string{scanned[:6], "S: 354\r\n", scanned[6:]}, 3, true)
