@@ -11,6 +11,7 @@ import (
 // rules say which commands reach the backend.
 type rules struct {
 	chunking bool  // the backend has BDAT (RFC 3030)
+	helo     bool  // it was last greeted without its extensions
 	size     int64 // the largest message that it takes, in bytes (RFC 1870); 0: it does not say
 
 	ownSender bool   // MAIL FROM must be an address of the account's
@@ -75,9 +76,10 @@ func verbOf(word []byte) string {
 	return ""
 }
 
-// maxChunk bounds BDAT's size, and maxDigits how it is written: servers do not take the bytes of one that is no number of theirs.
+// maxChunk bounds BDAT's size, and maxDigits how it is written: servers do not take the bytes of one that is no number of theirs, and some
+// count in 32 bits.
 const (
-	maxChunk  = 1 << 40
+	maxChunk  = 1<<31 - 1
 	maxDigits = 20 // RFC 3030 section 2
 )
 
@@ -92,7 +94,7 @@ func (r *rules) judgeChunk(v *verdict, argument []byte) {
 	}
 	v.chunk, v.last = int64(size), isLast
 	switch {
-	case !r.chunking:
+	case !r.chunking || r.helo:
 		v.refusal = noChunk
 	case r.size > 0 && v.chunk > r.size:
 		v.refusal = tooLarge

@@ -204,7 +204,9 @@ func (s *scanner) sent(v verdict) {
 		s.skip(0)
 	case "MAIL":
 		s.mail = true
-	case "EHLO", "HELO", "RSET":
+	case "EHLO", "HELO":
+		s.mail, s.rules.helo = false, v.verb == "HELO"
+	case "RSET":
 		s.mail = false
 	}
 }
