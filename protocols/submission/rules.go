@@ -118,7 +118,8 @@ func (r *rules) judgeSender(v *verdict, argument []byte) {
 	}
 }
 
-// senderOf reads FROM:<address>. What some server could read in another way is none: quotes, routes, a second bracket.
+// senderOf reads FROM:<address>. What some server could read in another way is none: quotes, routes, a second bracket, a name without a
+// domain, to which servers add their own.
 func senderOf(argument []byte) (sender string, ok bool) {
 	const from = "FROM:"
 	text := strings.TrimLeft(string(argument), " ")
@@ -130,7 +131,7 @@ func senderOf(argument []byte) (sender string, ok bool) {
 		return "", false
 	}
 	sender, parameters, ok := strings.Cut(path, ">")
-	if !ok || parameters != "" && parameters[0] != ' ' || strings.HasPrefix(sender, "@") ||
+	if !ok || parameters != "" && parameters[0] != ' ' || sender != "" && strings.IndexByte(sender, '@') <= 0 ||
 		strings.ContainsFunc(sender, func(c rune) bool { return c <= ' ' || strings.ContainsRune(`<"\,;:`, c) }) {
 		return "", false
 	}

@@ -22,7 +22,7 @@ func newGuard(d *Door) *guard {
 // owner knows two addresses.
 func owner(_ context.Context, address string) (authstore.AccountID, error) {
 	switch strings.ToLower(address) {
-	case "alice@example.test", "sales@example.test":
+	case "alice@example.test", "sales@example.test", "alice": // where a login needs no domain
 		return me, nil
 	case "down@example.test":
 		return 0, errors.New("the database is down")
@@ -76,7 +76,7 @@ func TestGuard(t *testing.T) {
 		"any sender": {passes, []string{"MAIL FROM:<bob@example.test>\nMAIL whatever\n"}, "MAIL FROM:<bob@example.test>\nMAIL whatever\n", "", nil},
 		"own senders": {own, []string{"MAIL FROM:<alice@example.test>\nmail from: <Sales@example.test> SIZE=1\nMAIL FROM:<>\nMAIL FROM:<> BODY=8BITMIME\n"},
 			"MAIL FROM:<alice@example.test>\nmail from: <Sales@example.test> SIZE=1\nMAIL FROM:<>\nMAIL FROM:<> BODY=8BITMIME\n", "", nil},
-		"others":              {own, []string{"MAIL FROM:<bob@example.test>\nMAIL FROM:<alice>\nNOOP\n"}, "NOOP\n", plain(notOwn) + plain(notOwn), nil},
+		"others":              {own, []string{"MAIL FROM:<bob@example.test>\nMAIL FROM:<alice>\nNOOP\n"}, "NOOP\n", plain(notOwn) + plain(badSender), nil},
 		"others in turn":      {own, []string{"NOOP\nMAIL FROM:<bob@example.test>\nMAIL FROM:<alice@example.test>\n", "S: 250\n"}, "NOOP\nMAIL FROM:<alice@example.test>\n", plain(notOwn), nil},
 		"who knows":           {own, []string{"MAIL FROM:<down@example.test>\n"}, "", plain(askLater), nil},
 		"what is no sender":   {own, []string{"MAIL\nMAIL FROM:alice@example.test\nMAIL FROM:<alice@example.test\nMAIL FROM:<alice@example.test>x\nMAIL FROM:<@x:alice@example.test>\nMAIL FROM:<\"alice\"@example.test>\nMAIL TO:<alice@example.test>\nMAIL FROM:<alice@example.test> <bob@example.test>\n"}, "MAIL FROM:<alice@example.test> <bob@example.test>\n", strings.Repeat(plain(badSender), 7), nil},
