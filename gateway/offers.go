@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -44,7 +45,7 @@ type insider struct {
 	ask      func(ctx context.Context, r *protocols.Route) (protocols.Capabilities, error)
 
 	mu    sync.Mutex           // guards asked
-	asked map[string]time.Time // by backend: when it last answered
+	asked map[string]time.Time // by backend: when it last answered, or let nobody in
 }
 
 const insiderPause = time.Hour
@@ -66,7 +67,7 @@ func (i *insider) asks(ctx context.Context, backend string) (protocols.Capabilit
 		return nil, nil
 	}
 	list, err := i.ask(ctx, r)
-	if err == nil {
+	if err == nil || errors.Is(err, protocols.ErrCredential) { // once a minute it would take us for an attacker
 		i.mu.Lock()
 		i.asked[backend] = time.Now()
 		i.mu.Unlock()
