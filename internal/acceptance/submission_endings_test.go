@@ -248,7 +248,7 @@ func TestABackendGoesAwayWhileSending(t *testing.T) {
 	}
 }
 
-// The same with the real thing: the backend is killed, or hangs.
+// The same with the real thing: the backend is killed, and comes back.
 func TestABackendIsKilledWhileSending(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -9,6 +9,7 @@ import (
 
 // packages names the Debian package that brings a program.
 var packages = map[string]string{
+	"/usr/bin/python3":             "python3",
 	"/usr/lib/dovecot/managesieve": "dovecot-managesieved",
 	"/usr/lib/dovecot/pop3":        "dovecot-pop3d",
 	"/usr/lib/dovecot/submission":  "dovecot-submissiond",
