@@ -3,6 +3,7 @@ package acceptance
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -348,5 +349,45 @@ func TestCheckSubmission(t *testing.T) {
 				t.Error("the master password is shown")
 			}
 		})
+	}
+}
+
+// A client with an IPv6 address, told by a load balancer, to a Postfix that knows such addresses and to one that takes none.
+func TestIPv6ClientsSend(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	dovecot := testlab.Dovecot(t)
+	both, old := testlab.Postfix(t, testlab.SASL(dovecot)), testlab.Postfix(t, testlab.SASL(dovecot), testlab.MainCF("inet_protocols = ipv4"))
+	master := s.master(dovecot)
+	for name, tt := range map[string]struct {
+		postfix          *testlab.PostfixServer
+		credential, want string
+	}{
+		"by XCLIENT":               {both, xclient, "2001:db8::7"},
+		"by XCLIENT, without IPv6": {old, xclient, "127.0.0.1"},
+		"by AUTH, without IPv6":    {old, master, "127.0.0.1"},
+	} {
+		o := s.sends(submissionBackend("postfix", tt.postfix.Submission, tt.postfix.CAFile, tt.credential))
+		o.change(`tls = "starttls" },
+]`, `tls = "starttls", proxy_protocol = ["127.0.0.0/8"] },
+]`)
+		o.reload(`"msg":"reloaded"`)
+		conn, err := net.Dial("tcp", o.startTLS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "PROXY TCP6 2001:db8::7 2001:db8::1 4711 587\r\n")
+		m := newMailer(t, conn)
+		m.ask("250 ", "EHLO phone.example")
+		m.ask("220 ", "STARTTLS")
+		m.secure(s.tls())
+		m.ask("250 ", "EHLO phone.example")
+		m.ask("235 ", "AUTH PLAIN %s", plainResponse(alice, o.secret))
+		m.begin("x@example.org")
+		m.say("Subject: x\r\n\r\nx\r\n.\r\n")
+		got := tt.postfix.Message(queueID(t, m.want("250 "))).Attributes
+		if got["client_address"] != tt.want || got["sasl_username"] != alice || got["helo_name"] != "phone.example" {
+			t.Errorf("%s: %q, want the address %s", name, got, tt.want)
+		}
 	}
 }

@@ -178,6 +178,12 @@ func queueID(t *testing.T, reply string) string {
 	return strings.TrimRight(id, ". \n")
 }
 
+// secure starts TLS.
+func (m *mailer) secure(c *tls.Config) {
+	m.Conn = tls.Client(m.Conn, c)
+	m.r = bufio.NewReader(m.Conn)
+}
+
 // extensions are what a server's EHLO tells, in alphabetical order, without what only it and Postern may speak about.
 func extensions(reply string) []string {
 	var list []string
@@ -202,8 +208,7 @@ func direct(t *testing.T, l lane) *mailer {
 	m := newMailer(t, conn)
 	m.ask("250 ", "EHLO postern")
 	m.ask("220 ", "STARTTLS")
-	secure := tls.Client(conn, &tls.Config{RootCAs: l.ca.Pool, ServerName: "localhost"})
-	m.Conn, m.r = secure, bufio.NewReader(secure)
+	m.secure(&tls.Config{RootCAs: l.ca.Pool, ServerName: "localhost"})
 	m.ehlo = m.ask("250 ", "EHLO postern")
 	return m
 }
