@@ -3,6 +3,7 @@ package acceptance
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,6 +48,34 @@ func TestBench(t *testing.T) {
 	storm := s.bench(g, credentials, "storm", g.IMAP, "--tls", "implicit", "--attackers", "4", "--attack-sources", "2", "--count", "4", "--duration", "2s").Storm
 	if storm == nil || storm.Attempts == 0 || storm.Same.Operations != 4 || storm.Another.Operations != 4 {
 		t.Errorf("storm: %+v", storm)
+	}
+}
+
+// Messages over TLS from the start and by STARTTLS, to a server that answers from memory.
+func TestBenchSending(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	backend := fmt.Sprintf("127.0.0.1:%d", testlab.Ports(t, 1)[0])
+	testlab.Exec(t, nil, s.program, "bench", "backend", "submission", backend)
+	eventually(t, "the backend listens", func() bool {
+		conn, err := net.Dial("tcp", backend)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	o := s.sends(submissionBackend("bench", backend, "", xclient))
+	credentials := filepath.Join(s.dir, "credentials")
+	if err := os.WriteFile(credentials, fmt.Appendf(nil, "%s %s\n", alice, o.secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string][]string{
+		"implicit": {"send", o.secure, "--tls", "implicit", "--messages", "5"},
+		"starttls": {"send", o.startTLS, "--tls", "starttls", "--size", "1MiB"},
+	} {
+		if r := s.bench(o.gateway, credentials, append(args, "--count", "20")...); r.Operations != 20 || r.Failed > 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }
 
