@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -156,7 +157,7 @@ func Explain(r *Route, err error) error {
 	case okInvalid:
 		return fmt.Errorf("%s: its certificate can't be used; give it another one: %w", where, err)
 	case okRecord:
-		return fmt.Errorf("%s: it does not speak TLS from the start; set tls = \"starttls\" (IMAP on port 143), or the port that speaks TLS: %w", where, err)
+		return fmt.Errorf("%s: it does not speak TLS from the start; set tls = \"starttls\" (IMAP on port 143, submission on 587), or the port that speaks TLS: %w", where, err)
 	case okDNS && dns.IsNotFound:
 		return fmt.Errorf("%s: there is no such host; look at its address: %w", where, err)
 	case okDNS:
@@ -167,6 +168,8 @@ func Explain(r *Route, err error) error {
 		return fmt.Errorf("%s: nobody listens there; start it, or look at host and port: %w", where, err)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%s: there is no such socket; start it, or look at its path: %w", where, err)
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%s: it hung up; look at its log: %w", where, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%s: it does not answer in time; look at host, port and firewalls, and whether it hangs: %w", where, err)
 	}

@@ -63,7 +63,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	case said == imap.ResponseCodeAuthorizationFailed:
 		return "it takes the gateway's password, but not for " + r.Login + ": look whether that account exists there, and whether the passdb behind the masters' can look it up without a password"
 	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
 			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
 		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"

@@ -98,7 +98,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoMailbox):
 		return "the login as " + r.Login + " works, but the mailbox does not open; look at its log"
 	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
 			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == codeTemporary, said == codePermanent:
 		return "it has troubles of its own, or may not open the mailbox of " + r.Login + " (with Dovecot's acl plugin set acl_user, docs/dovecot.md); look at its log"

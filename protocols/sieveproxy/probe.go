@@ -78,7 +78,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoScripts):
 		return fmt.Sprintf("the login as %s works, but its scripts can't be listed; look at that account's folder for scripts, and at the server's log", r.Login)
 	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
 			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said:
 		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"

@@ -205,8 +205,11 @@ func (s *server) begin(c *protocols.Conn, words string) (*status, error) {
 		return nil, err
 	}
 	status, err := s.reply(nil)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case status.code == 421: // it hangs up: too many connections of that client, to Postfix
+		return nil, fmt.Errorf("XCLIENT: %w", status)
 	}
 	return status, s.ehlo(name)
 }
@@ -225,6 +228,7 @@ func (s *server) xclient(r *protocols.Route, c *protocols.Conn, client netip.Add
 	}
 	if !r.Quirks.NoClientID {
 		add("NAME", "[UNAVAILABLE]") // else it would be that of Postern's host
+		add("REVERSE_NAME", "[UNAVAILABLE]")
 		if client.IsValid() {
 			address := client.Addr().Unmap()
 			prefix := ""

@@ -212,9 +212,9 @@ func TestBackends(t *testing.T) {
 	t.Parallel()
 	const (
 		later   = "454 4.3.0 Account is temporarily unavailable."
-		hello   = "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250-AUTH LOGIN PLAIN\r\n250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN"
+		hello   = "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250-AUTH LOGIN PLAIN\r\n250 XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN"
 		without = "250-backend\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 1000\r\n250 AUTH PLAIN"
-		me      = "XCLIENT NAME=[UNAVAILABLE] ADDR=127.0.0.1 PORT=* PROTO=ESMTP HELO=client.example.test"
+		me      = "XCLIENT NAME=[UNAVAILABLE] REVERSE_NAME=[UNAVAILABLE] ADDR=127.0.0.1 PORT=* PROTO=ESMTP HELO=client.example.test"
 	)
 	plain := "AUTH PLAIN " + b64("alice@example.test\x00gateway\x00secret")
 	for name, tt := range map[string]struct {
@@ -229,8 +229,9 @@ func TestBackends(t *testing.T) {
 		"with the address":      {false, protocols.Quirks{}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{"EHLO mx.example.test", me, "EHLO client.example.test", plain}, "235 2.7.0 Logged in.", nil},
 		"without the address":   {false, protocols.Quirks{NoClientID: true}, []string{"220 hi", hello, "235 in"}, []string{"EHLO mx.example.test", plain}, "235 2.7.0 Logged in.", nil},
 		"XCLIENT":               {true, protocols.Quirks{}, []string{"220 hi", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
-		"XCLIENT without IPv6":  {true, protocols.Quirks{}, []string{"220 hi", hello, "501 5.5.4 Bad ADDR", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test", "XCLIENT NAME=[UNAVAILABLE] PROTO=ESMTP HELO=client.example.test LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
+		"XCLIENT without IPv6":  {true, protocols.Quirks{}, []string{"220 hi", hello, "501 5.5.4 Bad ADDR", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test", "XCLIENT NAME=[UNAVAILABLE] REVERSE_NAME=[UNAVAILABLE] PROTO=ESMTP HELO=client.example.test LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
 		"XCLIENT not for us":    {true, protocols.Quirks{}, []string{"220 hi", hello, "550 5.7.0 no", hello}, nil, later, protocols.ErrCredential},
+		"XCLIENT of too many":   {true, protocols.Quirks{}, []string{"220 hi", hello, "421 4.7.0 no"}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test"}, later, nil},
 		"XCLIENT not there":     {true, protocols.Quirks{}, []string{"220 hi", without}, nil, later, nil},
 		"wrong credential":      {false, protocols.Quirks{}, []string{"220 hi", without, "535 5.7.8 no"}, nil, later, protocols.ErrCredential},
 		"troubles":              {false, protocols.Quirks{}, []string{"220 hi", without, "454 4.7.0 later"}, nil, later, nil},

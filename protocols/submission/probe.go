@@ -83,7 +83,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoPlain):
 		return `it does not offer AUTH PLAIN; allow that mechanism there (Dovecot: auth_mechanisms; Postfix: smtpd_sasl_security_options), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file, a wrong user, or (with a master user) one that may not act for others: " +
+		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
 			"the passdb behind it needs master = yes, and the account " + r.Login + " must exist there"
 	}
 	return ""
