@@ -16,7 +16,7 @@ func (w *walker) check() {
 		w.say("", `there is no [[listener]]; without one no app can connect. "postern config example" shows one`)
 	}
 	if len(c.Backends) == 0 {
-		w.say("", `there is no [[backend]]; name the server that holds the mail or the calendars. "postern config example" shows two`)
+		w.say("", `there is no [[backend]]; name the server that holds the mail or the calendars. "postern config example" shows some`)
 	}
 	for i := range c.Listeners {
 		w.checkListener(&c.Listeners[i], fmt.Sprintf("listener[%d]", i), c.Listeners[:i])

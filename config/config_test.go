@@ -52,11 +52,11 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Route{{"*", "imap", "dovecot"}, {"*", "calendar", "radicale"}, {"*", "contacts", "radicale"}}
+	want := []Route{{"*", "imap", "dovecot"}, {"*", "submission", "postfix"}, {"*", "calendar", "radicale"}, {"*", "contacts", "radicale"}}
 	if !reflect.DeepEqual(c.Routes, want) {
 		t.Errorf("routes = %v, want %v", c.Routes, want)
 	}
-	if len(c.Listeners) != 2 || c.Listeners[0].TLS != "implicit" || c.Backends[1].Header != "X-Remote-User" || c.Store != defaults().Store {
+	if len(c.Listeners) != 3 || c.Listeners[0].TLS != "implicit" || c.Backends[2].Header != "X-Remote-User" || c.Store != defaults().Store {
 		t.Errorf("the example gives %+v", c)
 	}
 }
@@ -134,7 +134,7 @@ ballast = "512"
 	if c.Limits.Sessions != 1000 || c.LoginTimeout.Duration().Seconds() != 5 || c.DAV.MaxBody != 1<<30 || c.Redis.Addresses[0] != "127.0.0.1:6379" || c.Store.Ballast != 512 {
 		t.Errorf("read %+v", c)
 	}
-	if len(c.Routes) != 3 || c.Routes[0].Domain != "example.test" {
+	if len(c.Routes) != 4 || c.Routes[0].Domain != "example.test" {
 		t.Errorf("a written route of a protocol takes the place of the default: %+v", c.Routes)
 	}
 }
@@ -158,7 +158,7 @@ func TestKeyFile(t *testing.T) {
 // docs/configuration.md is the annotated file with a heading.
 func TestReference(t *testing.T) {
 	golden(t, "../docs/configuration.md", "# Configuration\n\nOne TOML file, by default `/etc/postern/postern.toml`. `postern config defaults` prints this page's text, "+
-		"`postern config example` the lines that a site with Dovecot and Radicale needs:\n\n```toml\n"+Example()+
+		"`postern config example` the lines that a site with Dovecot, Postfix and Radicale needs:\n\n```toml\n"+Example()+
 		"```\n\n`postern check` reads the file, opens what it names, logs in to each backend, and says what is wrong and what to do.\n\n## All keys\n\n```toml\n"+Defaults()+"```\n")
 }
 
