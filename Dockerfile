@@ -17,8 +17,9 @@ COPY --from=build --chown=65532:65532 /out/state /var/lib/postern
 USER 65532:65532
 # The configuration is /etc/postern/postern.toml, mounted read-only.
 VOLUME /var/lib/postern
-# IMAP with TLS and HTTPS for calendars and contacts. Docker lets every user of a container listen on low ports.
-EXPOSE 993 443
+# IMAP, sending (two ways), POP3, filters, and HTTPS for calendars and contacts: those that have a [[listener]]. Docker lets every user of a
+# container listen on low ports.
+EXPOSE 993 465 587 995 4190 443
 HEALTHCHECK --interval=15s --timeout=6s --start-period=10s CMD ["/postern", "healthcheck"]
 ENTRYPOINT ["/postern"]
 CMD ["serve"]
