@@ -85,7 +85,7 @@ func (c Capabilities) common(other Capabilities) Capabilities {
 		if !ok {
 			continue
 		}
-		shared := commonValue(one.Value, theirs)
+		shared := commonValue(one.Name, one.Value, theirs)
 		if shared == "" && one.Value != "" && theirs != "" {
 			continue
 		}
@@ -94,15 +94,16 @@ func (c Capabilities) common(other Capabilities) Capabilities {
 	return both
 }
 
-func commonValue(a, b string) string {
+func commonValue(name, a, b string) string {
 	if a == b {
 		return a
 	}
 	n, errA := strconv.ParseUint(a, 10, 63)
 	m, errB := strconv.ParseUint(b, 10, 63)
-	switch unlimited := func(v string, n uint64) bool { return v == "" || n == 0 }; {
+	// SIZE 0 is no limit (RFC 1870 section 4), MAXREDIRECTS 0 is none at all.
+	switch unlimited := func(v string, n uint64) bool { return v == "" || n == 0 && name == "SIZE" }; {
 	case (errA != nil && a != "") || (errB != nil && b != ""):
-	case unlimited(a, n): // as SIZE is (RFC 1870 section 4)
+	case unlimited(a, n):
 		return b
 	case unlimited(b, m):
 		return a

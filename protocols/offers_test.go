@@ -3,6 +3,7 @@ package protocols_test
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -12,8 +13,9 @@ import (
 // What one backend lacks is not offered, and it may lack everything.
 func TestOffersOfSeveralBackends(t *testing.T) {
 	list := func(names ...string) (c protocols.Capabilities) {
-		for _, name := range names {
-			c.Add(name, "")
+		for _, said := range names {
+			name, value, _ := strings.Cut(said, " ")
+			c.Add(name, value)
 		}
 		return c
 	}
@@ -25,6 +27,8 @@ func TestOffersOfSeveralBackends(t *testing.T) {
 		"one has not answered":   {map[string]protocols.Capabilities{"b": list("TOP", "UIDL"), "c": list("UIDL")}, "UIDL "},
 		"the first has nothing":  {map[string]protocols.Capabilities{"a": list(), "b": list("TOP"), "c": list("TOP")}, ""},
 		"two have nothing alike": {map[string]protocols.Capabilities{"a": list("TOP"), "b": list("UIDL"), "c": list("TOP", "UIDL")}, ""},
+		"the smaller number":     {map[string]protocols.Capabilities{"a": list("SIZE 9", "MAXREDIRECTS 4"), "b": list("SIZE 10", "MAXREDIRECTS 3")}, "SIZE 9 MAXREDIRECTS 3 "},
+		"no limit, and none":     {map[string]protocols.Capabilities{"a": list("SIZE 0", "MAXREDIRECTS 4"), "b": list("SIZE 10", "MAXREDIRECTS 0")}, "SIZE 10 MAXREDIRECTS 0 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // which spends the time that Common waits for those that have not answered
@@ -35,7 +39,7 @@ func TestOffersOfSeveralBackends(t *testing.T) {
 				go o.Watch(t.Context(), func(context.Context, string) (protocols.Capabilities, error) { return nil, nil })
 				got := ""
 				for _, one := range o.Common(t.Context()) {
-					got += one.Name + " "
+					got += strings.TrimSpace(one.Name+" "+one.Value) + " "
 				}
 				if got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
