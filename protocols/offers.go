@@ -180,7 +180,7 @@ func (o *Offers) askAll(ctx context.Context, ask func(ctx context.Context, backe
 	}
 	all.Wait()
 	for i, backend := range o.backends {
-		if errs[i] != nil && !silent[backend] && context.Cause(ctx) != context.Canceled {
+		if errs[i] != nil && !silent[backend] && ctx.Err() != context.Canceled {
 			o.log.Warn("a backend does not say what it can do", "backend", backend, "err", errs[i])
 		}
 		silent[backend] = errs[i] != nil

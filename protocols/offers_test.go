@@ -1,6 +1,7 @@
 package protocols_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -47,4 +48,24 @@ func TestOffersOfSeveralBackends(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever stops the asking has no word of a backend that was being asked.
+func TestOffersStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		o := protocols.NewOffers(slog.New(slog.NewTextHandler(&log, nil)), "a")
+		ctx, stop := context.WithCancelCause(t.Context())
+		go func() {
+			synctest.Wait()
+			stop(protocols.ErrDraining)
+		}()
+		o.Watch(ctx, func(ctx context.Context, _ string) (protocols.Capabilities, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		})
+		if log.Len() > 0 {
+			t.Errorf("logged %s", log.String())
+		}
+	})
 }
