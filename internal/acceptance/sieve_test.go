@@ -208,7 +208,7 @@ func TestManageSieve(t *testing.T) {
 	k.wants("DELETESCRIPT \"größer\"", "OK")
 	k.wants("LOGOUT", "OK")
 
-	if out := s.cli(s.config, "password", "create", alice, "--label", "x", "--scopes", "sieve"); !strings.Contains(out, "filters    ") || !strings.Contains(out, ", STARTTLS (ManageSieve)\n") {
+	if out := s.cli(s.config, "password", "create", alice, "--label", "x", "--scopes", "sieve"); !strings.Contains(out, "ManageSieve  localhost, port ") || !strings.Contains(out, ", STARTTLS\n") {
 		t.Errorf("what is told with an app password:\n%s", out)
 	}
 	if out := s.cli(s.config, "check"); !strings.Contains(out, "logged in for "+alice) {

@@ -33,6 +33,9 @@ const (
 	draining = "421 4.3.2 Shutting down; please connect again.\r\n"
 )
 
+// final is the reply to a message, from MAIL on: to that, RCPT, DATA, and the message.
+const final = 4
+
 // A revocation ends sessions within a second: with a goodbye where one can be told, and without a message that has not come whole. The answer
 // to one that has is told before, if it comes in time, for without it the app would send it again.
 func TestRevokedWhileSending(t *testing.T) {
@@ -50,15 +53,14 @@ func TestRevokedWhileSending(t *testing.T) {
 	chunk.want("250 ")
 	half.say("NOOP\r\nMAIL FROM:<%s", alice)
 	half.want("250 ")
-	const final = 8 // of the backend's replies: greeting, EHLO, XCLIENT and EHLO again, MAIL, RCPT, DATA, message
 	soon, late := make(chan struct{}), make(chan struct{})
-	held := make(chan struct{}, 2)
 	answering := func(release chan struct{}, to string) *mailer {
-		w.do(plan{hold: final, release: release, held: held})
+		before := w.holds()
+		w.do(plan{from: "MAIL FROM", hold: final, release: release})
 		m := o.login(t)
 		m.begin(to)
 		m.say("Subject: whole\r\n\r\nwhole\r\n.\r\n")
-		<-held
+		eventually(t, "the backend has answered", func() bool { return w.holds() > before })
 		return m
 	}
 	inTime, tooLate := answering(soon, "soon@example.org"), answering(late, "late@example.org")
@@ -204,13 +206,13 @@ func TestABackendGoesAwayWhileSending(t *testing.T) {
 	dovecot := testlab.Dovecot(t, testlab.Submission(postfix.Relay))
 	for name, b := range map[string]struct {
 		address, credential string
-		logins              int // replies of the backend's up to the end of a login
+		logins              int // replies of the backend's up to the end of a login, when it has not come to that before
 	}{
 		"Postfix": {postfix.Relay, xclient, 4},                // greeting, EHLO, XCLIENT, EHLO
 		"Dovecot": {dovecot.Submission, s.master(dovecot), 5}, // and AUTH
 	} {
 		w := newWiretap(t, b.address)
-		o := s.sends(submissionBackend("backend", w.address, "", b.credential))
+		o := s.sends(submissionBackend("backend", w.address, "", b.credential+"pipelining = false\n")) // so that each login asks for all
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			try := func(what string, p plan, wantTaken bool, wantQueued int) {
@@ -234,12 +236,17 @@ func TestABackendGoesAwayWhileSending(t *testing.T) {
 				}
 			}
 			try("nobody goes", plan{}, true, 1)
-			final := b.logins + 4
+			for n := 1; n <= b.logins; n++ { // a login that fails has the next one ask all
+				try(fmt.Sprintf("before reply %d of the login", n), plan{before: n}, false, 0)
+				try(fmt.Sprintf("after reply %d of the login", n), plan{after: n}, false, 0)
+			}
+			for n := 1; n < b.logins; n++ { // and one that follows another need not ask first what the backend can do
+				try(fmt.Sprintf("nobody goes %d", n), plan{}, true, 1)
+				try(fmt.Sprintf("before reply %d of a short login", n), plan{before: n}, false, 0)
+			}
 			for n := 1; n <= final; n++ {
-				before := fmt.Sprintf("before reply %d", n)
-				after := fmt.Sprintf("after reply %d", n)
-				try(before, plan{before: n}, false, n/final)
-				try(after, plan{after: n}, n == final, n/final)
+				try(fmt.Sprintf("before reply %d", n), plan{from: "MAIL FROM", before: n}, false, n/final)
+				try(fmt.Sprintf("after reply %d", n), plan{from: "MAIL FROM", after: n}, n == final, n/final)
 			}
 			for what, words := range map[string]string{"at DATA": "DATA\r\n", "in the message": "CUT HERE", "at MAIL": "MAIL FROM", "at RCPT": "RCPT TO"} {
 				try(what, plan{words: words}, false, 0)

@@ -17,16 +17,17 @@ type wiretap struct {
 	mu   sync.Mutex // guards the fields below
 	plan plan
 	said *bytes.Buffer // by the gateway, over the newest connection
+	held int           // so many replies are or were kept back
 }
 
 // plan is what happens on each connection that begins while it holds. Nothing happens but what is set.
 type plan struct {
+	from    string        // replies are counted from when the gateway says this
 	before  int           // this reply, counted from 1, is not passed on: when it has come, both sides are cut
 	after   int           // both are cut when this one has been passed on
 	words   string        // both are cut when the gateway has said this, and nothing behind it was passed on
 	hold    int           // this reply is kept back
 	release chan struct{} // until this is closed
-	held    chan struct{} // gets a value when it is kept back
 }
 
 func newWiretap(t *testing.T, backend string) *wiretap {
@@ -56,6 +57,13 @@ func (w *wiretap) do(p plan) {
 	w.plan = p
 }
 
+// holds tells how many replies are or were kept back.
+func (w *wiretap) holds() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held
+}
+
 // heard is what the gateway has said over the newest connection.
 func (w *wiretap) heard() string {
 	w.mu.Lock()
@@ -74,6 +82,7 @@ func (w *wiretap) carry(gateway net.Conn, address string) {
 	plan, said := w.plan, new(bytes.Buffer)
 	w.said = said
 	w.mu.Unlock()
+	counts := plan.from == "" // guarded by w.mu
 	go func() {
 		defer backend.(*net.TCPConn).CloseWrite()
 		for buf := make([]byte, 32<<10); ; {
@@ -84,6 +93,7 @@ func (w *wiretap) carry(gateway net.Conn, address string) {
 			w.mu.Lock()
 			said.Write(buf[:n])
 			_, behind, cut := bytes.Cut(said.Bytes(), []byte(plan.words))
+			counts = counts || bytes.Contains(said.Bytes(), []byte(plan.from))
 			w.mu.Unlock()
 			if cut = cut && plan.words != ""; cut {
 				n -= len(behind)
@@ -95,16 +105,23 @@ func (w *wiretap) carry(gateway net.Conn, address string) {
 		}
 	}()
 	replies := bufio.NewReader(backend)
-	for n := 1; ; n++ {
+	for n := 0; ; {
 		reply, err := readReply(replies)
-		if err != nil || n == plan.before {
+		w.mu.Lock()
+		if counts {
+			n++
+		}
+		if n == plan.hold && n > 0 {
+			w.held++
+		}
+		w.mu.Unlock()
+		if err != nil || n == plan.before && n > 0 {
 			return
 		}
-		if n == plan.hold {
-			plan.held <- struct{}{}
+		if n == plan.hold && n > 0 {
 			<-plan.release
 		}
-		if _, err := gateway.Write([]byte(reply)); err != nil || n == plan.after {
+		if _, err := gateway.Write([]byte(reply)); err != nil || n == plan.after && n > 0 {
 			return
 		}
 	}

@@ -65,6 +65,9 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 		if err := s.prove(ctx, r); err != nil {
 			return nil, err
 		}
+		if err := s.ask("NOOP", 250); err != nil { // Dovecot says only now that the server that it sends by is gone
+			return nil, fmt.Errorf("%w: %w", errNoSending, err)
+		}
 	case !s.said.offersPlain():
 		return nil, errNoPlain
 	}
@@ -72,11 +75,15 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 	return &protocols.Backend{Conn: s.Conn}, nil
 }
 
+var errNoSending = errors.New("it lets in and is of no use then")
+
 // remedyFor says what to do about what a backend answered; empty: nothing is known.
 func remedyFor(r *protocols.Route, err error) string {
 	switch {
 	case errors.Is(err, errNoSense):
 		return `look at its port; submission is on 587 with tls = "starttls", on 465 with "implicit"`
+	case errors.Is(err, errNoSending):
+		return "the login as " + r.Login + " works, but it can't send; Dovecot: look whether the server of submission_relay_host is up"
 	case errors.Is(err, errNoXClient):
 		return "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes, " +
 			"and where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
