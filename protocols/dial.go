@@ -171,7 +171,11 @@ func Explain(r *Route, err error) error {
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%s: it hung up; look at its log: %w", where, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%s: it does not answer in time; look at host, port and firewalls, and whether it hangs: %w", where, err)
+		hint := ""
+		if r.Security != ImplicitTLS {
+			hint = ` or speaks TLS from the start (then set tls = "implicit")`
+		}
+		return fmt.Errorf("%s: it does not answer in time; look at host, port and firewalls, and whether it hangs%s: %w", where, hint, err)
 	}
 	return fmt.Errorf("%s: %w", where, err)
 }

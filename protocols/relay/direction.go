@@ -208,8 +208,8 @@ func isPlain(c net.Conn) bool {
 	return false
 }
 
-// more reads the records of TLS that have come behind a full one, without waiting for any: to pass each by itself costs a system call, and
-// the peer a wake-up.
+// more reads the records of TLS that came together with a full one, and waits for none: to pass each by itself costs a system call, and the
+// peer a wake-up.
 func (d *copier) more(p []byte, n int) int {
 	if !d.awaitUntil(past) {
 		return n // who comes after sees that it is to stop
