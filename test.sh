@@ -13,6 +13,7 @@ cd "$(dirname "$0")"
 needs=(
   /etc/ssl/certs/ca-certificates.crt=ca-certificates # for Go's downloads
   gcc=gcc                                            # for the race detector
+  /usr/bin/python3=python3
   /usr/include/stdlib.h=libc6-dev
   /usr/lib/dovecot/managesieve=dovecot-managesieved
   /usr/lib/dovecot/pop3=dovecot-pop3d
@@ -26,7 +27,6 @@ needs=(
   neomutt=neomutt
   openssl=openssl
   postfix=postfix
-  python3=python3
   radicale=radicale
   redis-server=redis-server
   script=bsdutils
