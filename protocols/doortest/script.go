@@ -9,67 +9,90 @@ import (
 
 // Script is what client and backend say after a login, run through a guard as a relay does.
 type Script struct {
-	Guard    relay.Guard
-	Backend  bytes.Buffer // what reached it
-	Client   bytes.Buffer // what reached the client of the backend's words
-	Answers  bytes.Buffer // and of ours
-	Boundary int          // the last one in what reached the client; -1: none
-	Err      error        // that ended it
+	Guard      relay.Guard
+	Backend    bytes.Buffer // what reached it
+	Passed     bytes.Buffer // what reached the client of the backend's words
+	Answers    bytes.Buffer // and of ours
+	Told       bytes.Buffer // both, in their order
+	Boundaries []int        // in Passed
+	Left       []byte       // what the client has said and the guard has not taken
+	Err        error        // that ended it
 
-	said []byte // by the client, and not taken yet
+	woken <-chan struct{} // what it waits for; nil: nothing
 }
 
-// Run says lines in pieces of a size: those that begin with "S: " are the backend's, others the client's. "\n" stands for CRLF, unless raw.
-func (s *Script) Run(lines []string, piece int, raw bool) {
-	s.Boundary = -1
+// CRLF is words of a script as they are sent: "\n" stands for CRLF.
+func CRLF(words string) string { return strings.ReplaceAll(words, "\n", "\r\n") }
+
+// Run says lines in pieces of a size: those that begin with "S: " are the backend's, others the client's. "\n" stands for CRLF.
+func (s *Script) Run(lines []string, piece int) {
 	for _, line := range lines {
-		words, isBackend := strings.CutPrefix(line, "S: ")
-		if !raw {
-			words = strings.ReplaceAll(strings.ReplaceAll(words, "\nS: ", "\n"), "\n", "\r\n")
-		}
-		for p := []byte(words); len(p) > 0; {
-			n := min(piece, len(p))
-			if isBackend {
-				s.hear(bytes.Clone(p[:n]))
-			} else {
-				s.said = append(s.said, p[:n]...)
-			}
-			s.pump()
-			p = p[n:]
+		if words, isBackend := strings.CutPrefix(line, "S: "); isBackend {
+			s.Hear(CRLF(strings.ReplaceAll(words, "\nS: ", "\n")), piece)
+		} else {
+			s.Say(CRLF(line), piece)
 		}
 	}
 }
 
-func (s *Script) hear(p []byte) {
-	pass, boundary := s.Guard.Down(p)
-	if boundary >= 0 {
-		s.Boundary = s.Client.Len() + boundary
+// Say has the client say words, in pieces of a size.
+func (s *Script) Say(words string, piece int) {
+	for len(words) > 0 {
+		n := min(piece, len(words))
+		s.Left = append(s.Left, words[:n]...)
+		words = words[n:]
+		s.up()
 	}
-	s.Client.Write(pass)
 }
 
-func (s *Script) pump() {
-	for s.Err == nil && len(s.said) > 0 {
-		st, err := s.Guard.Up(s.said)
+func (s *Script) up() {
+	for s.Err == nil && len(s.Left) > 0 && !s.waiting() {
+		st, err := s.Guard.Up(s.Left)
 		s.Backend.Write(st.Pass)
 		s.Answers.Write(st.Answer)
-		s.said = s.said[st.Taken:]
-		switch {
-		case err != nil:
-			s.Err = err
-		case st.End != nil:
+		s.Told.Write(st.Answer)
+		s.Left = s.Left[st.Taken:]
+		if st.Taken == 0 && len(st.Pass) == 0 {
+			s.woken = s.Guard.Woken()
+		}
+		if s.Err = err; err == nil {
 			s.Err = st.End
-		case st.Taken == 0 && len(st.Pass) == 0 && !s.isWoken():
-			return
 		}
 	}
 }
 
-func (s *Script) isWoken() bool {
-	select {
-	case <-s.Guard.Woken():
-		return true
-	default:
+func (s *Script) waiting() bool {
+	if s.woken == nil {
 		return false
 	}
+	select {
+	case <-s.woken:
+		s.woken = nil
+		return false
+	default:
+		return true
+	}
+}
+
+// Hear has the backend say words, in pieces of a size.
+func (s *Script) Hear(words string, piece int) {
+	for len(words) > 0 {
+		n := min(piece, len(words))
+		pass, boundary := s.Guard.Down([]byte(words[:n]))
+		if boundary >= 0 {
+			s.Boundaries = append(s.Boundaries, s.Passed.Len()+boundary)
+		}
+		s.Passed.Write(pass)
+		s.Told.Write(pass)
+		words = words[n:]
+		s.up()
+	}
+}
+
+// Boundary is the last one; -1: there is none.
+func (s *Script) Boundary() int {
+	if len(s.Boundaries) == 0 {
+		return -1
+	}
+	return s.Boundaries[len(s.Boundaries)-1]
 }

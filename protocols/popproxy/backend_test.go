@@ -12,6 +12,7 @@ import (
 	"postern/authstore"
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/popproxy"
 )
 
@@ -120,24 +121,26 @@ func TestBackends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address, strange := scripted(t, cert, tt.script)
-			d := newDoor(t, routerFunc(func(authstore.Grant) (*protocols.Route, error) {
-				c := protocols.Credential{Authzid: "alice@example.test", Authcid: "gateway", Password: []byte("secret")}
-				r := &protocols.Route{Backend: "b", Network: "tcp", Address: address, TLS: &tls.Config{RootCAs: ca.Pool}}
-				if tt.change != nil {
-					tt.change(r, &c)
+			d := serve(t, func(d *doortest.Door) {
+				d.Routes = func(authstore.Grant) (*protocols.Route, error) {
+					c := protocols.Credential{Authzid: "alice@example.test", Authcid: "gateway", Password: []byte("secret")}
+					r := &protocols.Route{Backend: doortest.Backend, Network: "tcp", Address: address, TLS: &tls.Config{RootCAs: ca.Pool}}
+					if tt.change != nil {
+						tt.change(r, &c)
+					}
+					r.Open = func(context.Context) (protocols.Credential, error) { return c, nil }
+					return r, nil
 				}
-				r.Open = func(context.Context) (protocols.Credential, error) { return c, nil }
-				return r, nil
-			}))
-			k := dialDoor(t, d)
-			k.asks("USER alice@example.test")
-			got := k.asks("PASS " + appPassword)
+			})
+			k := dial(t, d)
+			k.Ask("USER alice@example.test")
+			got := k.Ask("PASS %s", doortest.AppPassword)
 			select {
 			case line := <-strange:
 				t.Errorf("the backend heard %q", line)
 			default:
 			}
-			e := <-d.observer.logins
+			e := <-d.Logins
 			if got != tt.want || tt.err != nil && !errors.Is(e.Err, tt.err) || errors.Is(e.Err, protocols.ErrCredential) != (tt.err == protocols.ErrCredential) {
 				t.Errorf("got %q, %v; want %q, %v", got, e.Err, tt.want, tt.err)
 			}
@@ -145,8 +148,8 @@ func TestBackends(t *testing.T) {
 				t.Errorf("the error shows the credential: %v", e.Err)
 			}
 			if tt.want == in {
-				k.send("NOOP\r\n")
-				k.rest()
+				k.Send("NOOP\r\n")
+				k.Rest()
 			}
 		})
 	}

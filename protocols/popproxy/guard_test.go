@@ -1,7 +1,6 @@
 package popproxy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,81 +9,22 @@ import (
 
 	"postern/authstore"
 	"postern/protocols"
+	"postern/protocols/doortest"
 )
 
-// dialogue is a script of what client and backend say after the login, run through a guard as a relay does.
-type dialogue struct {
-	g          *guard
-	client     []byte // said and not taken yet
-	backend    bytes.Buffer
-	told       bytes.Buffer // to the client, in the order in which it comes
-	boundaries []int        // in what the backend said
-	said       int          // by the backend
-	waits      bool         // the client's side, for Woken
-}
-
-func newDialogue() *dialogue { return &dialogue{g: Door{}.Guard(nil, authstore.Grant{}, nil).(*guard)} }
-
-func (d *dialogue) says(p string, piece int) {
-	for len(p) > 0 {
-		n := min(piece, len(p))
-		d.client = append(d.client, p[:n]...)
-		p = p[n:]
-		d.pump()
-	}
-}
-
-func (d *dialogue) pump() {
-	if d.waits {
-		select {
-		case <-d.g.Woken():
-			d.waits = false
-		default:
-			return
-		}
-	}
-	for len(d.client) > 0 {
-		st, err := d.g.Up(d.client)
-		if err != nil {
-			panic(err) // no line is worth a session
-		}
-		d.backend.Write(st.Pass)
-		d.told.Write(st.Answer)
-		d.client = d.client[st.Taken:]
-		if d.waits = st.Taken == 0 && len(st.Pass) == 0; d.waits {
-			return
-		}
-	}
-}
-
-// hears takes what the backend says, up to each "~" at once: there it waits for the next command.
-func (d *dialogue) hears(p string, piece int) {
-	for len(p) > 0 {
-		p = strings.TrimPrefix(p, "~")
-		n := min(piece, len(p))
-		if end := strings.IndexByte(p, '~'); end >= 0 {
-			n = min(n, end)
-		}
-		pass, boundary := d.g.Down([]byte(p[:n]))
-		d.told.Write(pass)
-		if boundary >= 0 {
-			d.boundaries = append(d.boundaries, d.said+boundary)
-		}
-		d.said += n
-		p = p[n:]
-		d.pump()
-	}
-}
-
-func (d *dialogue) last() int {
-	if len(d.boundaries) == 0 {
-		return -1
-	}
-	return d.boundaries[len(d.boundaries)-1]
+func newScript() *doortest.Script {
+	return &doortest.Script{Guard: Door{}.Guard(nil, authstore.Grant{}, nil)}
 }
 
 // sent makes what is sent of what is written here: "\n" stands for CRLF, "|" for an LF alone.
 func sent(s string) string { return strings.NewReplacer("\n", "\r\n", "|", "\n").Replace(s) }
+
+// hear has a backend say words up to each "~": there it waits for the next command.
+func hear(s *doortest.Script, words string, piece int) {
+	for part := range strings.SplitSeq(words, "~") {
+		s.Hear(part, piece)
+	}
+}
 
 func TestGuard(t *testing.T) {
 	const unknown, bad = "-ERR Unknown command, or not after login.\n", "-ERR Bad arguments.\n"
@@ -124,17 +64,20 @@ func TestGuard(t *testing.T) {
 			backend := sent(tt.backend)
 			length := len(strings.ReplaceAll(backend, "~", ""))
 			for piece := 1; piece < 400; piece = piece*3/2 + 1 {
-				d := newDialogue()
-				d.says(sent(tt.client), piece)
-				d.hears(backend, piece)
-				if got := d.backend.String(); got != sent(tt.passes) {
+				s := newScript()
+				s.Say(sent(tt.client), piece)
+				hear(s, backend, piece)
+				if got := s.Backend.String(); got != sent(tt.passes) {
 					t.Errorf("in pieces of %d: the backend gets %q, want %q", piece, got, sent(tt.passes))
 				}
-				if got := d.told.String(); got != sent(tt.told) {
+				if got := s.Told.String(); got != sent(tt.told) {
 					t.Errorf("in pieces of %d: the client gets %q, want %q", piece, got, sent(tt.told))
 				}
-				if want := length - tt.within; want > 0 && d.last() != want {
-					t.Errorf("in pieces of %d: the last boundary is %d, want %d", piece, d.last(), want)
+				if s.Err != nil {
+					t.Errorf("in pieces of %d: ended with %v", piece, s.Err)
+				}
+				if want := length - tt.within; want > 0 && s.Boundary() != want {
+					t.Errorf("in pieces of %d: the last boundary is %d, want %d", piece, s.Boundary(), want)
 				}
 			}
 		})
@@ -154,10 +97,10 @@ func TestBusy(t *testing.T) {
 		"left":      {"STAT\nQUIT\n", "+OK\n+OK\n", false, false},
 		"half said": {"QUI", "", false, false},
 	} {
-		d := newDialogue()
-		d.says(sent(tt.client), 1000)
-		d.hears(sent(tt.backend), 1000)
-		if busy, orderly := d.g.Busy(false), d.g.Busy(true); busy != tt.busy || orderly != tt.orderly {
+		s := newScript()
+		s.Say(sent(tt.client), 1000)
+		hear(s, sent(tt.backend), 1000)
+		if busy, orderly := s.Guard.Busy(false), s.Guard.Busy(true); busy != tt.busy || orderly != tt.orderly {
 			t.Errorf("%s: Busy = %t, in good order %t; want %t, %t", name, busy, orderly, tt.busy, tt.orderly)
 		}
 	}
@@ -165,7 +108,7 @@ func TestBusy(t *testing.T) {
 		"-ERR [SYS/TEMP] The session was ended; please connect again.\r\n": errors.New("whatever"),
 		"-ERR [SYS/TEMP] Shutting down; please connect again.\r\n":         protocols.ErrDraining,
 	} {
-		if words, orderly := newDialogue().g.Goodbye(reason); string(words) != want || orderly != errors.Is(reason, protocols.ErrDraining) {
+		if words, orderly := newScript().Guard.Goodbye(reason); string(words) != want || orderly != errors.Is(reason, protocols.ErrDraining) {
 			t.Errorf("Goodbye(%v) = %q, %t; want %q", reason, words, orderly, want)
 		}
 	}
@@ -173,17 +116,17 @@ func TestBusy(t *testing.T) {
 
 // Who waits for an answer is woken when it is there, or was there before.
 func TestWoken(t *testing.T) {
-	d := newDialogue()
-	<-d.g.Woken()
-	d.says("LIST\r\nXTND\r\n", 100)
-	woken := d.g.Woken()
-	d.g.Down([]byte("+OK\r\n1 1\r\n"))
+	s := newScript()
+	<-s.Guard.Woken()
+	s.Say("LIST\r\nXTND\r\n", 100)
+	woken := s.Guard.Woken()
+	s.Guard.Down([]byte("+OK\r\n1 1\r\n"))
 	select {
 	case <-woken:
 		t.Error("woken in the middle of an answer")
 	default:
 	}
-	d.g.Down([]byte(".\r\n"))
+	s.Guard.Down([]byte(".\r\n"))
 	<-woken
 }
 
@@ -219,43 +162,43 @@ func FuzzGuard(f *testing.F) {
 	f.Add(strings.Repeat("NOOP\r\nXX\n", 400)+strings.Repeat("1", 300)+"\r\nLIST\r\n", 7, 2)
 	f.Fuzz(func(t *testing.T, client string, piece, seed int) {
 		seed, piece = max(seed, 0)&0xffff, max(1, piece%50)
-		run := func(piece int) *dialogue {
-			d, b, read := newDialogue(), &simple{ends: map[int]bool{}}, 0
+		run := func(piece int) *doortest.Script {
+			s, b, read := newScript(), &simple{ends: map[int]bool{}}, 0
 			pass := func() { // the backend reads, and answers in pieces
-				for line := range strings.Lines(d.backend.String()[read:]) {
+				for line := range strings.Lines(s.Backend.String()[read:]) {
 					if !allowed.MatchString(line) {
 						t.Fatalf("%q has passed", line)
 					}
 					read += len(line)
 					b.answer(line, seed+read)
 				}
-				words := b.words[d.said:]
-				d.hears(string(words), piece)
+				words := b.words[s.Passed.Len():]
+				s.Hear(string(words), piece)
 			}
 			for at := 0; at < len(client); at += piece {
-				d.says(client[at:min(len(client), at+piece)], piece)
+				s.Say(client[at:min(len(client), at+piece)], piece)
 				if (at/piece+seed)%3 > 0 {
 					pass()
 				}
 			}
-			for d.said < len(b.words) || read < d.backend.Len() {
+			for s.Passed.Len() < len(b.words) || read < s.Backend.Len() {
 				pass()
 			}
-			for _, at := range d.boundaries {
+			for _, at := range s.Boundaries {
 				if !b.ends[at] {
 					t.Fatalf("a boundary at %d of %q", at, b.words)
 				}
 			}
-			if d.last() != len(b.words) && len(b.words) > 0 || len(d.client) > 0 || d.g.Busy(true) {
-				t.Fatalf("not over: %q is left, the last boundary is %d of %d", d.client, d.last(), len(b.words))
+			if s.Boundary() != len(b.words) && len(b.words) > 0 || len(s.Left) > 0 || s.Guard.Busy(true) || s.Err != nil {
+				t.Fatalf("not over: %q is left, the last boundary is %d of %d; %v", s.Left, s.Boundary(), len(b.words), s.Err)
 			}
-			return d
+			return s
 		}
 		whole, pieces := run(len(client)+1), run(piece)
-		if whole.backend.String() != pieces.backend.String() || whole.told.String() != pieces.told.String() {
-			t.Errorf("at once: %q, %q; in pieces of %d: %q, %q", whole.backend.String(), whole.told.String(), piece, pieces.backend.String(), pieces.told.String())
+		if whole.Backend.String() != pieces.Backend.String() || whole.Told.String() != pieces.Told.String() {
+			t.Errorf("at once: %q, %q; in pieces of %d: %q, %q", whole.Backend.String(), whole.Told.String(), piece, pieces.Backend.String(), pieces.Told.String())
 		}
-		if want, got := expected(client), outcome(whole.told.String(), whole.backend.String()); want != got {
+		if want, got := expected(client), outcome(whole.Told.String(), whole.Backend.String()); want != got {
 			t.Errorf("of %q came %s, want %s", client, got, want)
 		}
 	})

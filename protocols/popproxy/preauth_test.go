@@ -1,20 +1,17 @@
 package popproxy_test
 
 import (
-	"context"
-	"crypto/tls"
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
-	"log/slog"
-	"net"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"postern/authstore"
-	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/popproxy"
 )
 
@@ -27,16 +24,31 @@ const (
 	tempFail = "-ERR [SYS/TEMP] Account is temporarily unavailable."
 )
 
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func serve(t testing.TB, change ...func(*doortest.Door)) *doortest.Door {
+	return doortest.Serve(t, popproxy.Door{}, change...)
+}
+
+// dial connects and takes the greeting.
+func dial(t testing.TB, d *doortest.Door) *doortest.Client {
+	t.Helper()
+	k := d.Dial(t)
+	if got := k.Line(); got != "+OK Postern ready." {
+		t.Fatalf("greeting %q", got)
+	}
+	return k
+}
+
 // Each row is one connection: what the client sends at once, and every line that comes back. A row ends with "." if the connection is
 // still open then, or else with the connection. No row here logs in.
 func TestBeforeLogin(t *testing.T) {
 	t.Parallel()
-	_, _, cert := testlab.NewCA(t).Issue()
-	plain, before := newDoor(t, nowhere), newDoor(t, nowhere, withSTLS(cert))
+	plain, before := serve(t), serve(t, doortest.OverTLS(t, protocols.StartTLS))
 	const open = "open"
 	offered := []string{"+OK Capabilities follow.", "RESP-CODES", "AUTH-RESP-CODE", "USER", "SASL PLAIN", "."}
 	for name, tt := range map[string]struct {
-		door *door
+		door *doortest.Door
 		send string
 		want []string // without the greeting
 	}{
@@ -66,7 +78,7 @@ func TestBeforeLogin(t *testing.T) {
 		"AUTH":                  {plain, "AUTH\r\nauth \r\n", []string{"+OK Mechanisms follow.", "PLAIN", ".", "+OK Mechanisms follow.", "PLAIN", ".", open}},
 		"PLAIN":                 {plain, "AUTH PLAIN\r\n" + b64("\x00alice\x00wrong") + "\r\n", []string{"+ ", wrong, open}},
 		"PLAIN at once":         {plain, "auth plain " + b64("\x00alice\x00wrong") + "\r\n", []string{wrong, open}},
-		"PLAIN, another's name": {plain, "AUTH PLAIN " + b64("bob@example.test\x00alice@example.test\x00"+appPassword) + "\r\n", []string{"-ERR [AUTH] An app password opens its own account only.", open}},
+		"PLAIN, another's name": {plain, "AUTH PLAIN " + b64("bob@example.test\x00alice@example.test\x00"+doortest.AppPassword) + "\r\n", []string{"-ERR [AUTH] An app password opens its own account only.", open}},
 		"PLAIN, empty":          {plain, "AUTH PLAIN =\r\n", []string{"-ERR Invalid response.", open}},
 		"PLAIN, not base64":     {plain, "AUTH PLAIN\r\n!!!\r\n", []string{"+ ", "-ERR Invalid response.", open}},
 		"PLAIN cancelled":       {plain, "AUTH PLAIN\r\n*\r\n", []string{"+ ", "-ERR Cancelled.", open}},
@@ -83,18 +95,18 @@ func TestBeforeLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := dialDoor(t, tt.door)
-			go io.WriteString(k.Conn, tt.send)
+			k := dial(t, tt.door)
+			go io.WriteString(k, tt.send)
 			for i, want := range tt.want {
 				if want == open {
-					k.send("QUIT\r\n")
+					k.Send("QUIT\r\n")
 					want = "+OK Logging out."
 				}
-				if got := k.line(); got != want {
+				if got := k.Line(); got != want {
 					t.Fatalf("line %d: got %q, want %q", i+1, got, want)
 				}
 			}
-			if rest := k.rest(); rest != "" {
+			if rest := k.Rest(); rest != "" {
 				t.Errorf("then %q", rest)
 			}
 		})
@@ -123,20 +135,22 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := dialDoor(t, newDoor(t, nowhere, func(d *door) { d.verifier.err = tt.err }))
+			k := dial(t, serve(t, func(d *doortest.Door) {
+				d.Verify = func(authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, tt.err }
+			}))
 			for range 3 {
-				k.asks("USER alice")
-				if got := k.asks("PASS " + appPassword); got != tt.want {
+				k.Ask("USER alice")
+				if got := k.Ask("PASS %s", doortest.AppPassword); got != tt.want {
 					t.Fatalf("got %q, want %q", got, tt.want)
 				}
 			}
 			if tt.counts {
-				if got := k.rest(); got != "" {
+				if got := k.Rest(); got != "" {
 					t.Errorf("then %q", got)
 				}
 				return
 			}
-			k.asks("USER alice")
+			k.Ask("USER alice")
 		})
 	}
 }
@@ -150,12 +164,17 @@ func TestWhatIsVerified(t *testing.T) {
 		"PLAIN": {"AUTH PLAIN " + b64("\x00"+name+"\x00"+secret) + "\r\n", "AUTH plain\r\n" + b64(name+"\x00"+name+"\x00"+secret) + "\r\n"},
 	} {
 		for _, send := range words {
-			d := newDoor(t, nowhere)
-			k := dialDoor(t, d)
-			k.send("%s", send)
-			for k.line() != wrong {
+			var a authstore.Attempt
+			k := dial(t, serve(t, func(d *doortest.Door) {
+				d.Verify = func(tried authstore.Attempt) (authstore.Grant, error) {
+					a = tried
+					a.Secret = bytes.Clone(a.Secret)
+					return authstore.Grant{}, &authstore.Refusal{Code: authstore.Wrong}
+				}
+			}))
+			k.Send("%s", send)
+			for k.Line() != wrong {
 			}
-			a := d.verifier.attempts()[0]
 			if a.Login != name || string(a.Secret) != secret || a.Mechanism != want || a.Protocol != "pop3" || a.Need != authstore.ScopePOP || !a.Client.IsLoopback() {
 				t.Errorf("%q: attempt %+v with secret %q", send, a, a.Secret)
 			}
@@ -163,56 +182,36 @@ func TestWhatIsVerified(t *testing.T) {
 	}
 }
 
-// Plain text behind STLS ends the connection, however it is cut into packets; what comes as TLS is TLS.
+// Plain text behind STLS ends the connection, however it is cut into packets.
 func TestSTLSInjection(t *testing.T) {
 	t.Parallel()
-	_, _, cert := testlab.NewCA(t).Issue()
-	d := newDoor(t, nowhere, withSTLS(cert))
-	const words = "STLS\r\nUSER mallory\r\nPASS x\r\n"
-	told := regexp.MustCompile(`^(-ERR Commands behind STLS\.\r\n|\+OK Begin TLS negotiation now\.\r\n[^-+]*)$`)
-	for cut := 0; cut <= len(words); cut++ {
-		k := dialDoor(t, d)
-		k.Conn.(*net.TCPConn).SetNoDelay(true)
-		k.send("%s", words[:cut])
-		k.send("%s", words[cut:])
-		k.Conn.(*net.TCPConn).CloseWrite()
-		if got, _ := io.ReadAll(k.r); !told.Match(got) {
-			t.Fatalf("cut at %d: got %q", cut, got)
-		}
-	}
-	if n := len(d.verifier.attempts()); n != 0 {
-		t.Errorf("%d attempts were verified", n)
-	}
+	doortest.Injection(t, popproxy.Door{}, "STLS\r\nUSER mallory\r\nPASS x\r\n",
+		`\+OK Postern ready\.\r\n(-ERR Commands behind STLS\.|\+OK Begin TLS negotiation now\.)\r\n[^-+]*`)
 }
 
 // What was said before TLS counts for nothing, and what is offered changes.
 func TestSTLS(t *testing.T) {
 	t.Parallel()
-	ca := testlab.NewCA(t)
-	_, _, cert := ca.Issue()
-	d := newDoor(t, nowhere, withSTLS(cert))
-	k := dialDoor(t, d)
-	k.asks("USER alice")
-	if got := k.asks("STLS"); got != "+OK Begin TLS negotiation now." {
+	d := serve(t, doortest.OverTLS(t, protocols.StartTLS))
+	k := dial(t, d)
+	k.Ask("USER alice")
+	if got := k.Ask("STLS"); got != "+OK Begin TLS negotiation now." {
 		t.Fatalf("STLS: %q", got)
 	}
-	k = talk(t, tls.Client(k.Conn, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost", NextProtos: []string{"pop3"}}))
-	if got := k.asks("PASS wrong"); got != "-ERR Begin with USER." {
+	k = k.OverTLS(d.Trust())
+	if got := k.Ask("PASS wrong"); got != "-ERR Begin with USER." {
 		t.Errorf("the name of before: %q", got)
 	}
-	var list []string
-	for line := k.asks("CAPA"); line != "."; line = k.line() {
-		list = append(list, line)
+	k.Send("CAPA\r\n")
+	if got := k.Until("."); got != "+OK Capabilities follow.\nRESP-CODES\nAUTH-RESP-CODE\nUSER\nSASL PLAIN\n." {
+		t.Errorf("capabilities %q", got)
 	}
-	if want := []string{"+OK Capabilities follow.", "RESP-CODES", "AUTH-RESP-CODE", "USER", "SASL PLAIN"}; !slices.Equal(list, want) {
-		t.Errorf("capabilities %q, want %q", list, want)
-	}
-	if got := k.asks("STLS"); got != "-ERR No STLS here." {
+	if got := k.Ask("STLS"); got != "-ERR No STLS here." {
 		t.Errorf("a second time: %q", got)
 	}
-	k.asks("USER alice@example.test")
-	k.asks("PASS wrong")
-	if e := <-d.observer.logins; !e.TLS || e.Domain != "example.test" || e.Mechanism != "PASS" {
+	k.Ask("USER alice@example.test")
+	k.Ask("PASS wrong")
+	if e := <-d.Logins; !e.TLS || e.Domain != "example.test" || e.Mechanism != "PASS" {
 		t.Errorf("login %+v", e)
 	}
 }
@@ -220,33 +219,19 @@ func TestSTLS(t *testing.T) {
 // Clients are told what all backends can do.
 func TestOffered(t *testing.T) {
 	t.Parallel()
-	offers := protocols.NewOffers(slog.New(slog.DiscardHandler), "a")
-	go offers.Watch(t.Context(), func(context.Context, string) (protocols.Capabilities, error) {
-		return protocols.Capabilities{{Name: "TOP"}, {Name: "PIPELINING"}}, nil
-	})
-	k := dialDoor(t, newDoor(t, nowhere, func(d *door) { d.Door = popproxy.Door{Offers: offers} }))
-	k.send("CAPA\r\nQUIT\r\n")
-	if got := k.rest(); !strings.HasPrefix(got, "+OK Capabilities follow.\r\nTOP\r\nPIPELINING\r\nRESP-CODES\r\n") {
+	door := popproxy.Door{Offers: doortest.Offers(t, protocols.Capability{Name: "TOP"}, protocols.Capability{Name: "PIPELINING"})}
+	k := dial(t, doortest.Serve(t, door))
+	k.Send("CAPA\r\nQUIT\r\n")
+	if got := k.Rest(); !strings.HasPrefix(got, "+OK Capabilities follow.\r\nTOP\r\nPIPELINING\r\nRESP-CODES\r\n") {
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestGoodbye(t *testing.T) {
 	t.Parallel()
-	for want, err := range map[string]error{
-		"-ERR [SYS/TEMP] No login in time.\r\n":                    protocols.ErrLoginTimeout,
-		"-ERR [SYS/TEMP] Too many connections.\r\n":                protocols.ErrEvicted,
-		"-ERR [SYS/TEMP] Shutting down; please connect again.\r\n": protocols.ErrDraining,
-	} {
-		if got := string(popproxy.Door{}.Goodbye(err)); got != want {
-			t.Errorf("Goodbye(%v) = %q, want %q", err, got, want)
-		}
-	}
-	d := newDoor(t, nowhere)
-	k := dialDoor(t, d)
-	k.send("USER al")
-	d.drain(protocols.ErrDraining)
-	if got := k.rest(); got != "-ERR [SYS/TEMP] Shutting down; please connect again.\r\n" {
-		t.Errorf("while draining: %q", got)
-	}
+	doortest.Goodbyes(t, popproxy.Door{}, 1, "USER al", map[error]string{
+		protocols.ErrLoginTimeout: "-ERR [SYS/TEMP] No login in time.\r\n",
+		protocols.ErrEvicted:      "-ERR [SYS/TEMP] Too many connections.\r\n",
+		protocols.ErrDraining:     "-ERR [SYS/TEMP] Shutting down; please connect again.\r\n",
+	})
 }

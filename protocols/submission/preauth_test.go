@@ -3,19 +3,16 @@ package submission_test
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 
 	"postern/authstore"
-	"postern/internal/testlab"
 	"postern/protocols"
 	"postern/protocols/doortest"
 	"postern/protocols/submission"
@@ -23,34 +20,17 @@ import (
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// newOffers knows one backend, which has some extensions.
-func newOffers(t testing.TB, list ...protocols.Capability) *protocols.Offers {
-	o := protocols.NewOffers(slog.New(slog.DiscardHandler), "backend")
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := make(chan struct{})
-	go o.Watch(ctx, func(context.Context, string) (protocols.Capabilities, error) {
-		defer close(asked)
-		return list, nil
-	})
-	<-asked
-	t.Cleanup(cancel)
-	return o
-}
-
 var some = []protocols.Capability{{Name: "PIPELINING"}, {Name: "SIZE", Value: "1000"}, {Name: "CHUNKING"}}
 
 // Each row is one connection: what the client sends at once, and every line that comes back. A row ends with "." if the connection is
 // still open then. No row here logs in.
 func TestBeforeLogin(t *testing.T) {
 	t.Parallel()
-	_, _, cert := testlab.NewCA(t).Issue()
 	newDoor := func() *submission.Door {
-		return &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}
+		return &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t, some...)}
 	}
 	plain := doortest.Serve(t, newDoor())
-	before := doortest.Serve(t, newDoor(), func(d *doortest.Door) {
-		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
-	})
+	before := doortest.Serve(t, newDoor(), doortest.OverTLS(t, protocols.StartTLS))
 	const open = "."
 	ehlo := []string{"250-mx.example.test", "250-PIPELINING", "250-SIZE 1000", "250-CHUNKING"}
 	inPlain, inBefore := append(slices.Clone(ehlo), "250 AUTH PLAIN LOGIN"), append(slices.Clone(ehlo), "250 STARTTLS")
@@ -142,7 +122,7 @@ func TestAnswers(t *testing.T) {
 		authstore.Unavailable:    "454 4.3.0 Account is temporarily unavailable.",
 		99:                       "454 4.3.0 Account is temporarily unavailable.",
 	} {
-		d := doortest.Serve(t, &submission.Door{Name: "x", Offers: newOffers(t)}, func(d *doortest.Door) {
+		d := doortest.Serve(t, &submission.Door{Name: "x", Offers: doortest.Offers(t)}, func(d *doortest.Door) {
 			d.Verify = func(authstore.Attempt) (authstore.Grant, error) {
 				return authstore.Grant{}, &authstore.Refusal{Code: code}
 			}
@@ -248,9 +228,9 @@ func TestBackends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address, heard := scripted(t, tt.replies...)
-			d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}, func(d *doortest.Door) {
+			d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t, some...)}, func(d *doortest.Door) {
 				d.Routes = func(g authstore.Grant) (*protocols.Route, error) {
-					r := &protocols.Route{Backend: "backend", Network: "tcp", Address: address, Login: g.Address, XClient: tt.xclient, Quirks: tt.quirks}
+					r := &protocols.Route{Backend: doortest.Backend, Network: "tcp", Address: address, Login: g.Address, XClient: tt.xclient, Quirks: tt.quirks}
 					if !tt.xclient {
 						r.Open = func(context.Context) (protocols.Credential, error) {
 							return protocols.Credential{Authzid: g.Address, Authcid: "gateway", Password: []byte("secret")}, nil
@@ -291,9 +271,9 @@ func TestBackends(t *testing.T) {
 func TestPipelined(t *testing.T) {
 	t.Parallel()
 	address, heard := scripted(t, "220 hi", "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250 AUTH PLAIN", "235 in", "250 one", "250 two", "221 bye")
-	d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}, func(d *doortest.Door) {
+	d := doortest.Serve(t, &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t, some...)}, func(d *doortest.Door) {
 		d.Routes = func(g authstore.Grant) (*protocols.Route, error) {
-			return &protocols.Route{Backend: "backend", Network: "tcp", Address: address, Open: func(context.Context) (protocols.Credential, error) {
+			return &protocols.Route{Backend: doortest.Backend, Network: "tcp", Address: address, Open: func(context.Context) (protocols.Credential, error) {
 				return protocols.Credential{Authcid: "gateway", Password: []byte("secret")}, nil
 			}}, nil
 		}
@@ -311,4 +291,48 @@ func TestPipelined(t *testing.T) {
 	if got := heard()[2:]; !slices.Equal(got, []string{"MAIL FROM:<alice@example.test>", "RCPT TO:<bob@example.test>", "QUIT"}) {
 		t.Errorf("the backend heard %q", got)
 	}
+}
+
+// Plain text behind STARTTLS ends the connection, however it is cut into packets.
+func TestSTARTTLSInjection(t *testing.T) {
+	t.Parallel()
+	doortest.Injection(t, &submission.Door{Name: "x", Offers: doortest.Offers(t)}, "STARTTLS\r\nEHLO x\r\nAUTH PLAIN "+b64("\x00mallory\x00x")+"\r\n",
+		`220 x ESMTP Postern ready\r\n(421 4\.7\.0 Commands behind STARTTLS\.|220 2\.0\.0 Begin TLS negotiation now\.)\r\n[^0-9]*`)
+}
+
+// What was said before TLS counts for nothing, and what is offered changes.
+func TestSTARTTLS(t *testing.T) {
+	t.Parallel()
+	d := doortest.Serve(t, &submission.Door{Name: "x", Offers: doortest.Offers(t)}, doortest.OverTLS(t, protocols.StartTLS))
+	c := d.Dial(t)
+	c.Line()
+	c.Send("EHLO x\r\nSTARTTLS\r\n")
+	for c.Line() != "220 2.0.0 Begin TLS negotiation now." {
+	}
+	c = c.OverTLS(d.Trust())
+	attempt := "AUTH PLAIN " + b64("\x00alice@example.test\x00wrong")
+	if got := c.Ask("%s", attempt); got != "503 5.5.1 Say EHLO first." {
+		t.Errorf("greeted before: %q", got)
+	}
+	c.Send("EHLO x\r\n")
+	if got := c.Until("250"); got != "250-x\n250 AUTH PLAIN LOGIN" {
+		t.Errorf("offered %q", got)
+	}
+	if got := c.Ask("STARTTLS"); got != "502 5.5.1 No STARTTLS here." {
+		t.Errorf("a second time: %q", got)
+	}
+	c.Ask("%s", attempt)
+	if e := <-d.Logins; !e.TLS || e.Domain != "example.test" || e.Mechanism != "PLAIN" {
+		t.Errorf("login %+v", e)
+	}
+}
+
+func TestGoodbye(t *testing.T) {
+	t.Parallel()
+	doortest.Goodbyes(t, &submission.Door{Name: "x"}, 1, "EHL", map[error]string{
+		protocols.ErrLoginTimeout: "421 4.4.2 No login in time.\r\n",
+		protocols.ErrEvicted:      "421 4.3.2 Too many connections.\r\n",
+		protocols.ErrDraining:     "421 4.3.2 Shutting down; please connect again.\r\n",
+		errors.New("whatever"):    "421 4.3.2 The session was ended; please connect again.\r\n",
+	})
 }

@@ -86,12 +86,12 @@ func TestGuard(t *testing.T) {
 			t.Parallel()
 			for _, piece := range []int{1, 2, 3, 7, 100000} {
 				s := &doortest.Script{Guard: newGuard(tt.door)}
-				s.Run(tt.script, piece, false)
-				if got, want := s.Backend.String(), crlf(tt.backend); got != want {
+				s.Run(tt.script, piece)
+				if got, want := s.Backend.String(), doortest.CRLF(tt.backend); got != want {
 					t.Errorf("in pieces of %d the backend got %q, want %q", piece, got, want)
 				}
-				if got := s.Answers.String(); got != crlf(tt.answers) {
-					t.Errorf("in pieces of %d the answers are %q, want %q", piece, got, crlf(tt.answers))
+				if got := s.Answers.String(); got != doortest.CRLF(tt.answers) {
+					t.Errorf("in pieces of %d the answers are %q, want %q", piece, got, doortest.CRLF(tt.answers))
 				}
 				if !errors.Is(s.Err, tt.err) {
 					t.Errorf("in pieces of %d it ended with %v, want %v", piece, s.Err, tt.err)
@@ -101,22 +101,27 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
-
 // plain is an answer with "\n" for its end.
 func plain(answer string) string { return strings.ReplaceAll(answer, "\r\n", "\n") }
 
 // odd are the ends of a message that some servers take for one.
 var odd = []string{"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r.\n", "\n.\r", "\r\n\x00.\r\n", "\r\n.\x00\r\n", "\r\n.\r\r\n"}
 
+// message has a client say what stands behind DATA.
+func message(d *Door, words string, piece int) *doortest.Script {
+	s := &doortest.Script{Guard: newGuard(d)}
+	s.Say("DATA\r\n", piece)
+	s.Hear("354 go\r\n", piece)
+	s.Say(words, piece)
+	return s
+}
+
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
 	const attack = "MAIL FROM:<admin@example.test>\r\nRCPT TO:<bob@example.test>\r\nDATA\r\nI am not alice\r\n.\r\n"
 	for _, end := range odd {
 		for _, piece := range []int{1, 2, 3, 5, 100000} {
-			script := []string{"DATA\r\n", "S: 354 go\r\n", "hello" + end + attack}
-			s := &doortest.Script{Guard: newGuard(passes)}
-			s.Run(script, piece, true)
+			s := message(passes, "hello"+end+attack, piece)
 			got := s.Backend.String()
 			if strings.Contains(got, "MAIL") || !strings.HasPrefix("DATA\r\nhello"+end, got) || got == "DATA\r\nhello"+end {
 				t.Errorf("%q in pieces of %d: the backend got %q", end, piece, got)
@@ -124,8 +129,7 @@ func TestSmuggling(t *testing.T) {
 			if s.Answers.String() != endRefused || !errors.Is(s.Err, errSmuggling) {
 				t.Errorf("%q in pieces of %d: answered %q, ended with %v", end, piece, s.Answers.String(), s.Err)
 			}
-			s = &doortest.Script{Guard: newGuard(lax)}
-			s.Run(script, piece, true)
+			s = message(lax, "hello"+end+attack, piece)
 			if got, want := s.Backend.String(), "DATA\r\nhello"+end+attack; got != want || s.Err != nil {
 				t.Errorf("%q in pieces of %d, passed on: the backend got %q, want %q; ended with %v", end, piece, got, want, s.Err)
 			}
@@ -133,16 +137,15 @@ func TestSmuggling(t *testing.T) {
 	}
 	const twice = "\r\n.\rx\r\n.\r\nNOOP\r\n" // one CR that was kept back, behind another
 	for _, piece := range []int{1, 2, 3, 4, 5, 100000} {
-		s := &doortest.Script{Guard: newGuard(lax)}
-		s.Run([]string{"DATA\r\n", "S: 354 go\r\n", "\r\n.\r", "x\r\n.\r", "\nNOOP\r\n"}, piece, true)
+		s := message(lax, "\r\n.\r", piece)
+		s.Say("x\r\n.\r", piece)
+		s.Say("\nNOOP\r\n", piece)
 		if got, want := s.Backend.String(), "DATA\r\n"+twice; got != want || s.Err != nil {
 			t.Errorf("in pieces of %d, passed on: the backend got %q, want %q; ended with %v", piece, got, want, s.Err)
 		}
 	}
-	s := &doortest.Script{Guard: newGuard(passes)}
-	const scanned = "DATA\r\nfrom\na scanner\r\n.. \r.x\n.y\r\n.\r\n"
-	s.Run([]string{scanned[:6], "S: 354\r\n", scanned[6:]}, 3, true)
-	if s.Backend.String() != scanned || s.Err != nil {
+	const scanned = "from\na scanner\r\n.. \r.x\n.y\r\n.\r\n"
+	if s := message(passes, scanned, 3); s.Backend.String() != "DATA\r\n"+scanned || s.Err != nil {
 		t.Errorf("other bare LFs: the backend got %q, ended with %v", s.Backend.String(), s.Err)
 	}
 }
@@ -174,12 +177,12 @@ func TestBusy(t *testing.T) {
 			for _, piece := range []int{1, 4, 1000} {
 				g := newGuard(passes)
 				s := &doortest.Script{Guard: g}
-				s.Run(tt.script, piece, false)
+				s.Run(tt.script, piece)
 				if owed, orderly := g.Busy(false), g.Busy(true); owed != tt.owed || orderly != tt.orderly {
 					t.Errorf("in pieces of %d: Busy is %v, in good order %v; want %v, %v", piece, owed, orderly, tt.owed, tt.orderly)
 				}
-				if got := s.Boundary == s.Client.Len(); got != tt.boundary {
-					t.Errorf("in pieces of %d: boundary %d of %d", piece, s.Boundary, s.Client.Len())
+				if got := s.Boundary() == s.Passed.Len(); got != tt.boundary {
+					t.Errorf("in pieces of %d: boundary %d of %d", piece, s.Boundary(), s.Passed.Len())
 				}
 			}
 		})
