@@ -13,6 +13,7 @@ import (
 
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/sieveproxy"
 )
 
@@ -111,15 +112,15 @@ func TestBackends(t *testing.T) {
 			if fmt.Sprint(err) != "<nil>" && tt.want == "" || tt.want != "" && !strings.Contains(fmt.Sprint(err), tt.want) || errors.Is(err, protocols.ErrCredential) != tt.credential {
 				t.Errorf("Probe: %v, want %s", err, tt.want)
 			}
-			d := newDoor(t, to(b.address))
-			k := dial(t, d.addr)
-			k.answer()
-			k.send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain(testlab.Alice, appPassword))
+			d := serve(t, to(b.address))
+			k := d.Dial(t)
+			answer(k)
+			k.Send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain(testlab.Alice, doortest.AppPassword))
 			want := `OK "Logged in."`
 			if tt.want != "" && tt.says["LISTSCRIPTS"] == "" {
 				want = `NO (TRYLATER) "Account is temporarily unavailable."`
 			}
-			if got := k.answer(); got != want {
+			if got := answer(k); got != want {
 				t.Errorf("the client is told %q, want %q", got, want)
 			}
 		})
@@ -136,17 +137,18 @@ func TestCapabilitiesAreLearned(t *testing.T) {
 	if err != nil || fmt.Sprint(list) != fmt.Sprint(want) {
 		t.Errorf("Ask = %v, %v; want %v", list, err, want)
 	}
-	d := newDoor(t, to(b.address))
-	k := dial(t, d.addr)
-	if got := k.answer(); got != listPlain+`OK "Postern ready."` {
+	offers := doortest.Offers(t)
+	d := doortest.Serve(t, sieveproxy.Door{Offers: offers}, to(b.address))
+	k := d.Dial(t)
+	if got := answer(k); got != listPlain+`OK "Postern ready."` {
 		t.Errorf("greeting %q", got)
 	}
-	k.send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain(testlab.Alice, appPassword))
-	k.answer()
-	if got := d.offers.Common(context.Background()); fmt.Sprint(got) != fmt.Sprint(want) {
+	k.Send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain(testlab.Alice, doortest.AppPassword))
+	answer(k)
+	if got := offers.Common(context.Background()); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("a login teaches %v, want %v", got, want)
 	}
-	if got := dial(t, d.addr).answer(); got != strings.Replace(listPlain, "\"SIEVE\" \"\"", "\"SIEVE\" \"fileinto x-odd\"\n\"NOTIFY\" \"mailto\"\n\"MAXREDIRECTS\" \"4\"", 1)+`OK "Postern ready."` {
+	if got := answer(d.Dial(t)); got != strings.Replace(listPlain, "\"SIEVE\" \"\"", "\"SIEVE\" \"fileinto x-odd\"\n\"NOTIFY\" \"mailto\"\n\"MAXREDIRECTS\" \"4\"", 1)+`OK "Postern ready."` {
 		t.Errorf("the greeting after it: %q", got)
 	}
 	b.mu.Lock()

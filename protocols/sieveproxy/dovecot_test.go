@@ -15,6 +15,7 @@ import (
 	"postern/gateway/live"
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/sieveproxy"
 )
 
@@ -23,16 +24,16 @@ import (
 func TestThroughTheRelayAsWithoutIt(t *testing.T) {
 	t.Parallel()
 	dovecot := testlab.Dovecot(t, testlab.Sieve())
-	d := newDoor(t, toDovecot(dovecot))
+	d := serve(t, toDovecot(dovecot))
 	for n := range 4 { // one after the other: they see each other's scripts
 		seed, box := rand.Uint64(), fmt.Sprint("box", n)
-		direct := dial(t, dovecot.Sieve)
-		direct.answer()
-		direct.send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
-		direct.answer()
+		direct := doortest.Dial(t, dovecot.Sieve)
+		answer(direct)
+		direct.Send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
+		answer(direct)
 		without := script(direct, box, seed)
-		through := dial(t, d.addr)
-		through.login(testlab.Bob)
+		through := d.Dial(t)
+		login(t, through, testlab.Bob)
 		if got := script(through, box, seed); got != without {
 			t.Errorf("seed %d: through the gateway\n%s\nwithout it\n%s", seed, got, without)
 		}
@@ -40,7 +41,7 @@ func TestThroughTheRelayAsWithoutIt(t *testing.T) {
 }
 
 // script says random commands, all in one stream of random pieces, and returns all answers.
-func script(k *talker, box string, seed uint64) string {
+func script(k *doortest.Client, box string, seed uint64) string {
 	r := rand.New(rand.NewPCG(seed, 1))
 	commands := []string{
 		"CAPABILITY", "LISTSCRIPTS", "NOOP", "NOOP \"tag\"", "HAVESPACE \"BOX\" 100", "HAVESPACE \"BOX\" 9000000", "PUTSCRIPT \"BOX\" {}", "PUTSCRIPT \"BOX\" \"keep;\"",
@@ -70,18 +71,18 @@ func script(k *talker, box string, seed uint64) string {
 	go func() {
 		for words := said.String(); words != ""; {
 			n := min(len(words), 1+r.IntN(5000))
-			io.WriteString(k.Conn, words[:n])
+			io.WriteString(k, words[:n])
 			words = words[n:]
 		}
 	}()
-	return k.rest()
+	return k.Rest()
 }
 
 // A hostile client's ways to have the rest of a command read as one more, each of which Pigeonhole falls for.
 func TestNoWayRound(t *testing.T) {
 	t.Parallel()
 	dovecot := testlab.Dovecot(t, testlab.Sieve())
-	d := newDoor(t, toDovecot(dovecot))
+	d := serve(t, toDovecot(dovecot))
 	const way = "NOOP \"way\"\r\n"
 	for name, said := range map[string]string{
 		"an unknown command":      "UNAUTHENTICATE {12+}\r\n" + way + "\r\n",
@@ -89,19 +90,19 @@ func TestNoWayRound(t *testing.T) {
 		"... in quotes":           "PUTSCRIPT \"\xff\" {12+}\r\n" + way + "\r\n",
 		"an escape that is none":  "PUTSCRIPT \"\\a\" {12+}\r\n" + way + "\r\n",
 	} {
-		k := dial(t, d.addr)
-		k.login(testlab.Alice)
-		k.send("%sNOOP \"end\"\r\nLOGOUT\r\n", said)
-		got := k.rest()
+		k := d.Dial(t)
+		login(t, k, testlab.Alice)
+		k.Send("%sNOOP \"end\"\r\nLOGOUT\r\n", said)
+		got := k.Rest()
 		if strings.Contains(got, "way") || !strings.HasPrefix(got, "NO ") || !strings.Contains(got, `OK (TAG "end")`) {
 			t.Errorf("%s: %q", name, got)
 		}
-		direct := dial(t, dovecot.Sieve)
-		direct.answer()
-		direct.send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
-		direct.answer()
-		direct.send("%sLOGOUT\r\n", said)
-		if got := direct.rest(); !strings.Contains(got, `OK (TAG "way")`) {
+		direct := doortest.Dial(t, dovecot.Sieve)
+		answer(direct)
+		direct.Send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
+		answer(direct)
+		direct.Send("%sLOGOUT\r\n", said)
+		if got := direct.Rest(); !strings.Contains(got, `OK (TAG "way")`) {
 			t.Errorf("%s: without the gateway %q; this test shows nothing any more", name, got)
 		}
 	}
@@ -141,44 +142,44 @@ func TestGoodbyeInASession(t *testing.T) {
 	t.Parallel()
 	dovecot := testlab.Dovecot(t, testlab.Sieve())
 	sessions := &live.Registry{}
-	d := newDoor(t, toDovecot(dovecot), func(d *door) { d.Sessions = sessions })
+	d := serve(t, toDovecot(dovecot), func(d *doortest.Door) { d.Sessions = sessions })
 	big := bytes.Repeat([]byte("# a line of a long script\r\n"), 30000)
-	begin := func() *talker {
-		k := dial(t, d.addr)
-		k.login(testlab.Alice)
+	begin := func() *doortest.Client {
+		k := d.Dial(t)
+		login(t, k, testlab.Alice)
 		return k
 	}
 	idle, reading, storing := begin(), begin(), begin()
-	reading.send("PUTSCRIPT \"big\" {%d+}\r\n%s\r\n", len(big), big)
-	if got := reading.answer(); !strings.HasPrefix(got, "OK") {
+	reading.Send("PUTSCRIPT \"big\" {%d+}\r\n%s\r\n", len(big), big)
+	if got := answer(reading); !strings.HasPrefix(got, "OK") {
 		t.Fatalf("PUTSCRIPT: %q", got)
 	}
-	storing.send("PUTSCRIPT \"more\" {%d+}\r\n%s", len(big), big[:len(big)-10])
-	idle.send("NOOP\r\n")
-	idle.answer()
+	storing.Send("PUTSCRIPT \"more\" {%d+}\r\n%s", len(big), big[:len(big)-10])
+	idle.Send("NOOP\r\n")
+	answer(idle)
 	const goodbye = "BYE (TRYLATER) \"Shutting down; please connect again.\"\r\n"
 	go sessions.Drain(func(string) bool { return true }, 0)
-	if got := idle.rest(); got != goodbye {
+	if got := idle.Rest(); got != goodbye {
 		t.Errorf("between commands: %q", got)
 	}
-	storing.send("%s\r\n", big[len(big)-10:])
-	if got := storing.rest(); got != "OK \"PUTSCRIPT completed.\"\r\n"+goodbye {
+	storing.Send("%s\r\n", big[len(big)-10:])
+	if got := storing.Rest(); got != "OK \"PUTSCRIPT completed.\"\r\n"+goodbye {
 		t.Errorf("in a script: %q", got)
 	}
-	if got := reading.rest(); got != goodbye {
+	if got := reading.Rest(); got != goodbye {
 		t.Errorf("behind a script: %q", got)
 	}
 
 	revoked, cut := begin(), begin()
-	cut.send("GETSCRIPT \"big\"\r\n")
-	fmt.Fscanln(cut.r)
-	revoked.send("PUTSCRIPT \"x\" {100+}\r\nkeep;")
+	cut.Send("GETSCRIPT \"big\"\r\n")
+	fmt.Fscanln(cut.R)
+	revoked.Send("PUTSCRIPT \"x\" {100+}\r\nkeep;")
 	time.Sleep(100 * time.Millisecond) // until it is there
 	<-sessions.Review(1, func(authstore.Grant) error { return errors.New("revoked") })
-	if got := revoked.rest(); !strings.HasPrefix(got, "BYE (TRYLATER) ") {
+	if got := revoked.Rest(); !strings.HasPrefix(got, "BYE (TRYLATER) ") {
 		t.Errorf("revoked in a script: %q", got)
 	}
-	if rest, _ := io.ReadAll(cut.r); strings.Contains(string(rest), "BYE") && !strings.Contains(string(rest), "OK \"Getscript completed.\"\r\nBYE") {
+	if rest, _ := io.ReadAll(cut.R); strings.Contains(string(rest), "BYE") && !strings.Contains(string(rest), "OK \"Getscript completed.\"\r\nBYE") {
 		t.Errorf("revoked in an answer: %q", rest[max(0, len(rest)-100):])
 	}
 }

@@ -55,23 +55,23 @@ func readStrictly(said string) (commands []string, whole bool) {
 // checkStrict has a client say something, at once and in pieces.
 func checkStrict(t *testing.T, client, backend string, piece int) {
 	t.Helper()
-	var whole, pieces dialogue
-	whole.says(client, len(client)+1)
+	whole, pieces := newScript(), newScript()
+	whole.Say(client, len(client)+1)
 	for line := range strings.Lines(backend) { // what is asked for is sent before the next line is heard
-		whole.hears(line, len(line))
+		whole.Hear(line, len(line))
 	}
 	piece = max(1, piece%20)
-	pieces.says(client, piece)
+	pieces.Say(client, piece)
 	for line := range strings.Lines(backend) {
-		pieces.hears(line, piece)
+		pieces.Hear(line, piece)
 	}
-	if (whole.err == nil) != (pieces.err == nil) || whole.told.String() != pieces.told.String() {
-		t.Fatalf("at once: %q, %v; in pieces of %d: %q, %v", whole.told.String(), whole.err, piece, pieces.told.String(), pieces.err)
+	if (whole.Err == nil) != (pieces.Err == nil) || whole.Told.String() != pieces.Told.String() {
+		t.Fatalf("at once: %q, %v; in pieces of %d: %q, %v", whole.Told.String(), whole.Err, piece, pieces.Told.String(), pieces.Err)
 	}
-	if got := pieces.backend.String(); whole.backend.String() != got {
-		t.Fatalf("at once the backend gets %q; in pieces of %d, %q", whole.backend.String(), piece, got)
+	if got := pieces.Backend.String(); whole.Backend.String() != got {
+		t.Fatalf("at once the backend gets %q; in pieces of %d, %q", whole.Backend.String(), piece, got)
 	}
-	commands, complete := readStrictly(whole.backend.String())
+	commands, complete := readStrictly(whole.Backend.String())
 	for i, one := range commands {
 		last := i == len(commands)-1 && !complete
 		if !strictly.MatchString(one) && !(last && (strictly.MatchString(one+"STR\r\n") || strictly.MatchString(one+"\r\n"))) {

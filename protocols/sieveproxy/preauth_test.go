@@ -1,15 +1,14 @@
 package sieveproxy_test
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"strings"
 	"testing"
 
 	"postern/authstore"
-	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/sieveproxy"
 )
 
@@ -22,26 +21,17 @@ const (
 	done       = `OK "Done."`
 )
 
-func startTLS(t *testing.T) (change func(*door), trust *tls.Config) {
-	ca := testlab.NewCA(t)
-	_, _, cert := ca.Issue()
-	return func(d *door) {
-		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
-	}, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost", NextProtos: []string{"managesieve"}}
-}
-
 // Each row is one connection: what the client sends at once, and every answer that comes back. A row ends with "." if the connection is
 // still open then, or else with the connection. No row here logs in.
 func TestBeforeLogin(t *testing.T) {
 	t.Parallel()
-	security, _ := startTLS(t)
-	open, before := newDoor(t, nowhere), newDoor(t, nowhere, security)
+	open, before := serve(t), serve(t, doortest.OverTLS(t, protocols.StartTLS))
 	const still = "."
 	bye := func(text string) string { return `BYE "` + text + `"` }
 	auth := func(response string) string { return "AUTHENTICATE \"PLAIN\" " + response + "\r\n" }
 	ir := `"` + plain("alice", "wrong") + `"`
 	for name, tt := range map[string]struct {
-		door *door
+		door *doortest.Door
 		send string
 		want []string // without the greeting
 	}{
@@ -64,7 +54,7 @@ func TestBeforeLogin(t *testing.T) {
 		"an answer that is none":    {open, "AUTHENTICATE \"PLAIN\"\r\nNOOP\r\n", []string{"\"\"\nNO \"Invalid response.\"", still}},
 		"not base64":                {open, auth(`"!!!"`), []string{`NO "Invalid response."`, still}},
 		"empty":                     {open, auth(`""`), []string{`NO "Invalid response."`, still}},
-		"another's name":            {open, auth(`"` + b64("bob@example.test\x00alice@example.test\x00"+appPassword) + `"`), []string{`NO "An app password opens its own account only."`, still}},
+		"another's name":            {open, auth(`"` + b64("bob@example.test\x00alice@example.test\x00"+doortest.AppPassword) + `"`), []string{`NO "An app password opens its own account only."`, still}},
 		"three arguments":           {open, auth(ir + ` "x"`), []string{`NO "Bad arguments."`, still}},
 		"an atom":                   {open, "AUTHENTICATE PLAIN " + ir + "\r\n", []string{`NO "Missing mechanism."`, still}},
 		"no mechanism":              {open, "AUTHENTICATE\r\n", []string{`NO "Missing mechanism."`, still}},
@@ -94,26 +84,26 @@ func TestBeforeLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := dial(t, tt.door.addr)
+			k := tt.door.Dial(t)
 			greeting := listPlain
 			if tt.door == before {
 				greeting = listBefore
 			}
-			if got := k.answer(); got != greeting+`OK "Postern ready."` {
+			if got := answer(k); got != greeting+`OK "Postern ready."` {
 				t.Fatalf("greeting %q", got)
 			}
-			go io.WriteString(k.Conn, tt.send)
+			go io.WriteString(k, tt.send)
 			for i, want := range tt.want {
 				if want == still {
 					want = `OK (TAG "still") "Done."`
-					k.send("NOOP \"still\"\r\n")
+					k.Send("NOOP \"still\"\r\n")
 				}
-				if got := k.answerLike(want); got != want {
+				if got := answerLike(k, want); got != want {
 					t.Fatalf("answer %d: got %q, want %q", i+1, got, want)
 				}
 			}
 			if n := len(tt.want); n == 0 || tt.want[n-1] != still {
-				if rest := k.rest(); rest != "" {
+				if rest := k.Rest(); rest != "" {
 					t.Errorf("then %q", rest)
 				}
 			}
@@ -122,16 +112,15 @@ func TestBeforeLogin(t *testing.T) {
 }
 
 // answerLike is answer, but for one that goes on behind a literal.
-func (k *talker) answerLike(want string) string {
+func answerLike(k *doortest.Client, want string) string {
 	if !strings.HasSuffix(want, "Done.\"") || !strings.HasPrefix(want, "\n") {
-		return k.answer()
+		return answer(k)
 	}
-	var all []string
-	for range strings.Count(want, "\n") + 1 {
-		line, _ := k.r.ReadString('\n')
-		all = append(all, strings.TrimSuffix(line, "\r\n"))
+	lines := make([]string, strings.Count(want, "\n")+1)
+	for i := range lines {
+		lines[i] = k.Line()
 	}
-	return strings.Join(all, "\n")
+	return strings.Join(lines, "\n")
 }
 
 // The design's table, and whether a refusal counts against the client.
@@ -155,23 +144,22 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := newDoor(t, nowhere, func(d *door) {
-				d.Verifier = verifier(func(authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, tt.err })
-			})
-			k := dial(t, d.addr)
-			k.answer()
+			k := serve(t, func(d *doortest.Door) {
+				d.Verify = func(authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, tt.err }
+			}).Dial(t)
+			answer(k)
 			for range 3 {
-				k.send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain("alice", "x"))
-				if got := k.answer(); got != tt.want {
+				k.Send("AUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain("alice", "x"))
+				if got := answer(k); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
 			}
-			k.send("NOOP\r\n")
+			k.Send("NOOP\r\n")
 			want := done
 			if tt.counts {
 				want = `BYE "Too many failed logins."`
 			}
-			if got := k.answer(); got != want {
+			if got := answer(k); got != want {
 				t.Errorf("then %q, want %q", got, want)
 			}
 		})
@@ -181,49 +169,43 @@ func TestAnswers(t *testing.T) {
 // The list is told again in TLS, unasked, and what was said before counts for nothing.
 func TestStartTLS(t *testing.T) {
 	t.Parallel()
-	security, trust := startTLS(t)
-	d := newDoor(t, nowhere, security)
-	d.offers.Learn("dovecot", protocols.Capabilities{{Name: "SIEVE", Value: "fileinto vacation"}, {Name: "NOTIFY", Value: "mailto"}, {Name: "MAXREDIRECTS", Value: "4"}})
-	k := dial(t, d.addr)
-	k.answer()
-	k.send("STARTTLS\r\n")
-	if got := k.answer(); got != `OK "Begin TLS negotiation now."` {
+	offers := doortest.Offers(t, protocols.Capabilities{{Name: "SIEVE", Value: "fileinto vacation"}, {Name: "NOTIFY", Value: "mailto"}, {Name: "MAXREDIRECTS", Value: "4"}}...)
+	d := doortest.Serve(t, sieveproxy.Door{Offers: offers}, doortest.OverTLS(t, protocols.StartTLS))
+	k := d.Dial(t)
+	answer(k)
+	k.Send("STARTTLS\r\n")
+	if got := answer(k); got != `OK "Begin TLS negotiation now."` {
 		t.Fatalf("STARTTLS: %q", got)
 	}
-	k = talk(t, tls.Client(k.Conn, trust))
+	k = k.OverTLS(d.Trust())
 	want := "\"IMPLEMENTATION\" \"Postern\"\n\"SIEVE\" \"fileinto vacation\"\n\"NOTIFY\" \"mailto\"\n\"MAXREDIRECTS\" \"4\"\n\"SASL\" \"PLAIN\"\n\"VERSION\" \"1.0\"\n"
-	if got := k.answer(); got != want+`OK "TLS negotiation successful."` {
+	if got := answer(k); got != want+`OK "TLS negotiation successful."` {
 		t.Errorf("in TLS: %q", got)
 	}
-	k.send("STARTTLS\r\nAUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain("alice@example.test", "wrong"))
-	if got := k.answer(); got != `NO "No STARTTLS here."` {
+	k.Send("STARTTLS\r\nAUTHENTICATE \"PLAIN\" \"%s\"\r\n", plain("alice@example.test", "wrong"))
+	if got := answer(k); got != `NO "No STARTTLS here."` {
 		t.Errorf("a second time: %q", got)
 	}
-	if got := k.answer(); got != wrong {
+	if got := answer(k); got != wrong {
 		t.Errorf("the login: %q", got)
 	}
-	if e := <-d.logins; !e.TLS || e.Domain != "example.test" || e.Mechanism != "PLAIN" {
+	if e := <-d.Logins; !e.TLS || e.Domain != "example.test" || e.Mechanism != "PLAIN" {
 		t.Errorf("the login: %+v", e)
 	}
 }
 
+// Plain text behind STARTTLS ends the connection, however it is cut into packets.
+func TestStartTLSInjection(t *testing.T) {
+	t.Parallel()
+	doortest.Injection(t, sieveproxy.Door{Offers: doortest.Offers(t)}, "STARTTLS\r\nAUTHENTICATE \"PLAIN\" \""+plain("mallory", "x")+"\"\r\n",
+		`("[^\r]*\r\n)*OK "Postern ready\."\r\n(BYE "Commands behind STARTTLS\."|OK "Begin TLS negotiation now\.")\r\n[^A-Z]*`)
+}
+
 func TestGoodbye(t *testing.T) {
 	t.Parallel()
-	for want, err := range map[string]error{
-		"BYE (TRYLATER) \"No login in time.\"\r\n":                    protocols.ErrLoginTimeout,
-		"BYE (TRYLATER) \"Too many connections.\"\r\n":                protocols.ErrEvicted,
-		"BYE (TRYLATER) \"Shutting down; please connect again.\"\r\n": protocols.ErrDraining,
-	} {
-		if got := string(sieveproxy.Door{}.Goodbye(err)); got != want {
-			t.Errorf("Goodbye(%v) = %q, want %q", err, got, want)
-		}
-	}
-	d := newDoor(t, nowhere)
-	k := dial(t, d.addr)
-	k.answer()
-	k.send("AUTHENTICATE \"PL")
-	d.drain(protocols.ErrDraining)
-	if got := k.rest(); got != "BYE (TRYLATER) \"Shutting down; please connect again.\"\r\n" {
-		t.Errorf("while draining: %q", got)
-	}
+	doortest.Goodbyes(t, sieveproxy.Door{Offers: doortest.Offers(t)}, 5, "AUTHENTICATE \"PL", map[error]string{
+		protocols.ErrLoginTimeout: "BYE (TRYLATER) \"No login in time.\"\r\n",
+		protocols.ErrEvicted:      "BYE (TRYLATER) \"Too many connections.\"\r\n",
+		protocols.ErrDraining:     "BYE (TRYLATER) \"Shutting down; please connect again.\"\r\n",
+	})
 }

@@ -1,57 +1,19 @@
 package sieveproxy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"postern/authstore"
+	"postern/protocols/doortest"
 	"postern/protocols/wire"
 )
 
-// dialogue is a script of what client and backend say after the login, run through a guard as a relay does.
-type dialogue struct {
-	g       guard
-	client  []byte // said and not taken yet
-	backend bytes.Buffer
-	told    bytes.Buffer // the client
-	err     error
+func newScript() *doortest.Script {
+	return &doortest.Script{Guard: Door{}.Guard(nil, authstore.Grant{}, nil)}
 }
-
-func (d *dialogue) says(p string, piece int) {
-	for len(p) > 0 {
-		n := min(piece, len(p))
-		d.client = append(d.client, p[:n]...)
-		p = p[n:]
-		d.pump()
-	}
-}
-
-func (d *dialogue) pump() {
-	for d.err == nil && len(d.client) > 0 {
-		st, err := d.g.Up(d.client)
-		d.backend.Write(st.Pass)
-		d.told.Write(st.Answer)
-		d.err = err
-		d.client = d.client[st.Taken:]
-		if st.Taken == 0 && len(st.Pass) == 0 {
-			return
-		}
-	}
-}
-
-func (d *dialogue) hears(p string, piece int) {
-	for len(p) > 0 {
-		n := min(piece, len(p))
-		pass, _ := d.g.Down([]byte(p[:n]))
-		d.told.Write(pass)
-		p = p[n:]
-		d.pump()
-	}
-}
-
-func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
 // Lines that begin with "S: " are the backend's, others the client's; "\n" stands for CRLF.
 func TestScanner(t *testing.T) {
@@ -91,23 +53,16 @@ func TestScanner(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, piece := range []int{1, 2, 3, 7, 100000} {
-				var d dialogue
-				for _, words := range tt.script {
-					said, isServer := strings.CutPrefix(crlf(words), "S: ")
-					if isServer {
-						d.hears(strings.ReplaceAll(said, "\r\nS: ", "\r\n"), piece)
-					} else {
-						d.says(said, piece)
-					}
-				}
-				if got, want := d.backend.String(), crlf(tt.backend); got != want {
+				s := newScript()
+				s.Run(tt.script, piece)
+				if got, want := s.Backend.String(), doortest.CRLF(tt.backend); got != want {
 					t.Errorf("in pieces of %d: the backend gets %q, want %q", piece, got, want)
 				}
-				if got, want := d.told.String(), crlf(tt.told); got != want {
+				if got, want := s.Told.String(), doortest.CRLF(tt.told); got != want {
 					t.Errorf("in pieces of %d: the client gets %q, want %q", piece, got, want)
 				}
-				if !errors.Is(d.err, tt.err) {
-					t.Errorf("in pieces of %d: error %v, want %v", piece, d.err, tt.err)
+				if !errors.Is(s.Err, tt.err) {
+					t.Errorf("in pieces of %d: error %v, want %v", piece, s.Err, tt.err)
 				}
 			}
 		})
@@ -123,13 +78,13 @@ func TestLineEnds(t *testing.T) {
 		"NOOP\r\r\n":                 "NO \"A line without CRLF.\"\r\n",
 		"FOO {6+}\nNOOP\r\n\r\n":     "NO \"A line without CRLF.\"\r\n",
 	} {
-		var d dialogue
-		d.says(said, 100)
-		if got := d.told.String(); got != told || d.err != nil {
-			t.Errorf("%q is answered %q, %v; want %q", said, got, d.err, told)
+		s := newScript()
+		s.Say(said, 100)
+		if got := s.Told.String(); got != told || s.Err != nil {
+			t.Errorf("%q is answered %q, %v; want %q", said, got, s.Err, told)
 		}
-		if strings.Contains(d.backend.String(), "a") {
-			t.Errorf("%q passes %q", said, d.backend.String())
+		if strings.Contains(s.Backend.String(), "a") {
+			t.Errorf("%q passes %q", said, s.Backend.String())
 		}
 	}
 }
@@ -147,9 +102,9 @@ func TestTracker(t *testing.T) {
 		"OKAY\nNO(X)\nBYEBYE\nOK\n|",
 		"\nOK\n|",
 	} {
-		said := crlf(strings.ReplaceAll(marked, "|", ""))
+		said := doortest.CRLF(strings.ReplaceAll(marked, "|", ""))
 		var want []int
-		for i, part := range strings.Split(crlf(marked), "|") {
+		for i, part := range strings.Split(doortest.CRLF(marked), "|") {
 			if at := len(part); i == 0 {
 				want = append(want, at)
 			} else if at > 0 {
@@ -177,36 +132,36 @@ func TestTracker(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	var d dialogue
+	s := newScript()
 	want := func(when string, busy, orderly bool) {
 		t.Helper()
-		if b, o := d.g.Busy(false), d.g.Busy(true); b != busy || o != orderly {
+		if b, o := s.Guard.Busy(false), s.Guard.Busy(true); b != busy || o != orderly {
 			t.Errorf("%s: busy %v, in good order %v; want %v, %v", when, b, o, busy, orderly)
 		}
 	}
 	want("at first", false, false)
-	d.says("PUTSCRIPT \"a\" {5+}\r\nke", 100)
+	s.Say("PUTSCRIPT \"a\" {5+}\r\nke", 100)
 	want("in a script", false, true)
-	if n := d.g.Data(true); n != 3 {
+	if n := s.Guard.Data(true); n != 3 {
 		t.Errorf("%d bytes of the script are left", n)
 	}
-	d.says("ep;", 100)
+	s.Say("ep;", 100)
 	want("behind it", false, true)
-	d.says("\r\n", 100)
+	s.Say("\r\n", 100)
 	want("before the answer", true, true)
-	d.says("NO", 100)
+	s.Say("NO", 100)
 	want("in the next command", false, true)
-	d.says("OP\r\n", 100)
-	d.hears("OK\r\nO", 100)
+	s.Say("OP\r\n", 100)
+	s.Hear("OK\r\nO", 100)
 	want("before the second answer", true, true)
-	d.hears("K\r\n", 100)
+	s.Hear("K\r\n", 100)
 	want("when all are answered", false, false)
-	d.hears("{5}\r\nke", 100)
-	if n := d.g.Data(false); n != 3 {
+	s.Hear("{5}\r\nke", 100)
+	if n := s.Guard.Data(false); n != 3 {
 		t.Errorf("%d bytes of the backend's script are left", n)
 	}
-	d.g.Skip(false, 3)
-	if _, boundary := d.g.Down([]byte("\r\nOK\r\n")); boundary != 6 {
+	s.Guard.Skip(false, 3)
+	if _, boundary := s.Guard.Down([]byte("\r\nOK\r\n")); boundary != 6 {
 		t.Errorf("a boundary at %d", boundary)
 	}
 }
