@@ -36,7 +36,7 @@ type Door struct {
 	Logins  chan protocols.LoginEvent
 	Endings chan protocols.EndEvent
 	Uses    chan authstore.Use
-	Names   chan authstore.Use      // of which app a login is that was noted without one
+	Named   chan authstore.Use      // of which app a login is that was noted without one
 	Steps   atomic.Int64            // towards backends
 	Drain   context.CancelCauseFunc // ends accepting, for this reason
 	Served  chan error              // what Serve returns
@@ -51,7 +51,7 @@ func Serve(t testing.TB, door protocols.FrontDoor, change ...func(*Door)) *Door 
 	}
 	const many = 10000
 	d := &Door{Addr: ln.Addr().String(), Logins: make(chan protocols.LoginEvent, many), Endings: make(chan protocols.EndEvent, many),
-		Uses: make(chan authstore.Use, many), Names: make(chan authstore.Use, many), Served: make(chan error, 1)}
+		Uses: make(chan authstore.Use, many), Named: make(chan authstore.Use, many), Served: make(chan error, 1)}
 	d.Verify = func(a authstore.Attempt) (authstore.Grant, error) {
 		if string(a.Secret) != AppPassword {
 			return authstore.Grant{}, &authstore.Refusal{Code: authstore.Wrong}
@@ -106,7 +106,7 @@ func (v verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Gran
 }
 func (verifier) Confirm(context.Context, authstore.Grant) error { return nil }
 func (v verifier) Used(_ authstore.Grant, u authstore.Use)      { v.Uses <- u }
-func (v verifier) Named(_ authstore.Grant, u authstore.Use)     { v.Door.Names <- u }
+func (v verifier) Named(_ authstore.Grant, u authstore.Use)     { v.Door.Named <- u }
 
 type router struct{ *Door }
 

@@ -152,24 +152,22 @@ func checkAmbiguity(t *testing.T, client string, readOnly bool, seed uint64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 2))
 	b := &whimsical{r: r}
-	d := newDialogue(readOnly)
+	s := newScript(readOnly)
 	seen := 0
-	for steps := 0; steps < 10*len(client)+1000 && d.err == nil; steps++ {
-		switch n := min(1+r.IntN(30), len(client)); r.IntN(4) {
+	for steps := 0; steps < 10*len(client)+1000 && s.Err == nil; steps++ {
+		switch n := min(1+r.IntN(30), len(client)); r.IntN(3) {
 		case 0:
-			d.says(client[:n], n+1)
+			s.Say(client[:n], n+1)
 			client = client[n:]
 		case 1:
-			n := min(1+r.IntN(30), d.backend.Len()-seen)
-			if answer := b.says(d.backend.Bytes()[seen : seen+n]); answer != "" {
-				d.hears(answer, 1+r.IntN(20))
+			n := min(1+r.IntN(30), s.Backend.Len()-seen)
+			if answer := b.says(s.Backend.Bytes()[seen : seen+n]); answer != "" {
+				s.Hear(answer, 1+r.IntN(20))
 			}
 			seen += n
 		case 2:
-			d.pump()
-		case 3:
 			if answer := b.pays(); answer != "" && r.IntN(5) == 0 {
-				d.hears(answer, 1+r.IntN(20))
+				s.Hear(answer, 1+r.IntN(20))
 			} else if answer != "" {
 				b.owed = append(b.owed, answer)
 			}
@@ -179,7 +177,7 @@ func checkAmbiguity(t *testing.T, client string, readOnly bool, seed uint64) {
 		switch {
 		case name == "DONE":
 		case name == "LOGIN", name == "AUTHENTICATE", name == "STARTTLS", name == "UNAUTHENTICATE", readOnly && !reads[name] && name != "IDLE" && name != "ID":
-			t.Fatalf("seed %d: the backend was made to read %q, among %q, by\n%q", seed, name, b.commands, d.backend.String())
+			t.Fatalf("seed %d: the backend was made to read %q, among %q, by\n%q", seed, name, b.commands, s.Backend.String())
 		}
 	}
 }

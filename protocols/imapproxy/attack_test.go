@@ -1,7 +1,6 @@
 package imapproxy_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"postern/authstore"
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 )
 
 // A client that may only read tries to make a mailbox at a real Dovecot by each ambiguity there is: what the gateway takes for a
@@ -21,7 +21,7 @@ func TestNoWayRoundReadOnly(t *testing.T) {
 	t.Parallel()
 	dovecot := testlab.Dovecot(t)
 	d := newDoor(t, toDovecot(dovecot, protocols.PlainText))
-	d.verifier.verify = func(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
+	d.Verify = func(a authstore.Attempt) (authstore.Grant, error) {
 		return authstore.Grant{Account: 1, Password: 12, Address: a.Login, Scopes: authstore.ScopeMailRead}, nil
 	}
 	var boxes atomic.Int64
@@ -99,13 +99,9 @@ func TestNoWayRoundReadOnly(t *testing.T) {
 			t.Parallel()
 			box := fmt.Sprintf("Q%02d", boxes.Add(1)) // as long as BOX, for lengths are counted
 			got := attack(t, d, strings.ReplaceAll(words, "BOX", box))
-			direct, err := net.Dial("tcp", dovecot.IMAP)
-			if err != nil {
-				t.Fatal(err)
-			}
-			k := talk(t, direct)
-			k.send("a AUTHENTICATE PLAIN %s\r\nb LIST \"\" *\r\nc LSUB \"\" *\r\nd GETMETADATA INBOX /private/comment\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
-			if list := k.until("d"); strings.Contains(list, box) {
+			k := doortest.Dial(t, dovecot.IMAP)
+			k.Send("a AUTHENTICATE PLAIN %s\r\nb LIST \"\" *\r\nc LSUB \"\" *\r\nd GETMETADATA INBOX /private/comment\r\n", b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword))
+			if list := k.Until("d"); strings.Contains(list, box) {
 				t.Errorf("%.100q has written; it got %q", words, got)
 			}
 		})
@@ -114,12 +110,12 @@ func TestNoWayRoundReadOnly(t *testing.T) {
 
 func attack(t *testing.T, d *door, words string) string {
 	t.Helper()
-	k := dialDoor(t, d)
-	k.send("0 LOGIN %s %s\r\n", testlab.Alice, appPassword)
-	k.until("0")
+	k := d.Dial(t)
+	k.Send("0 LOGIN %s %s\r\n", testlab.Alice, doortest.AppPassword)
+	k.Until("0")
 	answers := make(chan string, 1)
 	go func() {
-		text, _ := io.ReadAll(k.r)
+		text, _ := io.ReadAll(k.R)
 		answers <- string(text)
 	}()
 	for i, part := range strings.Split(words, "|") {
@@ -144,16 +140,16 @@ func TestEachTagIsAnswered(t *testing.T) {
 	t.Parallel()
 	dovecot := testlab.Dovecot(t)
 	d := newDoor(t, toDovecot(dovecot, protocols.PlainText))
-	k := dialDoor(t, d)
-	k.send("0 LOGIN %s %s\r\n", testlab.Alice, appPassword)
-	k.until("0")
+	k := d.Dial(t)
+	k.Send("0 LOGIN %s %s\r\n", testlab.Alice, doortest.AppPassword)
+	k.Until("0")
 	for c := range 256 {
 		tag := "t" + string([]byte{byte(c)}) + "x"
 		if strings.ContainsAny(tag, "\x00\r\n ") {
 			continue
 		}
-		k.send("%s NOOP\r\n", tag)
-		if got := k.line(); !strings.HasPrefix(got, tag+" OK ") && got != "* BAD Invalid tag." {
+		k.Send("%s NOOP\r\n", tag)
+		if got := k.Line(); !strings.HasPrefix(got, tag+" OK ") && got != "* BAD Invalid tag." {
 			t.Errorf("%q: %q", tag, got)
 		}
 	}

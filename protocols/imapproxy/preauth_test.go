@@ -1,20 +1,18 @@
 package imapproxy_test
 
 import (
-	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"postern/authstore"
-	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 	"postern/protocols/imapproxy"
 )
 
@@ -27,18 +25,11 @@ const (
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// nowhere leads to no backend.
-var nowhere = routerFunc(func(authstore.Grant) (*protocols.Route, error) { return nil, protocols.ErrNoRoute })
-
 // Each row is one connection: what the client sends at once, and every line that comes back. A row ends with "." if the connection is
 // still open then, or else with the connection. No row here logs in.
 func TestBeforeLogin(t *testing.T) {
 	t.Parallel()
-	_, _, cert := testlab.NewCA(t).Issue()
-	plain := newDoor(t, nowhere)
-	before := newDoor(t, nowhere, func(d *door) {
-		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
-	})
+	plain, before := newDoor(t), newDoor(t, doortest.OverTLS(t, protocols.StartTLS))
 	const open = "."
 	bye := func(text string) string { return "* BYE " + text }
 	for name, tt := range map[string]struct {
@@ -90,7 +81,7 @@ func TestBeforeLogin(t *testing.T) {
 		"PLAIN":                   {plain, "a AUTHENTICATE PLAIN\r\n" + b64("\x00alice\x00wrong") + "\r\n", []string{"+ ", "a " + wrong, open}},
 		"PLAIN at once":           {plain, "a authenticate plain " + b64("\x00alice\x00wrong") + "\r\n", []string{"a " + wrong, open}},
 		"PLAIN, own authzid":      {plain, "a AUTHENTICATE PLAIN " + b64("Alice@Example.test\x00alice@example.test\x00wrong") + "\r\n", []string{"a " + wrong, open}},
-		"PLAIN, another's name":   {plain, "a AUTHENTICATE PLAIN " + b64("bob@example.test\x00alice@example.test\x00"+appPassword) + "\r\n", []string{"a NO [AUTHORIZATIONFAILED] An app password opens its own account only.", open}},
+		"PLAIN, another's name":   {plain, "a AUTHENTICATE PLAIN " + b64("bob@example.test\x00alice@example.test\x00"+doortest.AppPassword) + "\r\n", []string{"a NO [AUTHORIZATIONFAILED] An app password opens its own account only.", open}},
 		"PLAIN, empty":            {plain, "a AUTHENTICATE PLAIN =\r\n", []string{"a BAD Invalid response.", open}},
 		"PLAIN, three NULs":       {plain, "a AUTHENTICATE PLAIN " + b64("\x00alice\x00wr\x00ong") + "\r\n", []string{"a BAD Invalid response.", open}},
 		"PLAIN, one NUL":          {plain, "a AUTHENTICATE PLAIN " + b64("alice\x00wrong") + "\r\n", []string{"a BAD Invalid response.", open}},
@@ -118,7 +109,7 @@ func TestBeforeLogin(t *testing.T) {
 		"bare CR":                   {plain, "a\rNOOP\r\n", []string{"* BAD Invalid tag.", open}},
 		"three bad commands":        {plain, "a X\r\nb X\r\nc X\r\nd NOOP\r\n", []string{"a BAD Unknown command, or not before login.", "b BAD Unknown command, or not before login.", "c BAD Unknown command, or not before login.", bye("Too many bad commands.")}},
 		"three failures":            {plain, strings.Repeat("a LOGIN alice wrong\r\n", 4), []string{"a " + wrong, "a " + wrong, "a " + wrong, bye("Too many failed logins.")}},
-		"twenty-one commands":       {plain, strings.Repeat("a NOOP\r\n", 21), append(repeat("a OK Done.", 20), bye("Too many commands before login."))},
+		"twenty-one commands":       {plain, strings.Repeat("a NOOP\r\n", 21), append(slices.Repeat([]string{"a OK Done."}, 20), bye("Too many commands before login."))},
 		"HTTP":                      {plain, "POST / HTTP/1.1\r\nHost: x\r\n\r\na LOGIN alice wrong\r\n", nil},
 		"HTTP later":                {plain, "a NOOP\r\nGET / HTTP/1.1\r\n", []string{"a OK Done.", "GET BAD Unknown command, or not before login.", open}},
 		"a long line":               {plain, "a LOGIN " + strings.Repeat("x", 8<<10) + "\r\nb NOOP\r\n", []string{bye("Line too long.")}},
@@ -141,41 +132,31 @@ func TestBeforeLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := dialDoor(t, tt.door)
+			k := tt.door.Dial(t)
 			greeting := greetPlain
 			if tt.door == before {
 				greeting = greetBefore
 			}
-			if got := k.line(); got != greeting {
+			if got := k.Line(); got != greeting {
 				t.Fatalf("greeting %q", got)
 			}
 			go io.WriteString(k.Conn, tt.send)
 			for i, want := range tt.want {
 				if want == open {
-					k.send("still NOOP\r\n")
-				}
-				if want == open {
+					k.Send("still NOOP\r\n")
 					want = "still OK Done."
 				}
-				if got := k.line(); got != want {
+				if got := k.Line(); got != want {
 					t.Fatalf("line %d: got %q, want %q", i+1, got, want)
 				}
 			}
 			if n := len(tt.want); n == 0 || tt.want[n-1] != open {
-				if rest := k.rest(); rest != "" {
+				if rest := k.Rest(); rest != "" {
 					t.Errorf("then %q", rest)
 				}
 			}
 		})
 	}
-}
-
-func repeat(s string, n int) []string {
-	list := make([]string, n)
-	for i := range list {
-		list[i] = s
-	}
-	return list
 }
 
 // The design's table, and whether a refusal counts against the client.
@@ -199,40 +180,42 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := newDoor(t, nowhere, func(d *door) {
-				d.verifier.verify = func(context.Context, authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, tt.err }
+			d := newDoor(t, func(d *doortest.Door) {
+				d.Verify = func(authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, tt.err }
 			})
-			k := dialDoor(t, d)
-			k.line()
+			k := d.Dial(t)
+			k.Line()
 			for range 3 {
-				k.send("a LOGIN alice %s\r\n", appPassword)
-				if got := strings.TrimSpace(k.until("a")); got != tt.want {
+				k.Send("a LOGIN alice %s\r\n", doortest.AppPassword)
+				if got := strings.TrimSpace(k.Until("a")); got != tt.want {
 					t.Fatalf("got %q, want %q", got, tt.want)
 				}
 			}
 			if tt.counts {
-				if got := k.rest(); got != "* BYE Too many failed logins.\r\n" {
+				if got := k.Rest(); got != "* BYE Too many failed logins.\r\n" {
 					t.Errorf("then %q", got)
 				}
 				return
 			}
-			k.send("b NOOP\r\n")
-			k.until("b")
+			k.Send("b NOOP\r\n")
+			k.Until("b")
 		})
 	}
-	d := newDoor(t, nowhere)
-	k := dialDoor(t, d)
-	k.line()
-	k.send("a LOGIN alice %s\r\n", appPassword)
-	if got := k.line(); got != "a NO [CONTACTADMIN] No server is configured for this account." {
+	d := newDoor(t)
+	k := d.Dial(t)
+	k.Line()
+	k.Send("a LOGIN alice %s\r\n", doortest.AppPassword)
+	if got := k.Line(); got != "a NO [CONTACTADMIN] No server is configured for this account." {
 		t.Errorf("without a route: %q", got)
 	}
-	d.Limits.Sessions = -1
-	d2 := newDoor(t, routerFunc(func(authstore.Grant) (*protocols.Route, error) { return &protocols.Route{}, nil }), func(d *door) { d.Limits.Sessions = -1 })
-	k = dialDoor(t, d2)
-	k.line()
-	k.send("a LOGIN alice %s\r\n", appPassword)
-	if got := k.line(); got != "a NO [LIMIT] Too many connections." {
+	d = newDoor(t, func(d *doortest.Door) {
+		d.Limits.Sessions = -1
+		d.Routes = func(authstore.Grant) (*protocols.Route, error) { return &protocols.Route{}, nil }
+	})
+	k = d.Dial(t)
+	k.Line()
+	k.Send("a LOGIN alice %s\r\n", doortest.AppPassword)
+	if got := k.Line(); got != "a NO [LIMIT] Too many connections." {
 		t.Errorf("with too many sessions: %q", got)
 	}
 }
@@ -259,16 +242,16 @@ func TestWhatIsVerified(t *testing.T) {
 			t.Run(fmt.Sprint(mechanism, i), func(t *testing.T) {
 				t.Parallel()
 				got := make(chan authstore.Attempt, 1)
-				d := newDoor(t, nowhere, func(d *door) {
-					d.verifier.verify = func(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
+				d := newDoor(t, func(d *doortest.Door) {
+					d.Verify = func(a authstore.Attempt) (authstore.Grant, error) {
 						a.Secret = append([]byte(nil), a.Secret...)
 						got <- a
 						return authstore.Grant{}, &authstore.Refusal{Code: authstore.Wrong}
 					}
 				})
-				k := dialDoor(t, d)
-				k.send("%s", send)
-				k.until("a")
+				k := d.Dial(t)
+				k.Send("%s", send)
+				k.Until("a")
 				a := <-got
 				if a.Login != name || string(a.Secret) != secret || a.Mechanism != mechanism || a.Protocol != "imap" || a.Need != imapproxy.Scopes || !a.Client.IsLoopback() {
 					t.Errorf("attempt %+v with secret %q", a, a.Secret)
@@ -278,76 +261,41 @@ func TestWhatIsVerified(t *testing.T) {
 	}
 }
 
-// Plain text behind STARTTLS ends the connection, however it is cut into packets; what comes as TLS is TLS.
+// Plain text behind STARTTLS ends the connection, however it is cut into packets.
 func TestStartTLSInjection(t *testing.T) {
 	t.Parallel()
-	_, _, cert := testlab.NewCA(t).Issue()
-	d := newDoor(t, nowhere, func(d *door) {
-		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
-	})
-	const words = "a STARTTLS\r\nb LOGIN mallory x\r\n"
-	for cut := 0; cut <= len(words); cut++ {
-		k := dialDoor(t, d)
-		k.line()
-		k.Conn.(*net.TCPConn).SetNoDelay(true)
-		k.send("%s", words[:cut])
-		k.send("%s", words[cut:])
-		k.Conn.(*net.TCPConn).CloseWrite()
-		got, _ := io.ReadAll(k.r)
-		told := regexp.MustCompile(`^(\* BYE Commands behind STARTTLS\.\r\n|a OK Begin TLS negotiation now\.\r\n[^b]*)$`)
-		if !told.Match(got) || strings.Contains(string(got), "PRIVACYREQUIRED") {
-			t.Fatalf("cut at %d: got %q", cut, got)
-		}
-	}
-	if n := len(d.verifier.tried); n != 0 {
-		t.Errorf("%d attempts were verified", n)
-	}
+	doortest.Injection(t, imapproxy.Door{}, "a STARTTLS\r\nb LOGIN mallory x\r\n",
+		regexp.QuoteMeta(greetBefore)+`\r\n(\* BYE Commands behind STARTTLS\.|a OK Begin TLS negotiation now\.)\r\n[^A-Z]*`)
 }
 
 func TestStartTLS(t *testing.T) {
 	t.Parallel()
-	ca := testlab.NewCA(t)
-	_, _, cert := ca.Issue()
-	d := newDoor(t, nowhere, func(d *door) {
-		d.Security, d.TLS = protocols.StartTLS, &tls.Config{Certificates: []tls.Certificate{cert}}
-	})
-	k := dialDoor(t, d)
-	k.line()
-	k.send("a ID (\"name\" \"Mallory\")\r\nb STARTTLS\r\n")
-	k.until("b")
-	k = talk(t, tls.Client(k.Conn, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost", NextProtos: []string{"imap"}}))
-	k.send("c CAPABILITY\r\n")
-	if got := k.until("c"); got != "* CAPABILITY IMAP4rev1 SASL-IR LITERAL- ID ENABLE IDLE AUTH=PLAIN AUTH=LOGIN\nc OK Done.\n" {
+	d := newDoor(t, doortest.OverTLS(t, protocols.StartTLS))
+	k := d.Dial(t)
+	k.Line()
+	k.Send("a ID (\"name\" \"Mallory\")\r\nb STARTTLS\r\n")
+	k.Until("b")
+	k = k.OverTLS(d.Trust())
+	k.Send("c CAPABILITY\r\n")
+	if got := k.Until("c"); got != "* CAPABILITY IMAP4rev1 SASL-IR LITERAL- ID ENABLE IDLE AUTH=PLAIN AUTH=LOGIN\nc OK Done." {
 		t.Errorf("got %q", got)
 	}
-	k.send("d STARTTLS\r\n")
-	if got := k.line(); got != "d BAD No STARTTLS here." {
+	k.Send("d STARTTLS\r\n")
+	if got := k.Line(); got != "d BAD No STARTTLS here." {
 		t.Errorf("a second time: %q", got)
 	}
-	k.send("e LOGIN alice@example.test wrong\r\n")
-	k.until("e")
-	if e := <-d.observer.logins; e.App != "" || !e.TLS || e.Domain != "example.test" {
+	k.Send("e LOGIN alice@example.test wrong\r\n")
+	k.Until("e")
+	if e := <-d.Logins; e.App != "" || !e.TLS || e.Domain != "example.test" {
 		t.Errorf("what was said before TLS counts: %+v", e)
 	}
 }
 
 func TestGoodbye(t *testing.T) {
 	t.Parallel()
-	for want, err := range map[string]error{
-		"* BYE [UNAVAILABLE] No login in time.\r\n":                    protocols.ErrLoginTimeout,
-		"* BYE [UNAVAILABLE] Too many connections.\r\n":                protocols.ErrEvicted,
-		"* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n": protocols.ErrDraining,
-	} {
-		if got := string(imapproxy.Door{}.Goodbye(err)); got != want {
-			t.Errorf("Goodbye(%v) = %q, want %q", err, got, want)
-		}
-	}
-	d := newDoor(t, nowhere)
-	k := dialDoor(t, d)
-	k.line()
-	k.send("a LOGIN al")
-	d.drain(protocols.ErrDraining)
-	if got := k.rest(); got != "* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n" {
-		t.Errorf("while draining: %q", got)
-	}
+	doortest.Goodbyes(t, imapproxy.Door{}, 1, "a LOGIN al", map[error]string{
+		protocols.ErrLoginTimeout: "* BYE [UNAVAILABLE] No login in time.\r\n",
+		protocols.ErrEvicted:      "* BYE [UNAVAILABLE] Too many connections.\r\n",
+		protocols.ErrDraining:     "* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n",
+	})
 }

@@ -1,70 +1,31 @@
 package imapproxy
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"postern/authstore"
+	"postern/protocols/doortest"
 )
 
-// dialogue is a script of what client and backend say after the login, run through a guard as a relay does.
-type dialogue struct {
-	g        *guard
-	client   []byte // said and not taken yet
-	backend  bytes.Buffer
-	answered bytes.Buffer
-	passed   bytes.Buffer // of the backend's
-	boundary int          // the last one in it
-	called   []string     // what the client called itself
-	err      error
+// script is one with a guard for an app password, and what the client has called itself.
+type script struct {
+	doortest.Script
+	g      *guard
+	called []string
 }
 
-func newDialogue(readOnly bool) *dialogue {
-	d := &dialogue{}
+func newScript(readOnly bool) *script {
+	s := &script{}
 	grant := authstore.Grant{Scopes: authstore.ScopeMail}
 	if readOnly {
 		grant.Scopes = authstore.ScopeMailRead
 	}
-	d.g = Door{}.Guard(nil, grant, func(app string) { d.called = append(d.called, app) }).(*guard)
-	return d
-}
-
-func (d *dialogue) says(p string, piece int) {
-	for len(p) > 0 {
-		n := min(piece, len(p))
-		d.client = append(d.client, p[:n]...)
-		p = p[n:]
-		d.pump()
-	}
-}
-
-func (d *dialogue) pump() {
-	for d.err == nil && len(d.client) > 0 {
-		st, err := d.g.Up(d.client)
-		d.backend.Write(st.Pass)
-		d.answered.Write(st.Answer)
-		d.err = err
-		d.client = d.client[st.Taken:]
-		if st.Taken == 0 && len(st.Pass) == 0 {
-			return
-		}
-	}
-}
-
-func (d *dialogue) hears(p string, piece int) {
-	for len(p) > 0 {
-		n := min(piece, len(p))
-		pass, boundary := d.g.Down([]byte(p[:n]))
-		if boundary >= 0 {
-			d.boundary = d.passed.Len() + boundary
-		}
-		d.passed.Write(pass)
-		p = p[n:]
-		d.pump()
-	}
+	s.g = Door{}.Guard(nil, grant, func(app string) { s.called = append(s.called, app) }).(*guard)
+	s.Guard = s.g
+	return s
 }
 
 // Lines that begin with "S: " are the backend's, others the client's; "\n" stands for CRLF.
@@ -129,24 +90,17 @@ func TestScanner(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, piece := range []int{1, 2, 3, 7, 1000} {
-				d := newDialogue(tt.readOnly)
-				for _, words := range tt.script {
-					said, isServer := strings.CutPrefix(crlf(words), "S: ")
-					if isServer {
-						d.hears(strings.ReplaceAll(said, "\r\nS: ", "\r\n"), piece)
-					} else {
-						d.says(said, piece)
-					}
-				}
-				wantBackend, wantAnswers := crlf(tt.backend), crlf(tt.answers)
-				if got := d.backend.String(); tt.err == nil && got != wantBackend || tt.err != nil && !strings.HasPrefix(wantBackend, strings.TrimSuffix(got, "\r")) {
+				s := newScript(tt.readOnly)
+				s.Run(tt.script, piece)
+				wantBackend, wantAnswers := doortest.CRLF(tt.backend), doortest.CRLF(tt.answers)
+				if got := s.Backend.String(); tt.err == nil && got != wantBackend || tt.err != nil && !strings.HasPrefix(wantBackend, strings.TrimSuffix(got, "\r")) {
 					t.Errorf("in pieces of %d: the backend gets %q, want %q", piece, got, wantBackend)
 				}
-				if got := d.answered.String(); got != wantAnswers {
+				if got := s.Answers.String(); got != wantAnswers {
 					t.Errorf("in pieces of %d: the client gets %q, want %q", piece, got, wantAnswers)
 				}
-				if !errors.Is(d.err, tt.err) {
-					t.Errorf("in pieces of %d: error %v, want %v", piece, d.err, tt.err)
+				if !errors.Is(s.Err, tt.err) {
+					t.Errorf("in pieces of %d: error %v, want %v", piece, s.Err, tt.err)
 				}
 			}
 		})
@@ -171,12 +125,12 @@ func TestCalled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, piece := range []int{1, 2, 3, 7, 10000} {
-				d := newDialogue(false)
-				d.says(tt.script+"\r\n", piece)
-				if !slices.Equal(d.called, tt.want) || d.err != nil {
-					t.Errorf("in pieces of %d: called %q, want %q; error %v", piece, d.called, tt.want, d.err)
+				s := newScript(false)
+				s.Say(tt.script+"\r\n", piece)
+				if !slices.Equal(s.called, tt.want) || s.Err != nil {
+					t.Errorf("in pieces of %d: called %q, want %q; error %v", piece, s.called, tt.want, s.Err)
 				}
-				if got := d.backend.String(); strings.HasPrefix(got, "a ID") && got != strings.Replace(tt.script, "{3+}\r\nabc)", "{3}", 1)+"\r\n" {
+				if got := s.Backend.String(); strings.HasPrefix(got, "a ID") && got != strings.Replace(tt.script, "{3+}\r\nabc)", "{3}", 1)+"\r\n" {
 					t.Errorf("in pieces of %d: the backend gets %q", piece, got)
 				}
 			}
@@ -194,11 +148,11 @@ func TestInvitations(t *testing.T) {
 		"words of a message": {"a NOOP\na APPEND x {3+}\nabc\n", "* 1 FETCH (X {6}\n+ OK\n)\na OK\n+ OK\na OK\n", "* 1 FETCH (X {6}\n+ OK\n)\na OK\na OK\n"},
 	} {
 		for _, piece := range []int{1, 2, 3, 1000} {
-			d := newDialogue(false)
-			d.says(crlf(tt.client), 1000)
-			d.hears(crlf(tt.backend), piece)
-			if got := d.passed.String(); got != crlf(tt.want) {
-				t.Errorf("%s, in pieces of %d: the client gets %q, want %q", name, piece, got, crlf(tt.want))
+			s := newScript(false)
+			s.Say(doortest.CRLF(tt.client), 1000)
+			s.Hear(doortest.CRLF(tt.backend), piece)
+			if got := s.Passed.String(); got != doortest.CRLF(tt.want) {
+				t.Errorf("%s, in pieces of %d: the client gets %q, want %q", name, piece, got, doortest.CRLF(tt.want))
 			}
 		}
 	}
@@ -206,13 +160,13 @@ func TestInvitations(t *testing.T) {
 
 // While a "+" is kept back, the client is where a response has ended.
 func TestBoundaryAtAHiddenInvitation(t *testing.T) {
-	d := newDialogue(false)
-	d.says("a APPEND x {3+}\r\nabc\r\n", 1000)
+	s := newScript(false)
+	s.Say("a APPEND x {3+}\r\nabc\r\n", 1000)
 	for i, tt := range []struct {
 		said, pass string
 		boundary   int
 	}{{"* 1 EXISTS\r\n+ O", "* 1 EXISTS\r\n", 12}, {"K", "", 0}, {"\r\n* 2 EX", "* 2 EX", 0}, {"ISTS\r\n", "ISTS\r\n", 6}} {
-		if pass, boundary := d.g.Down([]byte(tt.said)); string(pass) != tt.pass || boundary != tt.boundary {
+		if pass, boundary := s.g.Down([]byte(tt.said)); string(pass) != tt.pass || boundary != tt.boundary {
 			t.Errorf("%d: Down(%q) = %q, %d; want %q, %d", i, tt.said, pass, boundary, tt.pass, tt.boundary)
 		}
 	}
@@ -220,16 +174,14 @@ func TestBoundaryAtAHiddenInvitation(t *testing.T) {
 
 // What the client has the beginning of, it gets the end of.
 func TestInvitationThatCameTooEarly(t *testing.T) {
-	d := newDialogue(false)
-	d.hears("+ O", 3)
-	d.says("a APPEND x {3+}\r\n", 100)
-	d.hears("K\r\n", 3)
-	if got := d.passed.String(); got != "+ OK\r\n" {
+	s := newScript(false)
+	s.Hear("+ O", 3)
+	s.Say("a APPEND x {3+}\r\n", 100)
+	s.Hear("K\r\n", 3)
+	if got := s.Passed.String(); got != "+ OK\r\n" {
 		t.Errorf("the client gets %q", got)
 	}
 }
-
-func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
 // In whatever pieces the bytes come, the outcome is the same.
 func FuzzScanner(f *testing.F) {
@@ -239,24 +191,24 @@ func FuzzScanner(f *testing.F) {
 	f.Add("a APPEND x {3+}\r\nabc {2+}\r\nde\r\n", "* 1 FETCH (X {3}\r\n+ x)\r\n+ OK\r\n* 2 EXISTS\r\n+ OK\r\na OK {3}\r\n", 4, false)
 	f.Add("a ID (\"name\" \"x\")\r\n", "a OK\r\n", 4, false)
 	f.Fuzz(func(t *testing.T, client, backend string, piece int, readOnly bool) {
-		whole, pieces := newDialogue(readOnly), newDialogue(readOnly)
-		whole.says(client, len(client)+1)
+		whole, pieces := newScript(readOnly), newScript(readOnly)
+		whole.Say(client, len(client)+1)
 		for line := range strings.Lines(backend) { // what is asked for is sent before the next line is heard
-			whole.hears(line, len(line))
+			whole.Hear(line, len(line))
 		}
 		piece = max(1, piece%20)
-		pieces.says(client, piece)
+		pieces.Say(client, piece)
 		for line := range strings.Lines(backend) {
-			pieces.hears(line, piece)
+			pieces.Hear(line, piece)
 		}
-		if (whole.err == nil) != (pieces.err == nil) || whole.answered.String() != pieces.answered.String() || !slices.Equal(whole.called, pieces.called) {
-			t.Errorf("at once: %q, %v; in pieces of %d: %q, %v", whole.answered.String(), whole.err, piece, pieces.answered.String(), pieces.err)
+		if (whole.Err == nil) != (pieces.Err == nil) || whole.Answers.String() != pieces.Answers.String() || !slices.Equal(whole.called, pieces.called) {
+			t.Errorf("at once: %q, %v; in pieces of %d: %q, %v", whole.Answers.String(), whole.Err, piece, pieces.Answers.String(), pieces.Err)
 		}
-		if whole.g.scan.state != opaque && whole.boundary != pieces.boundary {
-			t.Errorf("at once, the last boundary is at %d; in pieces of %d, at %d of %q", whole.boundary, piece, pieces.boundary, whole.passed.String())
+		if whole.g.scan.state != opaque && whole.Boundary() != pieces.Boundary() {
+			t.Errorf("at once, the last boundary is at %d; in pieces of %d, at %d of %q", whole.Boundary(), piece, pieces.Boundary(), whole.Passed.String())
 		}
-		if whole.err == nil && (whole.backend.String() != pieces.backend.String() || whole.passed.String() != pieces.passed.String()) {
-			t.Errorf("at once: %q, %q; in pieces of %d: %q, %q", whole.backend.String(), whole.passed.String(), piece, pieces.backend.String(), pieces.passed.String())
+		if whole.Err == nil && (whole.Backend.String() != pieces.Backend.String() || whole.Passed.String() != pieces.Passed.String()) {
+			t.Errorf("at once: %q, %q; in pieces of %d: %q, %q", whole.Backend.String(), whole.Passed.String(), piece, pieces.Backend.String(), pieces.Passed.String())
 		}
 	})
 }

@@ -1,13 +1,11 @@
 package imapproxy_test
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"regexp"
 	"runtime"
@@ -20,6 +18,7 @@ import (
 	"postern/authstore"
 	"postern/internal/testlab"
 	"postern/protocols"
+	"postern/protocols/doortest"
 )
 
 // What a client sees through the gateway is what it sees without it: the same random script, in random pieces, once at Dovecot itself
@@ -33,12 +32,8 @@ func TestThroughTheRelayAsWithoutIt(t *testing.T) {
 		t.Run(fmt.Sprint("script ", n), func(t *testing.T) {
 			t.Parallel()
 			box := fmt.Sprint("model", n)
-			direct, err := net.Dial("tcp", dovecot.IMAP)
-			if err != nil {
-				t.Fatal(err)
-			}
-			without := script(talk(t, direct), "a AUTHENTICATE PLAIN "+b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword), box, seed)
-			through := script(dialDoor(t, d), fmt.Sprintf("a LOGIN %s %s", testlab.Bob, appPassword), box, seed)
+			without := script(doortest.Dial(t, dovecot.IMAP), "a AUTHENTICATE PLAIN "+b64(testlab.Alice+"\x00"+dovecot.MasterUser+"\x00"+dovecot.MasterPassword), box, seed)
+			through := script(d.Dial(t), fmt.Sprintf("a LOGIN %s %s", testlab.Bob, doortest.AppPassword), box, seed)
 			for i := range min(len(without), len(through)) {
 				if without[i] != through[i] {
 					t.Fatalf("seed %d: %s\ngives %q\nwithout the gateway %q", seed, without[i][:min(40, len(without[i]))], through[i], without[i])
@@ -52,9 +47,9 @@ func TestThroughTheRelayAsWithoutIt(t *testing.T) {
 }
 
 // script logs in and says random commands; it returns each with its answer, without what time and place put in.
-func script(k *talker, login, box string, seed uint64) []string {
-	k.send("%s\r\n", login)
-	for !strings.HasPrefix(k.line(), "a OK") {
+func script(k *doortest.Client, login, box string, seed uint64) []string {
+	k.Send("%s\r\n", login)
+	for !strings.HasPrefix(k.Line(), "a OK") {
 	}
 	r := rand.New(rand.NewPCG(seed, 1))
 	varies := regexp.MustCompile(` \([\d.+ ]+secs\)|UIDVALIDITY \d+|(APPEND|COPY)UID \d+|INTERNALDATE "[^"]*"`)
@@ -62,7 +57,7 @@ func script(k *talker, login, box string, seed uint64) []string {
 	say := func(words string) {
 		for len(words) > 0 {
 			n := min(len(words), 1+r.IntN(12))
-			k.send("%s", words[:n])
+			k.Send("%s", words[:n])
 			words = words[n:]
 		}
 	}
@@ -80,14 +75,14 @@ func script(k *talker, login, box string, seed uint64) []string {
 				say(strings.Replace(part, "{}", fmt.Sprintf("{%d+}\r\n%s", len(literal), literal), 1))
 			default:
 				say(strings.Replace(part, "{}", fmt.Sprintf("{%d}\r\n", len(literal)), 1))
-				if line := k.line(); !strings.HasPrefix(line, "+") {
+				if line := k.Line(); !strings.HasPrefix(line, "+") {
 					told = append(told, command+": "+varies.ReplaceAllString(line, ""))
 					return
 				}
 				say(literal)
 			}
 		}
-		answer := k.until(tag)
+		answer := k.Until(tag)
 		if strings.Contains(command, "IDLE") {
 			answer = answer[strings.LastIndex(answer, tag+" "):] // what else is told in IDLE comes when it comes
 		}
@@ -111,10 +106,9 @@ func script(k *talker, login, box string, seed uint64) []string {
 // Many sessions at work while some are revoked, and at last all are drained: each is ended once, in order or cut, and nothing is left behind.
 func TestSessionsComeAndGo(t *testing.T) {
 	dovecot := testlab.Dovecot(t)
-	implicit, trust, _ := overTLS(t)
-	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS), implicit)
+	d := newDoor(t, toDovecot(dovecot, protocols.StartTLS), doortest.OverTLS(t, protocols.ImplicitTLS))
 	var made atomic.Int64
-	d.verifier.verify = func(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
+	d.Verify = func(a authstore.Attempt) (authstore.Grant, error) {
 		n := made.Add(1)
 		scopes := authstore.ScopeMail
 		if n%3 == 0 {
@@ -133,7 +127,7 @@ func TestSessionsComeAndGo(t *testing.T) {
 	for i := range clients {
 		working.Go(func() {
 			for range rounds {
-				churn(t, d.addr, trust, i)
+				churn(t, d.Addr, d.Trust(), i)
 			}
 		})
 	}
@@ -157,28 +151,28 @@ func TestSessionsComeAndGo(t *testing.T) {
 	working.Wait()
 	close(stop)
 	revoking.Wait()
-	last, err := tls.Dial("tcp", d.addr, trust)
+	last, err := tls.Dial("tcp", d.Addr, d.Trust())
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := talk(t, last)
-	k.send("a LOGIN %s %s\r\nb IDLE\r\n", testlab.Carol, appPassword)
-	for k.line() != "+ idling" {
+	k := doortest.Talk(t, last)
+	k.Send("a LOGIN %s %s\r\nb IDLE\r\n", testlab.Carol, doortest.AppPassword)
+	for k.Line() != "+ idling" {
 	}
 	d.sessions.Drain(func(string) bool { return true }, time.Second)
-	if rest, err := io.ReadAll(k.r); err != nil || !strings.HasPrefix(string(rest), "* BYE [UNAVAILABLE] Shutting down") {
+	if rest, err := io.ReadAll(k.R); err != nil || !strings.HasPrefix(string(rest), "* BYE [UNAVAILABLE] Shutting down") {
 		t.Errorf("drained in IDLE: %q, %v", rest, err)
 	}
 	for range made.Load() {
-		if e := <-d.observer.logins; e.Err == nil { // not revoked before it was in
-			<-d.observer.ended
+		if e := <-d.Logins; e.Err == nil { // not revoked before it was in
+			<-d.Endings
 		}
 	}
 	if n := d.sessions.Count(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
-	d.drain(nil)
-	if err := <-d.served; err != nil {
+	d.Drain(nil)
+	if err := <-d.Served; err != nil {
 		t.Error(err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() >= before; time.Sleep(10 * time.Millisecond) {
@@ -204,7 +198,7 @@ func churn(t *testing.T, addr string, trust *tls.Config, i int) {
 		text, _ := io.ReadAll(nc)
 		answers <- string(text)
 	}()
-	fmt.Fprintf(nc, "a LOGIN %s %s\r\nb SELECT INBOX\r\n", users[i%3], appPassword)
+	fmt.Fprintf(nc, "a LOGIN %s %s\r\nb SELECT INBOX\r\n", users[i%3], doortest.AppPassword)
 	for range 5 {
 		switch rand.IntN(4) {
 		case 0:

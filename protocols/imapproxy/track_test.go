@@ -69,7 +69,7 @@ func TestAnswered(t *testing.T) {
 }
 
 func BenchmarkScanner(b *testing.B) {
-	g := newDialogue(false).g
+	g := newScript(false).g
 	p := []byte("a123 UID FETCH 17 (FLAGS)\r\n")
 	b.ReportAllocs()
 	for b.Loop() {
@@ -78,7 +78,7 @@ func BenchmarkScanner(b *testing.B) {
 }
 
 func BenchmarkTracker(b *testing.B) {
-	g := newDialogue(false).g
+	g := newScript(false).g
 	p := []byte("* 17 FETCH (UID 17 FLAGS (\\Seen))\r\n")
 	b.ReportAllocs()
 	for b.Loop() {
