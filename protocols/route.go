@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+
+	"postern/protocols/saslauth"
 )
 
 // ErrNoRoute says that no backend is configured for an account and protocol.
@@ -47,6 +49,16 @@ type Credential struct {
 
 // Clear overwrites the password.
 func (c *Credential) Clear() { clear(c.Password) }
+
+// Plain opens the credential and returns it as a response of SASL PLAIN, in base64. The caller clears it.
+func (r *Route) Plain(ctx context.Context) ([]byte, error) {
+	c, err := r.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Clear()
+	return saslauth.AppendPlain(nil, c.Authzid, c.Authcid, c.Password)
+}
 
 // Quirks are switches for backends that need them.
 type Quirks struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strconv"
 
 	"postern/protocols/wire"
 )
@@ -46,6 +47,13 @@ func (t *Talk) Send(words []byte) error {
 	return err
 }
 
+// SendSecret sends words and behind them a secret, as one line, and overwrites the copy that this takes.
+func (t *Talk) SendSecret(words string, secret []byte) error {
+	line := make([]byte, 0, len(words)+len(secret)+len("\r\n"))
+	defer func() { clear(line[:cap(line)]) }()
+	return t.Send(append(append(append(line, words...), secret...), "\r\n"...))
+}
+
 // OverTLS tells whether the words are encrypted.
 func (t *Talk) OverTLS() bool {
 	_, ok := t.Conn.(*tls.Conn)
@@ -64,4 +72,10 @@ func (t *Talk) Secure(ctx context.Context, r *Route) error {
 	t.Conn = tc
 	t.R.Reset(tc)
 	return nil
+}
+
+// Answered is what a backend said, as an error tells it in the log: quoted and cut short, for its words are foreign.
+func Answered(words string) string {
+	const most = 120
+	return "it answered " + strconv.QuoteToASCII(words[:min(len(words), most)])
 }

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
 
 	"postern/protocols"
-	"postern/protocols/saslauth"
 	"postern/protocols/wire"
 )
 
@@ -128,12 +126,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error
 	} else {
 		id = ""
 	}
-	credential, err := r.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer credential.Clear()
-	encoded, err := saslauth.AppendPlain(nil, credential.Authzid, credential.Authcid, credential.Password)
+	encoded, err := r.Plain(ctx)
 	if err != nil {
 		return err
 	}
@@ -155,10 +148,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error
 
 func (s *server) sendCredential(id string, encoded []byte, atOnce bool) error {
 	if atOnce {
-		words := make([]byte, 0, len(id)+len(encoded)+32)
-		defer func() { clear(words[:cap(words)]) }()
-		words = append(append(words, id...), "L AUTHENTICATE PLAIN "...)
-		return s.Send(append(append(words, encoded...), "\r\n"...))
+		return s.SendSecret(id+"L AUTHENTICATE PLAIN ", encoded)
 	}
 	if id != "" {
 		if err := s.Send([]byte(id)); err != nil {
@@ -174,7 +164,7 @@ func (s *server) sendCredential(id string, encoded []byte, atOnce bool) error {
 	if err := s.challenge(); err != nil {
 		return err
 	}
-	return s.Send(append(encoded, "\r\n"...))
+	return s.SendSecret("", encoded)
 }
 
 // challenge waits for the empty challenge.
@@ -296,19 +286,17 @@ func upperFirst(code string) string {
 	return strings.ToUpper(name) + " " + arguments
 }
 
-// refusedError is a backend's own answer, for the log: quoted and cut short, for its words are foreign.
+// refusedError is a backend's own answer.
 type refusedError struct{ imap.StatusResponse }
 
 func refused(s imap.StatusResponse) error { return &refusedError{s} }
 
 func (e *refusedError) Error() string {
-	const most = 120
 	said := string(e.Type)
 	if e.Code != "" {
 		said += " [" + string(e.Code) + "]"
 	}
-	said += " " + e.Text
-	return "it answered " + strconv.QuoteToASCII(said[:min(len(said), most)])
+	return protocols.Answered(said + " " + e.Text)
 }
 
 // loginRefused tells a refused credential from a backend that has other troubles (RFC 5530). Exchange says BAD to a known user of

@@ -43,7 +43,7 @@ const (
 
 // refusedLogin is the answer to a login that failed with err.
 func refusedLogin(a protocols.Answer, err error) string {
-	if said, ok := errors.AsType[*refusedError](err); ok && passedOn[said.code] != "" {
+	if said, ok := errors.AsType[status](err); ok && passedOn[said.code] != "" {
 		return refusal(said.code, passedOn[said.code])
 	}
 	return refusal(codes[a.Reason], a.Text)

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 
 	"postern/protocols"
-	"postern/protocols/saslauth"
 )
 
 // maxCommand is the longest command that a server must take, in bytes with CRLF (RFC 2449 section 4).
@@ -68,7 +66,7 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 		return nil
 	}
 	if err := s.ask("STLS"); err != nil {
-		if _, refused := errors.AsType[*refusedError](err); refused {
+		if _, refused := errors.AsType[status](err); refused {
 			return fmt.Errorf("%w: %w", protocols.ErrNoStartTLS, err)
 		}
 		return err
@@ -81,12 +79,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 	if !s.takesXCLIENT || r.Quirks.NoClientID {
 		xclient = ""
 	}
-	credential, err := r.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer credential.Clear()
-	encoded, err := saslauth.AppendPlain(nil, credential.Authzid, credential.Authcid, credential.Password)
+	encoded, err := r.Plain(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,15 +100,11 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 // command would be too long with it, and sent again where it is asked for, as by a server that knows RFC 1734 only.
 func (s *server) sendCredential(xclient string, encoded []byte) (status, error) {
 	const auth, end = "AUTH PLAIN", "\r\n"
-	words := make([]byte, 0, len(xclient)+len(auth)+len(" ")+len(encoded)+len(end))
-	defer func() { clear(words[:cap(words)]) }()
-	words = append(append(append(words, xclient...), auth...), ' ')
-	words = append(append(words, encoded...), end...)
-	first, response := words, words[len(words)-len(encoded)-len(end):]
-	if len(words)-len(xclient) > maxCommand {
-		first = []byte(xclient + auth + end)
+	words, initial := xclient+auth+" ", encoded
+	if len(auth)+len(" ")+len(encoded)+len(end) > maxCommand {
+		words, initial = xclient+auth, nil
 	}
-	if err := s.Send(first); err != nil {
+	if err := s.SendSecret(words, initial); err != nil {
 		return status{}, err
 	}
 	if xclient != "" {
@@ -127,7 +116,7 @@ func (s *server) sendCredential(xclient string, encoded []byte) (status, error) 
 	if err != nil || answer.word != challenges {
 		return answer, err
 	}
-	if err := s.Send(response); err != nil {
+	if err := s.SendSecret("", encoded); err != nil {
 		return status{}, err
 	}
 	return s.status()
@@ -146,7 +135,7 @@ func (s *server) ask(command string) error {
 func (s *server) capabilities() (protocols.Capabilities, error) {
 	list := protocols.Capabilities{}
 	if err := s.ask("CAPA"); err != nil {
-		if _, refused := errors.AsType[*refusedError](err); refused {
+		if _, refused := errors.AsType[status](err); refused {
 			return list, nil
 		}
 		return nil, err
@@ -171,7 +160,7 @@ func (s *server) accepted() (status, error) {
 	case err != nil:
 		return answer, err
 	case answer.word == refuses:
-		return answer, refused(answer)
+		return answer, answer
 	case answer.word != accepts:
 		return answer, errNoSense
 	}
@@ -187,7 +176,7 @@ func (s *server) status() (status, error) {
 	return parseStatus(line)
 }
 
-// status is the first line of an answer: "+OK [CODE] text".
+// status is the first line of an answer: "+OK [CODE] text". As an error it is for the log.
 type status struct{ word, code, text string }
 
 // The words of a status.
@@ -214,25 +203,18 @@ func parseStatus(line []byte) (status, error) {
 	return s, nil
 }
 
-// refusedError is a backend's own answer, for the log: quoted and cut short, for its words are foreign.
-type refusedError struct{ status }
-
-func refused(s status) error { return &refusedError{s} }
-
-func (e *refusedError) Error() string {
-	const most = 120
-	said := e.word
-	if e.code != "" {
-		said += " [" + e.code + "]"
+func (s status) Error() string {
+	said := s.word
+	if s.code != "" {
+		said += " [" + s.code + "]"
 	}
-	said += " " + e.text
-	return "it answered " + strconv.QuoteToASCII(said[:min(len(said), most)])
+	return protocols.Answered(said + " " + s.text)
 }
 
 // loginRefused tells a refused credential, for which servers that know no codes say nothing but -ERR, from a backend that has other troubles.
 func loginRefused(s status) error {
 	if s.code != "" && s.code != codeAuth {
-		return refused(s)
+		return s
 	}
-	return fmt.Errorf("%w: %w", protocols.ErrCredential, refused(s))
+	return fmt.Errorf("%w: %w", protocols.ErrCredential, s)
 }

@@ -85,7 +85,7 @@ var errNoMailbox = errors.New("the mailbox does not open")
 // remedyFor says what to do about what a backend answered; empty: nothing is known.
 func remedyFor(r *protocols.Route, err error) string {
 	var said string
-	if answer, ok := errors.AsType[*refusedError](err); ok {
+	if answer, ok := errors.AsType[status](err); ok {
 		said = answer.code
 	}
 	switch {

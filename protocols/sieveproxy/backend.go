@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 
 	"postern/protocols"
@@ -103,20 +102,12 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error
 			return err
 		}
 	}
-	credential, err := r.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer credential.Clear()
-	encoded, err := saslauth.AppendPlain(nil, credential.Authzid, credential.Authcid, credential.Password)
+	encoded, err := r.Plain(ctx)
 	if err != nil {
 		return err
 	}
 	defer clear(encoded)
-	words := make([]byte, 0, len(encoded)+64)
-	defer func() { clear(words[:cap(words)]) }()
-	words = fmt.Appendf(words, "AUTHENTICATE \"PLAIN\" {%d+}\r\n", len(encoded))
-	if err := s.Send(append(append(words, encoded...), "\r\n"...)); err != nil {
+	if err := s.SendSecret(fmt.Sprintf("AUTHENTICATE \"PLAIN\" {%d+}\r\n", len(encoded)), encoded); err != nil {
 		return err
 	}
 	answer, err := s.response()
@@ -157,12 +148,12 @@ func (s *server) succeed(command string) error {
 	case answer.word == "OK":
 		return nil
 	case command == "":
-		return refused(answer)
+		return answer
 	}
-	return fmt.Errorf("%s: %w", command, refused(answer))
+	return fmt.Errorf("%s: %w", command, answer)
 }
 
-// answer is the line that ends a response.
+// answer is the line that ends a response. As an error it is for the log.
 type answer struct {
 	word string // "OK", "NO" or "BYE"
 	code string // in capitals, without what stands behind it; empty: there is none
@@ -215,25 +206,18 @@ func parseAnswer(word string, t *wire.Text) answer {
 	return a
 }
 
-// refusedError is a backend's own answer, for the log: quoted and cut short, for its words are foreign.
-type refusedError struct{ answer }
-
-func refused(a answer) error { return &refusedError{a} }
-
-func (e *refusedError) Error() string {
-	const most = 120
-	said := e.word
-	if e.code != "" {
-		said += " (" + e.code + ")"
+func (a answer) Error() string {
+	said := a.word
+	if a.code != "" {
+		said += " (" + a.code + ")"
 	}
-	said += " " + e.text
-	return "it answered " + strconv.QuoteToASCII(said[:min(len(said), most)])
+	return protocols.Answered(said + " " + a.text)
 }
 
 // loginRefused tells a refused credential from a backend that has other troubles (RFC 5804 section 1.3).
 func loginRefused(a answer) error {
 	if code := a.code; a.word != "NO" || code == tryLater || code == encryptNeeded || code == "REFERRAL" {
-		return refused(a)
+		return a
 	}
-	return fmt.Errorf("%w: %w", protocols.ErrCredential, refused(a))
+	return fmt.Errorf("%w: %w", protocols.ErrCredential, a)
 }

@@ -65,9 +65,9 @@ var errNoScripts = errors.New("the scripts are not listed")
 
 // remedyFor says what to do about what a backend answered; empty: nothing is known.
 func remedyFor(r *protocols.Route, err error) string {
-	answer, said := errors.AsType[*refusedError](err)
+	a, said := errors.AsType[answer](err)
 	switch {
-	case said && answer.code == encryptNeeded, errors.Is(err, errNeedsTLS):
+	case said && a.code == encryptNeeded, errors.Is(err, errNeedsTLS):
 		return `it takes no logins without TLS; set tls = "starttls" for it`
 	case errors.Is(err, errNoPlain):
 		return "it does not offer SASL PLAIN; allow that mechanism there (Dovecot: auth_mechanisms)"

@@ -275,17 +275,12 @@ func (s *server) prove(ctx context.Context, r *protocols.Route) error {
 	if !s.said.offersPlain() {
 		return errNoPlain
 	}
-	credential, err := r.Open(ctx)
+	encoded, err := r.Plain(ctx)
 	if err != nil {
 		return err
 	}
-	defer credential.Clear()
-	words := make([]byte, 0, 256)
-	defer func() { clear(words[:cap(words)]) }()
-	if words, err = saslauth.AppendPlain(append(words, "AUTH PLAIN "...), credential.Authzid, credential.Authcid, credential.Password); err != nil {
-		return err
-	}
-	if err := s.Send(append(words, "\r\n"...)); err != nil {
+	defer clear(encoded)
+	if err := s.SendSecret("AUTH PLAIN ", encoded); err != nil {
 		return err
 	}
 	status, err := s.reply(nil)
@@ -359,15 +354,14 @@ func parseReply(line []byte) (code int, last, ok bool) {
 	return code, line[3] != '-', line[3] == ' ' || line[3] == '-'
 }
 
-// status is a backend's own answer. As an error it is for the log: quoted and cut short, for its words are foreign.
+// status is a backend's own answer. As an error it is for the log.
 type status struct {
 	code int
 	text string
 }
 
 func (s *status) Error() string {
-	const most = 120
-	return "it answered " + strconv.QuoteToASCII(strconv.Itoa(s.code)+" "+s.text[:min(len(s.text), most)])
+	return protocols.Answered(strconv.Itoa(s.code) + " " + s.text)
 }
 
 // forClient is a backend's list for the client, without what it refuses to whoever has logged in, and without commands that the guard does
