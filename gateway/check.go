@@ -170,13 +170,10 @@ func reach(ctx context.Context, r *protocols.Route, protocol string) error {
 	if protocol != davproxy.Protocol {
 		return lineProtocols[protocol].probe(ctx, r)
 	}
-	b, err := protocols.Connect(ctx, r, nil, func(_ context.Context, nc net.Conn) (*protocols.Backend, error) {
+	err := protocols.Visit(ctx, r, func(_ context.Context, nc net.Conn) (*protocols.Backend, error) {
 		return &protocols.Backend{Conn: nc}, nil
 	})
-	if err != nil {
-		return protocols.Explain(r, err)
-	}
-	return b.Conn.Close()
+	return protocols.Explain(r, err, "")
 }
 
 // Text is the finding on one line.

@@ -134,10 +134,25 @@ func converse(ctx context.Context, nc net.Conn, talk func(context.Context, net.C
 	return b, err
 }
 
-// Explain turns an error of connecting to a backend into what is wrong and what to do, for people who set one up. They know which
-// backend it is about.
-func Explain(r *Route, err error) error {
+// Visit connects to a backend, has talk do there what it likes, and hangs up.
+func Visit(ctx context.Context, r *Route, talk func(context.Context, net.Conn) (*Backend, error)) error {
+	b, err := Connect(ctx, r, nil, talk)
+	if err != nil {
+		return err
+	}
+	return b.Conn.Close()
+}
+
+// Explain turns an error of visiting a backend into what is wrong and what to do, for people who set one up. They know which backend it is
+// about. remedy is what the protocol knows to do about it; empty: nothing. No error stays none.
+func Explain(r *Route, err error, remedy string) error {
+	if err == nil {
+		return nil
+	}
 	where := r.Address
+	if remedy != "" {
+		return fmt.Errorf("%s: %s: %w", where, remedy, err)
+	}
 	unknown, okUnknown := errors.AsType[x509.UnknownAuthorityError](err)
 	_, okName := errors.AsType[x509.HostnameError](err)
 	invalid, okInvalid := errors.AsType[x509.CertificateInvalidError](err)
@@ -170,6 +185,9 @@ func Explain(r *Route, err error) error {
 		return fmt.Errorf("%s: there is no such socket; start it, or look at its path: %w", where, err)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%s: it hung up; look at its log: %w", where, err)
+	case errors.Is(err, ErrCredential):
+		return fmt.Errorf("%s: it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: "+
+			"Dovecot needs a passdb with master = yes, and the account %s must exist there: %w", where, r.Login, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		hint := ""
 		if r.Security != ImplicitTLS {

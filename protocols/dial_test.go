@@ -97,7 +97,7 @@ func TestConnect(t *testing.T) {
 			if err == nil {
 				t.Fatal("it connects")
 			}
-			explained := Explain(&tt.route, err).Error()
+			explained := Explain(&tt.route, err, "").Error()
 			found := false
 			for _, words := range strings.Split(tt.words, "|") {
 				found = found || strings.Contains(explained, words)
@@ -125,7 +125,7 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
 	defer stop()
 	route := &Route{Backend: "store", Network: "tcp", Address: answering(t, func(nc net.Conn) { io.ReadAll(nc) })}
-	if _, err := Connect(ctx, route, nil, greeting); err == nil || !strings.Contains(Explain(route, err).Error(), "does not answer in time") {
+	if _, err := Connect(ctx, route, nil, greeting); err == nil || !strings.Contains(Explain(route, err, "").Error(), "does not answer in time") {
 		t.Errorf("Connect = %v", err)
 	}
 }

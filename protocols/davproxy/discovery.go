@@ -213,7 +213,7 @@ func explain(r *protocols.Route, err error) error {
 	case errors.Is(err, errHomePath), errors.Is(err, errPath):
 		return fmt.Errorf("%s: paths with dots, doubled slashes or escapes can't be used, nor the root as a home: %w", where, err)
 	}
-	return protocols.Explain(r, err)
+	return protocols.Explain(r, err, "")
 }
 
 func adviseStatus(r *protocols.Route, status int) string {

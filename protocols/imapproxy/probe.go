@@ -15,14 +15,8 @@ import (
 // opens a credential, it logs in and looks at INBOX. It speaks to the backend with the same code as real logins, so that what it
 // says is what they meet.
 func Probe(ctx context.Context, r *protocols.Route) error {
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
-	if err == nil {
-		return b.Conn.Close()
-	}
-	if remedy := remedyFor(r, err); remedy != "" {
-		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
-	}
-	return protocols.Explain(r, err)
+	err := protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
+	return protocols.Explain(r, err, remedyFor(r, err))
 }
 
 func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
@@ -62,9 +56,6 @@ func remedyFor(r *protocols.Route, err error) string {
 		return fmt.Sprintf("the login as %s works, but it may not open INBOX; with Dovecot's acl plugin set acl_user (docs/dovecot.md), or the master user has no rights", r.Login)
 	case said == imap.ResponseCodeAuthorizationFailed:
 		return "it takes the gateway's password, but not for " + r.Login + ": look whether that account exists there, and whether the passdb behind the masters' can look it up without a password"
-	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
-			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
 		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"
 	}

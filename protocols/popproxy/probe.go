@@ -28,13 +28,7 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 		}
 		return nil
 	})
-	if err == nil {
-		return nil
-	}
-	if remedy := remedyFor(r, err); remedy != "" {
-		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
-	}
-	return protocols.Explain(r, err)
+	return protocols.Explain(r, err, remedyFor(r, err))
 }
 
 // told are the capabilities that clients are told of before they log in. EXPIRE and LOGIN-DELAY are not, for they may be another account's
@@ -58,7 +52,7 @@ func Ask(ctx context.Context, r *protocols.Route) (protocols.Capabilities, error
 
 // visit asks a backend what it can do, has something more done there, and takes leave.
 func visit(ctx context.Context, r *protocols.Route, do func(*server, protocols.Capabilities) error) error {
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
+	return protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
 		s := newServer(nc)
 		defer s.R.Release()
 		if err := s.open(ctx, r); err != nil {
@@ -74,10 +68,6 @@ func visit(ctx context.Context, r *protocols.Route, do func(*server, protocols.C
 		s.Send([]byte("QUIT\r\n"))
 		return &protocols.Backend{Conn: s.Conn}, nil
 	})
-	if err != nil {
-		return err
-	}
-	return b.Conn.Close()
 }
 
 var errNoMailbox = errors.New("the mailbox does not open")
@@ -97,9 +87,6 @@ func remedyFor(r *protocols.Route, err error) string {
 		return "it wants a pause between two logins of " + r.Login + "; try again later"
 	case errors.Is(err, errNoMailbox):
 		return "the login as " + r.Login + " works, but the mailbox does not open; look at its log"
-	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
-			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
 	case said == codeTemporary, said == codePermanent:
 		return "it has troubles of its own, or may not open the mailbox of " + r.Login + " (with Dovecot's acl plugin set acl_user, docs/dovecot.md); look at its log"
 	}

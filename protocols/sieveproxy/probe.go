@@ -12,7 +12,7 @@ import (
 // Ask logs in to a backend and returns what clients are told of it.
 func Ask(ctx context.Context, r *protocols.Route) (protocols.Capabilities, error) {
 	var list protocols.Capabilities
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
+	err := protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
 		s := newServer(nc)
 		defer s.R.Release()
 		if err := s.logIn(ctx, r, ""); err != nil {
@@ -22,24 +22,15 @@ func Ask(ctx context.Context, r *protocols.Route) (protocols.Capabilities, error
 		s.Send([]byte("LOGOUT\r\n"))
 		return &protocols.Backend{Conn: s.Conn}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return list, b.Conn.Close()
+	return list, err
 }
 
 // Probe tries a backend as a login does, and says in plain words what is wrong and what to do; nil: all is well. Where the route opens a
 // credential, it logs in and lists the account's scripts. It speaks to the backend with the same code as real logins, so that what it says is
 // what they meet.
 func Probe(ctx context.Context, r *protocols.Route) error {
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
-	if err == nil {
-		return b.Conn.Close()
-	}
-	if remedy := remedyFor(r, err); remedy != "" {
-		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
-	}
-	return protocols.Explain(r, err)
+	err := protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
+	return protocols.Explain(r, err, remedyFor(r, err))
 }
 
 func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
@@ -77,10 +68,7 @@ func remedyFor(r *protocols.Route, err error) string {
 		return `it does not say VERSION "1.0" and so is older than RFC 5804; put a newer server there`
 	case errors.Is(err, errNoScripts):
 		return fmt.Sprintf("the login as %s works, but its scripts can't be listed; look at that account's folder for scripts, and at the server's log", r.Login)
-	case errors.Is(err, protocols.ErrCredential):
-		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
-			"Dovecot needs a passdb with master = yes, and the account " + r.Login + " must exist there"
-	case said:
+	case said && !errors.Is(err, protocols.ErrCredential):
 		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"
 	}
 	return ""

@@ -14,7 +14,7 @@ import (
 
 // newPostfixDoor leads to a Postfix, which is told by XCLIENT who logs in. Alice may send as herself only.
 func newPostfixDoor(t testing.TB, p *testlab.PostfixServer) *doortest.Door {
-	door := &submission.Door{Name: "mx.example.test", Offers: newOffers(t, some...)}
+	door := &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t, some...)}
 	door.Owner = func(_ context.Context, address string) (authstore.AccountID, error) {
 		if strings.EqualFold(address, testlab.Alice) {
 			return 1, nil

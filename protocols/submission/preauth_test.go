@@ -336,3 +336,50 @@ func TestGoodbye(t *testing.T) {
 		errors.New("whatever"):    "421 4.3.2 The session was ended; please connect again.\r\n",
 	})
 }
+
+// What administrators are told, and what clients may be told.
+func TestProbeAndAsk(t *testing.T) {
+	t.Parallel()
+	const (
+		hello   = "250-backend\r\n250-SIZE 1000\r\n250-AUTH PLAIN\r\n250-XODD\r\n250-BURL imap\r\n250 XCLIENT NAME ADDR LOGIN"
+		without = "250-backend\r\n250 SIZE 1000"
+	)
+	for name, tt := range map[string]struct {
+		login   string // empty: there is no account to log in as
+		xclient bool
+		replies []string
+		want    string
+	}{
+		"all is well":          {"alice", false, []string{"220 hi", hello, "235 in", "221 bye"}, ""},
+		"no account":           {"", false, []string{"220 hi", hello, "221 bye"}, ""},
+		"XCLIENT":              {"alice", true, []string{"220 hi", hello, "220 hi", hello, "250 ok", "221 bye"}, ""},
+		"XCLIENT, no account":  {"", true, []string{"220 hi", hello, "221 bye"}, ""},
+		"XCLIENT is not there": {"", true, []string{"220 hi", without}, "it takes no login by XCLIENT from this host; Postfix"},
+		"XCLIENT is refused":   {"alice", true, []string{"220 hi", hello, "550 no", hello}, "it takes no login by XCLIENT from this host; Postfix"},
+		"XCLIENT is no login":  {"alice", true, []string{"220 hi", hello, "220 hi", hello, "530 no"}, "it takes no login by XCLIENT from this host; Postfix"},
+		"no PLAIN":             {"", false, []string{"220 hi", without}, "it does not offer AUTH PLAIN; allow that mechanism there"},
+		"refused":              {"alice", false, []string{"220 hi", hello, "535 no"}, "it refuses the login; a wrong password in password_file"},
+		"in trouble":           {"alice", false, []string{"220 hi", hello, "454 later"}, `it answered "454 later"`},
+		"not SMTP":             {"", false, []string{"+OK ready"}, "look at its port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, _ := scripted(t, tt.replies...)
+			r := &protocols.Route{Backend: doortest.Backend, Network: "tcp", Address: address, Login: tt.login, XClient: tt.xclient}
+			if tt.login != "" && !tt.xclient {
+				r.Open = func(context.Context) (protocols.Credential, error) {
+					return protocols.Credential{Authcid: tt.login, Password: []byte("secret")}, nil
+				}
+			}
+			err := submission.Probe(t.Context(), r)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Probe: %v, want %q", err, tt.want)
+			}
+		})
+	}
+	address, _ := scripted(t, "220 hi", hello, "221 bye")
+	list, err := submission.Ask(t.Context(), &protocols.Route{Network: "tcp", Address: address})
+	if want := (protocols.Capabilities{{Name: "SIZE", Value: "1000"}}); err != nil || !slices.Equal(list, want) {
+		t.Errorf("Ask: %v, %v; want %v", list, err, want)
+	}
+}

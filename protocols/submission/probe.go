@@ -14,7 +14,7 @@ const probeName = "postern.invalid"
 
 // Ask asks a backend what it can do, for Offers.
 func Ask(ctx context.Context, r *protocols.Route) (list protocols.Capabilities, err error) {
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
+	err = protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) {
 		s := newServer(nc, probeName)
 		defer s.R.Release()
 		if err := s.open(ctx, r); err != nil {
@@ -24,23 +24,14 @@ func Ask(ctx context.Context, r *protocols.Route) (list protocols.Capabilities, 
 		s.Send([]byte("QUIT\r\n"))
 		return &protocols.Backend{Conn: s.Conn}, nil
 	})
-	if err == nil {
-		b.Conn.Close()
-	}
 	return list, err
 }
 
 // Probe tries a backend as a login does, and says in plain words what is wrong and what to do; nil: all is well. Where the route is that of
 // an account it logs in. It speaks to the backend with the same code as real logins, so that what it says is what they meet.
 func Probe(ctx context.Context, r *protocols.Route) error {
-	b, err := protocols.Connect(ctx, r, nil, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
-	if err == nil {
-		return b.Conn.Close()
-	}
-	if remedy := remedyFor(r, err); remedy != "" {
-		return fmt.Errorf("%s: %s: %w", r.Address, remedy, err)
-	}
-	return protocols.Explain(r, err)
+	err := protocols.Visit(ctx, r, func(ctx context.Context, nc net.Conn) (*protocols.Backend, error) { return probe(ctx, nc, r) })
+	return protocols.Explain(r, err, remedyFor(r, err))
 }
 
 func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Backend, error) {
@@ -84,7 +75,7 @@ func remedyFor(r *protocols.Route, err error) string {
 		return `look at its port; submission is on 587 with tls = "starttls", on 465 with "implicit"`
 	case errors.Is(err, errNoSending):
 		return "the login as " + r.Login + " works, but it can't send; Dovecot: look whether the server of submission_relay_host is up"
-	case errors.Is(err, errNoXClient):
+	case errors.Is(err, errNoXClient), r.XClient && errors.Is(err, protocols.ErrCredential):
 		return "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes, " +
 			"and where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
 	case errors.Is(err, errNoPlain):
