@@ -62,11 +62,25 @@ func (c *Conn) MayLogIn() bool { return c.TLS || c.server.Security == PlainText 
 // OffersTLS reports whether the client may start TLS now.
 func (c *Conn) OffersTLS() bool { return !c.TLS && c.server.Security == StartTLS }
 
-// Write writes to the client.
-func (c *Conn) Write(p []byte) (int, error) { return c.nc.Write(p) }
+// Say tells the client something.
+func (c *Conn) Say(words string) error {
+	_, err := c.nc.Write([]byte(words))
+	return err
+}
 
-// say writes the last words, if they are taken soon.
-func (c *Conn) say(p []byte) {
+// Bye tells the client that this is the end, and returns the error that ends the login.
+func (c *Conn) Bye(words string) error {
+	if err := c.Say(words); err != nil {
+		return err
+	}
+	return ErrOver
+}
+
+// ErrOver says that the connection is over, and that there is nothing more to be said about it.
+var ErrOver = errors.New("over")
+
+// farewell writes the last words, if they are taken soon.
+func (c *Conn) farewell(p []byte) {
 	c.raw.SetWriteDeadline(time.Now().Add(goodbyeTime))
 	c.nc.Write(p)
 }
@@ -75,11 +89,11 @@ func (c *Conn) say(p []byte) {
 var ErrInjected = errors.New("words behind STARTTLS")
 
 // StartTLS starts TLS, after the client has been told to begin. What was read of it before that ends the connection (ErrInjected).
-func (c *Conn) StartTLS(begin []byte) error {
+func (c *Conn) StartTLS(begin string) error {
 	if len(c.R.Buffered()) > 0 {
 		return ErrInjected
 	}
-	if _, err := c.Write(begin); err != nil {
+	if err := c.Say(begin); err != nil {
 		return err
 	}
 	return c.secure()
@@ -281,12 +295,12 @@ func (c *Conn) logIn(ctx context.Context, s *Session) error {
 }
 
 // Accept tells the client that it is in. Then the connection is the session's: Login returns it.
-func (c *Conn) Accept(ctx context.Context, s *Session, words []byte) error {
+func (c *Conn) Accept(ctx context.Context, s *Session, words string) error {
 	if !c.settle() { // the login has been ended: the reader is told to stop
 		return c.decided(s, context.Cause(ctx))
 	}
 	c.slot.Leave() // before the client can know and come again: 16 at a time would take the place of 32
-	if _, err := c.Write(words); err != nil {
+	if err := c.Say(words); err != nil {
 		return c.decided(s, ErrClientGone)
 	}
 	c.server.Verifier.Used(s.Grant, authstore.Use{Protocol: c.Protocol, App: c.App})

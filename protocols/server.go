@@ -24,7 +24,7 @@ type FrontDoor interface {
 	// Scopes opens it: an app password must have one of them.
 	Scopes() authstore.Scopes
 	// Login greets a client and speaks with it until one of its attempts is accepted (Conn.Admit, then Conn.Accept). Any error ends
-	// the connection; what is to be said about it has been said by then, unless it is ctx that has ended.
+	// the connection; what is to be said about it has been said by then (Conn.Bye), unless it is ctx that has ended.
 	Login(ctx context.Context, c *Conn) (*Session, error)
 	// LogInBackend logs in over a new connection to a backend, from the greeting on, on behalf of c's client.
 	LogInBackend(ctx context.Context, nc net.Conn, r *Route, c *Conn) (*Backend, error)
@@ -153,7 +153,7 @@ func (c *Conn) login(accepting context.Context) (session *Session, err error) {
 	}
 	session, err = c.server.Door.Login(c.ctx, c)
 	if err != nil && c.ctx.Err() != nil {
-		c.say(c.server.Door.Goodbye(context.Cause(c.ctx)))
+		c.farewell(c.server.Door.Goodbye(context.Cause(c.ctx)))
 	}
 	return session, err
 }

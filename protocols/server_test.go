@@ -34,7 +34,7 @@ func (tinyDoor) Goodbye(reason error) []byte {
 }
 
 func (tinyDoor) Login(ctx context.Context, c *Conn) (*Session, error) {
-	if _, err := io.WriteString(c, "hello\n"); err != nil {
+	if err := c.Say("hello\n"); err != nil {
 		return nil, err
 	}
 	for {
@@ -47,13 +47,13 @@ func (tinyDoor) Login(ctx context.Context, c *Conn) (*Session, error) {
 		case "pass":
 			s, err := c.Admit(ctx, Attempt{Mechanism: "pass", Authzid: words[1], Authcid: words[2], Secret: []byte(words[3])})
 			if err == nil {
-				return s, c.Accept(ctx, s, []byte("in: "+s.Capabilities()+"\n"))
+				return s, c.Accept(ctx, s, "in: "+s.Capabilities()+"\n")
 			}
-			if _, err := fmt.Fprintf(c, "no: %v\n", err); err != nil {
+			if err := c.Say(fmt.Sprintf("no: %v\n", err)); err != nil {
 				return nil, err
 			}
 		case "stls":
-			if err := c.StartTLS([]byte("begin\n")); err != nil {
+			if err := c.StartTLS("begin\n"); err != nil {
 				return nil, err
 			}
 		case "panic":

@@ -46,7 +46,7 @@ func (c *client) read() (*command, error) {
 			cmd.Rest = cmd.All[min(len(cmd.tag)+len(" ")+len(cmd.name), len(cmd.All)):]
 			return cmd, nil
 		case literal.Wait:
-			if err := c.write("+ OK\r\n"); err != nil {
+			if err := c.Say("+ OK\r\n"); err != nil {
 				cmd.Clear()
 				return nil, err
 			}

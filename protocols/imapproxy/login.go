@@ -18,7 +18,7 @@ import (
 // logIn is the LOGIN command (RFC 9051 section 6.2.3).
 func (c *client) logIn(ctx context.Context, cmd *command) error {
 	if !c.MayLogIn() {
-		return c.write(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
+		return c.Say(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
 	}
 	if !cmd.space() {
 		return c.refuse(cmd.tag, "Missing name.")
@@ -37,7 +37,7 @@ func (c *client) logIn(ctx context.Context, cmd *command) error {
 // authenticate is AUTHENTICATE (RFC 9051 section 6.2.2), with the initial response of SASL-IR (RFC 4959).
 func (c *client) authenticate(ctx context.Context, cmd *command) error {
 	if !c.MayLogIn() {
-		return c.write(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
+		return c.Say(no(cmd.tag, imap.ResponseCodePrivacyRequired, "Start TLS first."))
 	}
 	name, rest, hasInitial := bytes.Cut(bytes.TrimPrefix(cmd.Rest, []byte(" ")), []byte(" "))
 	mechanism := string(bytes.Map(upperASCII, name))
@@ -46,13 +46,13 @@ func (c *client) authenticate(ctx context.Context, cmd *command) error {
 		if c.Tally.Bad() {
 			return c.bye("Too many bad commands.")
 		}
-		return c.write(no(cmd.tag, imap.ResponseCodeCannot, "Unknown mechanism."))
+		return c.Say(no(cmd.tag, imap.ResponseCodeCannot, "Unknown mechanism."))
 	}
 	if !hasInitial {
 		rest = nil
 	}
 	credentials, err := saslauth.Run(exchange, rest, func(challenge string) ([]byte, error) {
-		if err := c.write("+ " + challenge + "\r\n"); err != nil {
+		if err := c.Say("+ " + challenge + "\r\n"); err != nil {
 			return nil, err
 		}
 		return c.R.Line(wire.MaxSASLLine)
@@ -80,7 +80,7 @@ func (c *client) admit(ctx context.Context, tag string, a protocols.Attempt) err
 		return c.answered(tag, err)
 	}
 	c.session = s
-	return c.Accept(ctx, s, []byte(tag+" OK [CAPABILITY "+c.offered(s)+"] Logged in.\r\n"))
+	return c.Accept(ctx, s, tag+" OK [CAPABILITY "+c.offered(s)+"] Logged in.\r\n")
 }
 
 // offered are the backend's capabilities without what the guard refuses.
@@ -113,7 +113,7 @@ func (c *client) id(cmd *command) error {
 	if n, ok := hops(fields["x-proxy-ttl"]); ok {
 		c.Hops = min(c.Hops, n)
 	}
-	return c.write("* ID (\"name\" \"Postern\")\r\n" + cmd.tag + " OK Done.\r\n")
+	return c.Say("* ID (\"name\" \"Postern\")\r\n" + cmd.tag + " OK Done.\r\n")
 }
 
 // appOf is the app's name and version; empty: it does not tell.

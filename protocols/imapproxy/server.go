@@ -36,7 +36,7 @@ func (Door) Scopes() authstore.Scopes { return Scopes }
 // Login greets, then takes commands until one has logged in.
 func (d Door) Login(ctx context.Context, c *protocols.Conn) (*protocols.Session, error) {
 	cl := &client{Conn: c, door: d}
-	if err := cl.write("* OK [CAPABILITY " + cl.capabilities() + "] Postern ready.\r\n"); err != nil {
+	if err := cl.Say("* OK [CAPABILITY " + cl.capabilities() + "] Postern ready.\r\n"); err != nil {
 		return nil, err
 	}
 	for cl.session == nil {
@@ -54,9 +54,6 @@ type client struct {
 	session *protocols.Session // set: it is in
 }
 
-// errClosed says that the connection is over and the client knows why.
-var errClosed = errors.New("closed")
-
 // next reads one command and answers it.
 func (c *client) next(ctx context.Context) error {
 	cmd, err := c.read()
@@ -67,7 +64,7 @@ func (c *client) next(ctx context.Context) error {
 	n := c.Tally.Command()
 	if n == 1 {
 		if cmd.isHTTP { // a web page that makes a browser talk to us must not see its words come back
-			return errClosed
+			return protocols.ErrOver
 		}
 		protocols.Deepen()
 	}
@@ -89,16 +86,13 @@ func (c *client) do(ctx context.Context, cmd *command) error {
 	}
 	switch cmd.name {
 	case "CAPABILITY":
-		return c.write("* CAPABILITY " + c.capabilities() + "\r\n" + cmd.tag + " OK Done.\r\n")
+		return c.Say("* CAPABILITY " + c.capabilities() + "\r\n" + cmd.tag + " OK Done.\r\n")
 	case "NOOP":
-		return c.write(cmd.tag + " OK Done.\r\n")
+		return c.Say(cmd.tag + " OK Done.\r\n")
 	case "ID":
 		return c.id(cmd)
 	case "LOGOUT":
-		if err := c.write("* BYE Logging out.\r\n" + cmd.tag + " OK Done.\r\n"); err != nil {
-			return err
-		}
-		return errClosed
+		return c.Bye("* BYE Logging out.\r\n" + cmd.tag + " OK Done.\r\n")
 	case "STARTTLS":
 		return c.startTLS(cmd)
 	case "LOGIN":
@@ -126,7 +120,7 @@ func (c *client) startTLS(cmd *command) error {
 	if !c.OffersTLS() {
 		return c.refuse(cmd.tag, "No STARTTLS here.")
 	}
-	err := c.StartTLS([]byte(cmd.tag + " OK Begin TLS negotiation now.\r\n"))
+	err := c.StartTLS(cmd.tag + " OK Begin TLS negotiation now.\r\n")
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("Commands behind STARTTLS.")
 	}
@@ -134,14 +128,9 @@ func (c *client) startTLS(cmd *command) error {
 	return err
 }
 
-func (c *client) write(answer string) error {
-	_, err := c.Write([]byte(answer))
-	return err
-}
-
 // refuse answers BAD. tag "*" stands for one that was none.
 func (c *client) refuse(tag, text string) error {
-	if err := c.write(tag + " BAD " + text + "\r\n"); err != nil {
+	if err := c.Say(tag + " BAD " + text + "\r\n"); err != nil {
 		return err
 	}
 	if c.Tally.Bad() {
@@ -151,10 +140,7 @@ func (c *client) refuse(tag, text string) error {
 }
 
 func (c *client) bye(text string) error {
-	if err := c.write("* BYE " + text + "\r\n"); err != nil {
-		return err
-	}
-	return errClosed
+	return c.Bye("* BYE " + text + "\r\n")
 }
 
 // ends says goodbye to a client whose words can't be told apart any more.
@@ -173,7 +159,7 @@ func (c *client) ends(err error) error {
 // answered tells a client why its login was refused.
 func (c *client) answered(tag string, err error) error {
 	a := protocols.AnswerTo(err, "mail")
-	if err := c.write(refusedLogin(tag, a)); err != nil {
+	if err := c.Say(refusedLogin(tag, a)); err != nil {
 		return err
 	}
 	if c.Tally.Refused(a) {

@@ -56,7 +56,7 @@ func (c *client) auth(ctx context.Context, argument []byte) error {
 		initial = nil
 	}
 	credentials, err := saslauth.Run(saslauth.NewExchange(mechanism), initial, func(challenge string) ([]byte, error) {
-		if err := c.write("+ " + challenge + "\r\n"); err != nil {
+		if err := c.Say("+ " + challenge + "\r\n"); err != nil {
 			return nil, err
 		}
 		return c.R.Line(wire.MaxSASLLine)
@@ -74,7 +74,7 @@ func (c *client) auth(ctx context.Context, argument []byte) error {
 		Secret: credentials.Secret})
 }
 
-func (c *client) needsTLS() error { return c.write(refusal(codePermanent, "Start TLS first.")) }
+func (c *client) needsTLS() error { return c.Say(refusal(codePermanent, "Start TLS first.")) }
 
 // admit has an attempt decided, and tells the client.
 func (c *client) admit(ctx context.Context, a protocols.Attempt) error {
@@ -86,17 +86,17 @@ func (c *client) admit(ctx context.Context, a protocols.Attempt) error {
 		return c.answered(err)
 	}
 	c.session = s
-	return c.Accept(ctx, s, []byte("+OK Logged in.\r\n"))
+	return c.Accept(ctx, s, "+OK Logged in.\r\n")
 }
 
 // answered tells a client why its login was refused.
 func (c *client) answered(err error) error {
 	a := protocols.AnswerTo(err, "POP3")
-	if err := c.write(refusedLogin(a, err)); err != nil {
+	if err := c.Say(refusedLogin(a, err)); err != nil {
 		return err
 	}
 	if c.Tally.Refused(a) {
-		return errClosed
+		return protocols.ErrOver
 	}
 	return nil
 }

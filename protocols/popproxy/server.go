@@ -60,9 +60,6 @@ type client struct {
 	session *protocols.Session // set: it is in
 }
 
-// errClosed says that the connection is over and the client knows why.
-var errClosed = errors.New("closed")
-
 // next reads one command and answers it.
 func (c *client) next(ctx context.Context) error {
 	line, err := c.R.Line(wire.MaxLine)
@@ -72,7 +69,7 @@ func (c *client) next(ctx context.Context) error {
 	n := c.Tally.Command()
 	if n == 1 {
 		if bytes.Contains(line, []byte(" HTTP/")) { // a web page makes a browser talk to us
-			return errClosed
+			return protocols.ErrOver
 		}
 		protocols.Deepen()
 	}
@@ -102,10 +99,7 @@ func (c *client) do(ctx context.Context, name string, argument []byte, hasArgume
 	case "AUTH":
 		return c.auth(ctx, argument)
 	case "QUIT":
-		if err := c.ok("Logging out."); err != nil {
-			return err
-		}
-		return errClosed
+		return c.Bye("+OK Logging out.\r\n")
 	}
 	return c.refuse("Unknown command, or not before login.")
 }
@@ -133,7 +127,7 @@ func (c *client) startTLS() error {
 	if !c.OffersTLS() {
 		return c.refuse("No STLS here.")
 	}
-	err := c.StartTLS([]byte("+OK Begin TLS negotiation now.\r\n"))
+	err := c.StartTLS("+OK Begin TLS negotiation now.\r\n")
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("Commands behind STLS.")
 	}
@@ -141,26 +135,18 @@ func (c *client) startTLS() error {
 	return err
 }
 
-func (c *client) write(answer string) error {
-	_, err := c.Write([]byte(answer))
-	return err
-}
-
-func (c *client) ok(text string) error { return c.write("+OK " + text + "\r\n") }
+func (c *client) ok(text string) error { return c.Say("+OK " + text + "\r\n") }
 
 // refuse answers a command that is none. Each command has one answer: the last one's is that it was one too many.
 func (c *client) refuse(text string) error {
 	if c.Tally.Bad() {
 		return c.bye("Too many bad commands.")
 	}
-	return c.write("-ERR " + text + "\r\n")
+	return c.Say("-ERR " + text + "\r\n")
 }
 
 func (c *client) bye(text string) error {
-	if err := c.write("-ERR " + text + "\r\n"); err != nil {
-		return err
-	}
-	return errClosed
+	return c.Bye("-ERR " + text + "\r\n")
 }
 
 // ends says goodbye to a client whose words can't be told apart any more.

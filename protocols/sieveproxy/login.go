@@ -13,7 +13,7 @@ import (
 // authenticate is AUTHENTICATE (RFC 5804 section 2.1).
 func (c *client) authenticate(ctx context.Context, cmd *wire.Text) error {
 	if !c.MayLogIn() {
-		return c.write(status("NO", encryptNeeded, "Start TLS first."))
+		return c.Say(status("NO", encryptNeeded, "Start TLS first."))
 	}
 	mechanism, ok := argument(cmd)
 	if !ok {
@@ -31,7 +31,7 @@ func (c *client) authenticate(ctx context.Context, cmd *wire.Text) error {
 	var answer wire.Text
 	defer func() { answer.Clear() }()
 	credentials, err := saslauth.Run(saslauth.NewExchange(saslauth.Plain), initial, func(challenge string) ([]byte, error) {
-		if err := c.write(str(challenge) + "\r\n"); err != nil {
+		if err := c.Say(str(challenge) + "\r\n"); err != nil {
 			return nil, err
 		}
 		said, err := c.read(wire.MaxSASLLine)
@@ -68,13 +68,13 @@ func (c *client) admit(ctx context.Context, a protocols.Attempt) error {
 		return c.answered(err)
 	}
 	c.session = s
-	return c.Accept(ctx, s, []byte(status("OK", "", "Logged in.")))
+	return c.Accept(ctx, s, status("OK", "", "Logged in."))
 }
 
 // answered tells a client why its login was refused.
 func (c *client) answered(err error) error {
 	a := protocols.AnswerTo(err, "mail filters")
-	if err := c.write(refusedLogin(a)); err != nil {
+	if err := c.Say(refusedLogin(a)); err != nil {
 		return err
 	}
 	if c.Tally.Refused(a) {

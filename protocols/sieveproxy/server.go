@@ -59,9 +59,6 @@ type client struct {
 	session *protocols.Session // set: it is in
 }
 
-// errClosed says that the connection is over and the client knows why.
-var errClosed = errors.New("closed")
-
 // next reads one command and answers it.
 func (c *client) next(ctx context.Context) error {
 	cmd, err := c.read(wire.MaxLine)
@@ -72,7 +69,7 @@ func (c *client) next(ctx context.Context) error {
 	n := c.Tally.Command()
 	if n == 1 {
 		if isHTTP(cmd) { // a web page that makes a browser talk to us must not see its words come back
-			return errClosed
+			return protocols.ErrOver
 		}
 		protocols.Deepen()
 	}
@@ -101,10 +98,7 @@ func (c *client) do(ctx context.Context, cmd *wire.Text) error {
 	case "NOOP":
 		return c.noop(cmd)
 	case "LOGOUT":
-		if err := c.write(status("OK", "", "Logging out.")); err != nil {
-			return err
-		}
-		return errClosed
+		return c.Bye(status("OK", "", "Logging out."))
 	case "STARTTLS":
 		return c.startTLS(ctx)
 	case "AUTHENTICATE":
@@ -115,19 +109,19 @@ func (c *client) do(ctx context.Context, cmd *wire.Text) error {
 
 // tellCapabilities is the list as it stands in the greeting and in the answer to CAPABILITY (RFC 5804 section 1.7).
 func (c *client) tellCapabilities(ctx context.Context, text string) error {
-	return c.write(capabilities(c.door.Offers.Common(ctx), c.MayLogIn(), c.OffersTLS()) + status("OK", "", text))
+	return c.Say(capabilities(c.door.Offers.Common(ctx), c.MayLogIn(), c.OffersTLS()) + status("OK", "", text))
 }
 
 // noop gives the client its tag back (RFC 5804 section 2.13).
 func (c *client) noop(cmd *wire.Text) error {
 	if len(cmd.Rest) == 0 {
-		return c.write(status("OK", "", "Done."))
+		return c.Say(status("OK", "", "Done."))
 	}
 	tag, ok := argument(cmd)
 	if !ok || len(cmd.Rest) > 0 {
 		return c.refuse("Bad arguments.")
 	}
-	return c.write(status("OK", "TAG "+str(string(tag)), "Done."))
+	return c.Say(status("OK", "TAG "+str(string(tag)), "Done."))
 }
 
 // startTLS follows RFC 5804 section 2.2: the list is told again, unasked.
@@ -135,7 +129,7 @@ func (c *client) startTLS(ctx context.Context) error {
 	if !c.OffersTLS() {
 		return c.refuse("No STARTTLS here.")
 	}
-	err := c.StartTLS([]byte(status("OK", "", "Begin TLS negotiation now.")))
+	err := c.StartTLS(status("OK", "", "Begin TLS negotiation now."))
 	switch {
 	case errors.Is(err, protocols.ErrInjected):
 		return c.bye("Commands behind STARTTLS.")
@@ -145,14 +139,9 @@ func (c *client) startTLS(ctx context.Context) error {
 	return c.tellCapabilities(ctx, "TLS negotiation successful.")
 }
 
-func (c *client) write(answer string) error {
-	_, err := c.Write([]byte(answer))
-	return err
-}
-
 // refuse answers what is no command.
 func (c *client) refuse(text string) error {
-	if err := c.write(status("NO", "", text)); err != nil {
+	if err := c.Say(status("NO", "", text)); err != nil {
 		return err
 	}
 	if c.Tally.Bad() {
@@ -162,10 +151,7 @@ func (c *client) refuse(text string) error {
 }
 
 func (c *client) bye(text string) error {
-	if err := c.write(status("BYE", "", text)); err != nil {
-		return err
-	}
-	return errClosed
+	return c.Bye(status("BYE", "", text))
 }
 
 // ends says goodbye to a client whose words can't be told apart any more.

@@ -50,7 +50,7 @@ func (c *client) admit(ctx context.Context, a protocols.Attempt) error {
 	switch {
 	case err == nil:
 		c.session = s
-		return c.Accept(ctx, s, []byte("235 2.7.0 Logged in.\r\n"))
+		return c.Accept(ctx, s, "235 2.7.0 Logged in.\r\n")
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -69,9 +69,6 @@ type client struct {
 	session *protocols.Session // set: it is in
 }
 
-// errClosed says that the connection is over and the client knows why.
-var errClosed = errors.New("closed")
-
 // next reads one command and answers it.
 func (c *client) next(ctx context.Context) error {
 	line, err := c.R.StrictLine(wire.MaxSASLLine) // an initial response is as long as a later one (RFC 4954 section 4)
@@ -81,7 +78,7 @@ func (c *client) next(ctx context.Context) error {
 	n := c.Tally.Command()
 	if n == 1 {
 		if bytes.Contains(line, []byte(" HTTP/")) { // a web page that makes a browser talk to us must not see its words come back
-			return errClosed
+			return protocols.ErrOver
 		}
 		protocols.Deepen()
 	}
@@ -140,8 +137,7 @@ func (c *client) greet(ctx context.Context, verb, name string) error {
 	if c.MayLogIn() {
 		r.add("AUTH", saslauth.Plain+" "+saslauth.Login)
 	}
-	_, err := c.Write(r.text())
-	return err
+	return c.Say(r.text())
 }
 
 // maxHost bounds EHLO's name, in bytes (RFC 5321 section 4.5.3.1.2).
@@ -168,9 +164,9 @@ func (r *reply) add(keyword, value string) {
 	r.lines = append(r.lines, "\r\n"...)
 }
 
-func (r *reply) text() []byte {
+func (r *reply) text() string {
 	r.lines[r.last+len("250")] = ' '
-	return r.lines
+	return string(r.lines)
 }
 
 // startTLS follows RFC 3207. What the client said before it counts for nothing afterwards.
@@ -181,7 +177,7 @@ func (c *client) startTLS(argument []byte) error {
 	case len(argument) > 0:
 		return c.refuse("501 5.5.4 No arguments here.")
 	}
-	err := c.StartTLS([]byte("220 2.0.0 Begin TLS negotiation now.\r\n"))
+	err := c.StartTLS("220 2.0.0 Begin TLS negotiation now.\r\n")
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("421 4.7.0 Commands behind STARTTLS.")
 	}
@@ -189,12 +185,7 @@ func (c *client) startTLS(argument []byte) error {
 	return err
 }
 
-func (c *client) write(answer string) error {
-	_, err := c.Write([]byte(answer))
-	return err
-}
-
-func (c *client) say(line string) error { return c.write(line + "\r\n") }
+func (c *client) say(line string) error { return c.Say(line + "\r\n") }
 
 // refuse answers a command that is none.
 func (c *client) refuse(line string) error {
@@ -208,10 +199,7 @@ func (c *client) refuse(line string) error {
 }
 
 func (c *client) bye(line string) error {
-	if err := c.say(line); err != nil {
-		return err
-	}
-	return errClosed
+	return c.Bye(line + "\r\n")
 }
 
 // ends says goodbye to a client whose words can't be told apart any more.
