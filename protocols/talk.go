@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 
@@ -78,4 +79,13 @@ func (t *Talk) Secure(ctx context.Context, r *Route) error {
 func Answered(words string) string {
 	const most = 120
 	return "it answered " + strconv.QuoteToASCII(words[:min(len(words), most)])
+}
+
+// XCLIENT is what a backend is told of the client, in the words of Dovecot's command for POP3 and ManageSieve. Nothing in it needs quoting.
+func (c *Conn) XCLIENT() string {
+	address := ""
+	if c.Client.IsValid() {
+		address = fmt.Sprintf("ADDR=%s PORT=%d ", c.Client.Addr(), c.Client.Port())
+	}
+	return fmt.Sprintf("XCLIENT %sSESSION=%s TTL=%d", address, c.Facts.Conn, c.Hops-1)
 }

@@ -25,19 +25,10 @@ func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c
 	if err := s.open(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := s.prove(ctx, r, xclient(c)); err != nil {
+	if err := s.prove(ctx, r, c.XCLIENT()+"\r\n"); err != nil {
 		return nil, err
 	}
 	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
-}
-
-// xclient is the command that tells a backend of the client. Nothing in it needs quoting.
-func xclient(c *protocols.Conn) string {
-	address := ""
-	if c.Client.IsValid() {
-		address = fmt.Sprintf("ADDR=%s PORT=%d ", c.Client.Addr(), c.Client.Port())
-	}
-	return fmt.Sprintf("XCLIENT %sSESSION=%s TTL=%d\r\n", address, c.Facts.Conn, c.Hops-1)
 }
 
 // Errors of backends.

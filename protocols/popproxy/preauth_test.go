@@ -27,7 +27,7 @@ const (
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func serve(t testing.TB, change ...func(*doortest.Door)) *doortest.Door {
-	return doortest.Serve(t, popproxy.Door{}, change...)
+	return doortest.Serve(t, popproxy.Door{Offers: doortest.Offers(t)}, change...)
 }
 
 // dial connects and takes the greeting.

@@ -25,9 +25,9 @@ const Scopes = authstore.ScopePOP
 // IdleTimeout is for its sessions: RFC 1939 section 3 asks for ten minutes at least. Backends have a limit of their own.
 const IdleTimeout = 15 * time.Minute
 
-// Door is the POP3 front door, for protocols.Server. The zero value is ready; goroutines may share it.
+// Door is the POP3 front door, for protocols.Server. Goroutines may share it.
 type Door struct {
-	Offers *protocols.Offers // what clients are told of the backends before they log in, as Ask finds it; nil: nothing
+	Offers *protocols.Offers // what clients are told of the backends before they log in
 }
 
 var _ protocols.FrontDoor = Door{}
@@ -107,10 +107,8 @@ func (c *client) do(ctx context.Context, name string, argument []byte, hasArgume
 // capabilities is the list before login (RFC 2449 section 5), a line each: what all backends have, and what is ours.
 func (c *client) capabilities(ctx context.Context) string {
 	var list []string
-	if c.door.Offers != nil {
-		for _, one := range c.door.Offers.Common(ctx) {
-			list = append(list, one.Name)
-		}
+	for _, one := range c.door.Offers.Common(ctx) {
+		list = append(list, one.Name)
 	}
 	list = append(list, "RESP-CODES", "AUTH-RESP-CODE")
 	if c.OffersTLS() {

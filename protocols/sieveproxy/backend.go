@@ -20,19 +20,11 @@ func (d Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route,
 	}
 	s := newServer(nc)
 	defer s.R.Release()
-	if err := s.logIn(ctx, r, clientID(c)); err != nil {
+	if err := s.logIn(ctx, r, c.XCLIENT()); err != nil {
 		return nil, err
 	}
 	d.Offers.Learn(r.Backend, forClient(s.caps))
 	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
-}
-
-// clientID is what a backend is told of the client, in Dovecot's words. Nothing in it needs quoting.
-func clientID(c *protocols.Conn) string {
-	if !c.Client.IsValid() {
-		return fmt.Sprintf("SESSION=%s TTL=%d", c.Facts.Conn, c.Hops-1)
-	}
-	return fmt.Sprintf("ADDR=%s PORT=%d SESSION=%s TTL=%d", c.Client.Addr(), c.Client.Port(), c.Facts.Conn, c.Hops-1)
 }
 
 // Errors of backends.
@@ -51,12 +43,12 @@ type server struct {
 
 func newServer(nc net.Conn) *server { return &server{Talk: protocols.NewTalk(nc)} }
 
-// logIn leads the dialogue from the greeting to the capabilities behind the login. id may be empty.
-func (s *server) logIn(ctx context.Context, r *protocols.Route, id string) error {
+// logIn leads the dialogue from the greeting to the capabilities behind the login. xclient may be empty.
+func (s *server) logIn(ctx context.Context, r *protocols.Route, xclient string) error {
 	if err := s.open(ctx, r); err != nil {
 		return err
 	}
-	if err := s.prove(ctx, r, id); err != nil {
+	if err := s.prove(ctx, r, xclient); err != nil {
 		return err
 	}
 	if err := s.ask("CAPABILITY"); err != nil {
@@ -90,12 +82,12 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 }
 
 // prove sends the client's address and our credential.
-func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error {
+func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) error {
 	if err := s.takesPlain(); err != nil {
 		return err
 	}
-	if id != "" && s.caps.Has("XCLIENT") && !r.Quirks.NoClientID {
-		if err := s.Send([]byte("XCLIENT " + id + "\r\n")); err != nil {
+	if xclient != "" && s.caps.Has("XCLIENT") && !r.Quirks.NoClientID {
+		if err := s.Send([]byte(xclient + "\r\n")); err != nil {
 			return err
 		}
 		if _, err := s.response(); err != nil { // whatever it answers: it may believe others only
