@@ -49,3 +49,14 @@ func Goodbyes(t *testing.T, door protocols.FrontDoor, greeting int, begun string
 		t.Errorf("while draining: %q", got)
 	}
 }
+
+// Loop has a login that went round in a circle led no further.
+func Loop(t *testing.T, door protocols.FrontDoor) {
+	t.Helper()
+	gateway, backend := net.Pipe()
+	defer gateway.Close()
+	backend.Close()
+	if _, err := door.LogInBackend(t.Context(), gateway, &protocols.Route{}, &protocols.Conn{Hops: 1}); err != protocols.ErrLoop {
+		t.Errorf("error %v, want %v", err, protocols.ErrLoop)
+	}
+}

@@ -299,3 +299,5 @@ func TestGoodbye(t *testing.T) {
 		protocols.ErrDraining:     "* BYE [UNAVAILABLE] Shutting down; please connect again.\r\n",
 	})
 }
+
+func TestLoop(t *testing.T) { doortest.Loop(t, imapproxy.Door{}) }

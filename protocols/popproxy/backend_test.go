@@ -157,15 +157,6 @@ func TestBackends(t *testing.T) {
 
 func startTLS(r *protocols.Route, _ *protocols.Credential) { r.Security = protocols.StartTLS }
 
-// What went round in a circle is led no further.
-func TestLoop(t *testing.T) {
-	client, _ := net.Pipe()
-	defer client.Close()
-	if _, err := (popproxy.Door{}).LogInBackend(t.Context(), client, &protocols.Route{}, &protocols.Conn{Hops: 1}); err != protocols.ErrLoop {
-		t.Errorf("error %v", err)
-	}
-}
-
 // What administrators are told, and what clients may be told.
 func TestProbeAndAsk(t *testing.T) {
 	t.Parallel()

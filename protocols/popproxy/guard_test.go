@@ -114,6 +114,15 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// A line without end costs no memory.
+func TestEndless(t *testing.T) {
+	s := newScript()
+	s.Say(strings.Repeat("1", 100_000), 1000)
+	if n := len(s.Guard.(*guard).line); n > maxCommand+1 || len(s.Left) > 0 {
+		t.Errorf("%d bytes of a line are kept, and %d are left", n, len(s.Left))
+	}
+}
+
 // Who waits for an answer is woken when it is there, or was there before.
 func TestWoken(t *testing.T) {
 	s := newScript()

@@ -131,6 +131,7 @@ func TestAnswers(t *testing.T) {
 		"unavailable":      {&authstore.Refusal{Code: authstore.Unavailable, Cause: errors.New("SQL")}, tempFail, false},
 		"a code to come":   {&authstore.Refusal{Code: 99}, tempFail, false},
 		"unknown error":    {errors.New("connection refused"), tempFail, false},
+		"too many":         {protocols.ErrTooMany, "-ERR [SYS/TEMP] Too many connections.", false},
 		"no route":         {nil, "-ERR [SYS/PERM] No server is configured for this account.", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,3 +236,5 @@ func TestGoodbye(t *testing.T) {
 		protocols.ErrDraining:     "-ERR [SYS/TEMP] Shutting down; please connect again.\r\n",
 	})
 }
+
+func TestLoop(t *testing.T) { doortest.Loop(t, popproxy.Door{}) }

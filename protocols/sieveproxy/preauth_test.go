@@ -73,6 +73,7 @@ func TestBeforeLogin(t *testing.T) {
 		"HTTP":                {open, "POST / HTTP/1.1\r\nHost: x\r\n\r\nCAPABILITY\r\n", nil},
 		"HTTP later":          {open, "NOOP\r\nGET / HTTP/1.1\r\n", []string{done, unknown, still}},
 		"a long line":         {open, "NOOP \"" + strings.Repeat("x", 8<<10) + "\"\r\nNOOP\r\n", []string{bye("Line too long.")}},
+		"long literals":       {open, "NOOP {4000+}\r\n" + strings.Repeat("x", 4000) + " {97+}\r\n", []string{bye("Literal too long, or not as {5+}.")}},
 		"long lines together": {open, strings.Repeat("NOOP {0+}\r\n"+strings.Repeat(" ", 5000)+"{0+}\r\n", 2), []string{bye("Line too long.")}},
 		"NUL":                 {open, "NO\x00OP\r\n", []string{bye("NUL in a command.")}},
 		"NUL in a literal":    {open, "NOOP {3+}\r\na\x00b\r\n", []string{bye("NUL in a command.")}},
@@ -140,6 +141,7 @@ func TestAnswers(t *testing.T) {
 		"throttled":        {&authstore.Refusal{Code: authstore.Throttled}, `NO (TRYLATER) "Too many attempts; please try again later."`, false},
 		"unavailable":      {&authstore.Refusal{Code: authstore.Unavailable}, `NO (TRYLATER) "Account is temporarily unavailable."`, false},
 		"an unknown error": {errors.New("SQL"), `NO (TRYLATER) "Account is temporarily unavailable."`, false},
+		"too many":         {protocols.ErrTooMany, `NO (TRYLATER) "Too many connections."`, false},
 		"no route":         {nil, `NO (TRYLATER) "No server is configured for this account."`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,3 +211,5 @@ func TestGoodbye(t *testing.T) {
 		protocols.ErrDraining:     "BYE (TRYLATER) \"Shutting down; please connect again.\"\r\n",
 	})
 }
+
+func TestLoop(t *testing.T) { doortest.Loop(t, sieveproxy.Door{}) }

@@ -29,6 +29,8 @@ func TestScanner(t *testing.T) {
 		"written anew":         {[]string{"noop  \nGetScript   \"a\\\"\\\\b\"  \nPUTSCRIPT {3+}\nabc  {005+}\nkeep;\n"}, "NOOP\nGETSCRIPT \"a\\\"\\\\b\"\nPUTSCRIPT \"abc\" {5+}\nkeep;\n", "", nil},
 		"beyond ASCII":         {[]string{"PUTSCRIPT \"ä\" \"#ö\"\nRENAMESCRIPT \"ü\" {2+}\nä\nGETSCRIPT \"b\"\n"}, "PUTSCRIPT {2+}\nä {3+}\n#ö\nRENAMESCRIPT {2+}\nü {2+}\nä\nGETSCRIPT \"b\"\n", "", nil},
 		"a long quoted one":    {[]string{"CHECKSCRIPT \"" + long + "\"\n"}, "CHECKSCRIPT {1025+}\n" + long + "\n", "", nil},
+		"a tag in a literal":   {[]string{"NOOP {3+}\na\"b\n"}, "NOOP \"a\\\"b\"\n", "", nil},
+		"unasked":              {[]string{"S: BYE\n", "LISTSCRIPTS\nSTARTTLS\n"}, "LISTSCRIPTS\n", "BYE\n", nil},
 		"empty literals":       {[]string{"PUTSCRIPT {0+}\n {0+}\n\nNOOP\n"}, "PUTSCRIPT \"\" {0+}\n\nNOOP\n", "", nil},
 		"a script of commands": {[]string{"CHECKSCRIPT {22+}\nUNAUTHENTICATE\nNOOP\n\nNOOP\n"}, "CHECKSCRIPT {22+}\nUNAUTHENTICATE\nNOOP\n\nNOOP\n", "", nil},
 		"no second login": {[]string{"AUTHENTICATE \"PLAIN\" {4+}\nAAAA\nNOOP\n", "S: OK\n", "STARTTLS\nunauthenticate\nXCLIENT ADDR=1.2.3.4\n\nDELETE \"a\"\nNOOP\n"}, "NOOP\nNOOP\n",
@@ -99,6 +101,7 @@ func TestTracker(t *testing.T) {
 		"\"OK\"\n\"OK {5}\"\n\"x {5}\" \"{6}\"\nOK\n|",
 		"NO {21}\nline 1: error\nOK x\n\n|NO (QUOTA/MAXSIZE) {4}\nOK\n\n|",
 		"OK (TAG {4}\nOK\n) \"Done\"\n|OK (TAG {2}\n\n) {4}\nNO\n\n|",
+		"NO {0}\n\n|OK (X {0}\n) {0}\n\n|",
 		"OKAY\nNO(X)\nBYEBYE\nOK\n|",
 		"\nOK\n|",
 	} {

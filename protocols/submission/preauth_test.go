@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,7 @@ func TestBeforeLogin(t *testing.T) {
 		"EHLO before TLS":       {before, "ehlo x_y\r\n", append(slices.Clone(inBefore), open)},
 		"HELO":                  {plain, "HELO x\r\n", []string{"250 mx.example.test", open}},
 		"EHLO of nobody":        {plain, "EHLO\r\nEHLO \r\nEHLO a b\r\n", []string{"501 5.5.4 Give the name of your host.", "501 5.5.4 Give the name of your host.", "501 5.5.4 Give the name of your host.", badEnd}},
+		"EHLO of a long name":   {plain, "EHLO " + strings.Repeat("x", 256) + "\r\nEHLO " + strings.Repeat("x", 255) + "\r\n", slices.Concat([]string{"501 5.5.4 Give the name of your host."}, inPlain, []string{open})},
 		"QUIT":                  {plain, "QUIT\r\nNOOP\r\n", []string{"221 2.0.0 Bye."}},
 		"NOOP and such":         {plain, "noop\r\nRSET\r\nHELP\r\n", []string{"250 2.0.0 OK", "250 2.0.0 OK", "214 2.0.0 Log in with your mail address and an app password.", open}},
 		"mail":                  {plain, "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nVRFY x\r\n", []string{needed, needed, needed, needed, open}},
@@ -111,40 +113,37 @@ func TestBeforeLogin(t *testing.T) {
 // The design's table, and whether a refusal counts against the client.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[authstore.Code]string{
-		authstore.Wrong:          "535 5.7.8 Wrong address or app password.",
-		authstore.NotAppPassword: "535 5.7.8 That is not an app password; please use an app password for this app, not your own password.",
-		authstore.Expired:        "535 5.7.8 This app password has expired.",
-		authstore.OutOfScope:     "535 5.7.8 This app password does not open the sending of mail.",
-		authstore.BadNetwork:     "535 5.7.8 This app password may not be used from your network.",
-		authstore.Suspended:      "535 5.7.8 This account is suspended.",
-		authstore.Throttled:      "454 4.7.0 Too many attempts; please try again later.",
-		authstore.Unavailable:    "454 4.3.0 Account is temporarily unavailable.",
-		99:                       "454 4.3.0 Account is temporarily unavailable.",
+	const later = "454 4.3.0 Account is temporarily unavailable."
+	for err, want := range map[error]string{
+		&authstore.Refusal{Code: authstore.Wrong}:          "535 5.7.8 Wrong address or app password.",
+		&authstore.Refusal{Code: authstore.NotAppPassword}: "535 5.7.8 That is not an app password; please use an app password for this app, not your own password.",
+		&authstore.Refusal{Code: authstore.Expired}:        "535 5.7.8 This app password has expired.",
+		&authstore.Refusal{Code: authstore.OutOfScope}:     "535 5.7.8 This app password does not open the sending of mail.",
+		&authstore.Refusal{Code: authstore.BadNetwork}:     "535 5.7.8 This app password may not be used from your network.",
+		&authstore.Refusal{Code: authstore.Suspended}:      "535 5.7.8 This account is suspended.",
+		&authstore.Refusal{Code: authstore.Throttled}:      "454 4.7.0 Too many attempts; please try again later.",
+		&authstore.Refusal{Code: authstore.Unavailable}:    later,
+		&authstore.Refusal{Code: 99}:                       later,
+		errors.New("connection refused"):                   later,
+		protocols.ErrTooMany:                               "454 4.3.2 Too many connections.",
 	} {
-		d := doortest.Serve(t, &submission.Door{Name: "x", Offers: doortest.Offers(t)}, func(d *doortest.Door) {
-			d.Verify = func(authstore.Attempt) (authstore.Grant, error) {
-				return authstore.Grant{}, &authstore.Refusal{Code: code}
-			}
-		})
-		c := d.Dial(t)
+		c := doortest.Serve(t, &submission.Door{Name: "x", Offers: doortest.Offers(t)}, func(d *doortest.Door) {
+			d.Verify = func(authstore.Attempt) (authstore.Grant, error) { return authstore.Grant{}, err }
+		}).Dial(t)
 		c.Line()
 		c.Send("EHLO x\r\n")
-		c.Line()
-		c.Line()
+		c.Until("250")
 		for range 3 {
-			c.Send("AUTH PLAIN %s\r\n", b64("\x00alice@example.test\x00x"))
-			if got := c.Line(); got != want {
-				t.Fatalf("code %d: got %q, want %q", code, got, want)
+			if got := c.Ask("AUTH PLAIN %s", b64("\x00alice@example.test\x00x")); got != want {
+				t.Fatalf("%v: got %q, want %q", err, got, want)
 			}
 		}
-		c.Send("NOOP\r\n")
 		next := "421 4.7.0 Too many failed logins."
 		if want[0] == '4' {
 			next = "250 2.0.0 OK"
 		}
-		if got := c.Line(); got != next {
-			t.Errorf("code %d: then %q, want %q", code, got, next)
+		if got := c.Ask("NOOP"); got != next {
+			t.Errorf("%v: then %q, want %q", err, got, next)
 		}
 	}
 }
@@ -187,6 +186,8 @@ func scripted(t *testing.T, replies ...string) (address string, heard func() []s
 	return ln.Addr().String(), func() []string { return <-lines }
 }
 
+var session = regexp.MustCompile("SESSION=[a-z0-9]{13}")
+
 // What backends answer, what the gateway says to them, and what the client is told. A backend's refusal is never a wrong password.
 func TestBackends(t *testing.T) {
 	t.Parallel()
@@ -195,6 +196,7 @@ func TestBackends(t *testing.T) {
 		hello   = "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250-AUTH LOGIN PLAIN\r\n250 XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN"
 		without = "250-backend\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 1000\r\n250 AUTH PLAIN"
 		me      = "XCLIENT NAME=[UNAVAILABLE] REVERSE_NAME=[UNAVAILABLE] ADDR=127.0.0.1 PORT=* PROTO=ESMTP HELO=client.example.test"
+		dovecot = "250-backend\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 1000\r\n250-XCLIENT ADDR PORT PROTO HELO LOGIN SESSION TTL\r\n250 AUTH PLAIN"
 	)
 	plain := "AUTH PLAIN " + b64("alice@example.test\x00gateway\x00secret")
 	for name, tt := range map[string]struct {
@@ -212,7 +214,10 @@ func TestBackends(t *testing.T) {
 		"XCLIENT without IPv6":  {true, protocols.Quirks{}, []string{"220 hi", hello, "501 5.5.4 Bad ADDR", hello, "220 hi", hello}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test", "EHLO client.example.test", "XCLIENT NAME=[UNAVAILABLE] REVERSE_NAME=[UNAVAILABLE] PROTO=ESMTP HELO=client.example.test LOGIN=alice@example.test", "EHLO client.example.test"}, "235 2.7.0 Logged in.", nil},
 		"XCLIENT not for us":    {true, protocols.Quirks{}, []string{"220 hi", hello, "550 5.7.0 no", hello}, nil, later, protocols.ErrCredential},
 		"XCLIENT of too many":   {true, protocols.Quirks{}, []string{"220 hi", hello, "421 4.7.0 no"}, []string{"EHLO mx.example.test", me + " LOGIN=alice@example.test"}, later, nil},
+		"Dovecot":               {false, protocols.Quirks{}, []string{"220 hi", dovecot, "220 hi", dovecot, "235 in"}, []string{"EHLO mx.example.test", "XCLIENT ADDR=127.0.0.1 PORT=* PROTO=ESMTP HELO=client.example.test SESSION=* TTL=4", "EHLO client.example.test", plain}, "235 2.7.0 Logged in.", nil},
+		"XCLIENT without AUTH":  {true, protocols.Quirks{}, []string{"220 hi", hello, "220 hi", "250-backend\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 CHUNKING"}, nil, later, nil},
 		"XCLIENT not there":     {true, protocols.Quirks{}, []string{"220 hi", without}, nil, later, nil},
+		"no longer valid":       {false, protocols.Quirks{}, []string{"220 hi", without, "534 5.7.9 no"}, nil, later, protocols.ErrCredential},
 		"wrong credential":      {false, protocols.Quirks{}, []string{"220 hi", without, "535 5.7.8 no"}, nil, later, protocols.ErrCredential},
 		"troubles":              {false, protocols.Quirks{}, []string{"220 hi", without, "454 4.7.0 later"}, nil, later, nil},
 		"no PLAIN":              {false, protocols.Quirks{}, []string{"220 hi", "250 backend"}, nil, later, nil},
@@ -258,7 +263,7 @@ func TestBackends(t *testing.T) {
 			got := heard()
 			port := fmt.Sprint("PORT=", c.LocalAddr().(*net.TCPAddr).Port)
 			for i := range got {
-				got[i] = strings.Replace(got[i], port, "PORT=*", 1)
+				got[i] = session.ReplaceAllString(strings.Replace(got[i], port, "PORT=*", 1), "SESSION=*")
 			}
 			if !slices.Equal(got, tt.heard) {
 				t.Errorf("the backend heard %q, want %q", got, tt.heard)
@@ -350,7 +355,8 @@ func TestProbeAndAsk(t *testing.T) {
 		replies []string
 		want    string
 	}{
-		"all is well":          {"alice", false, []string{"220 hi", hello, "235 in", "221 bye"}, ""},
+		"all is well":          {"alice", false, []string{"220 hi", hello, "235 in", "250 ok", "221 bye"}, ""},
+		"in, and of no use":    {"alice", false, []string{"220 hi", hello, "235 in", "421 4.4.0 no relay"}, "it can't send"},
 		"no account":           {"", false, []string{"220 hi", hello, "221 bye"}, ""},
 		"XCLIENT":              {"alice", true, []string{"220 hi", hello, "220 hi", hello, "250 ok", "221 bye"}, ""},
 		"XCLIENT, no account":  {"", true, []string{"220 hi", hello, "221 bye"}, ""},
@@ -383,3 +389,5 @@ func TestProbeAndAsk(t *testing.T) {
 		t.Errorf("Ask: %v, %v; want %v", list, err, want)
 	}
 }
+
+func TestLoop(t *testing.T) { doortest.Loop(t, &submission.Door{Name: "x"}) }
