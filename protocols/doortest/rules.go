@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"testing"
 
+	"postern/authstore"
 	"postern/protocols"
 )
 
@@ -30,12 +31,17 @@ func Injection(t *testing.T, door protocols.FrontDoor, words, told string) {
 	}
 }
 
-// Goodbyes has a front door, whose greeting has so many lines, say goodbye before a login, and to a client that has begun to say something.
+// Goodbyes has a front door, whose greeting has so many lines, say goodbye before a login, in a session, where only draining is orderly, and
+// to a client that has begun to say something.
 func Goodbyes(t *testing.T, door protocols.FrontDoor, greeting int, begun string, want map[error]string) {
 	t.Helper()
 	for reason, want := range want {
 		if got := string(door.Goodbye(reason)); got != want {
 			t.Errorf("Goodbye(%v) = %q, want %q", reason, got, want)
+		}
+		words, orderly := door.Guard(&protocols.Conn{}, authstore.Grant{}, nil).Goodbye(reason)
+		if string(words) != want || orderly != (reason == protocols.ErrDraining) {
+			t.Errorf("in a session: Goodbye(%v) = %q, %v; want %q", reason, words, orderly, want)
 		}
 	}
 	d := Serve(t, door)

@@ -1,14 +1,12 @@
 package popproxy
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 
 	"postern/authstore"
-	"postern/protocols"
 	"postern/protocols/doortest"
 )
 
@@ -102,14 +100,6 @@ func TestBusy(t *testing.T) {
 		hear(s, sent(tt.backend), 1000)
 		if busy, orderly := s.Guard.Busy(false), s.Guard.Busy(true); busy != tt.busy || orderly != tt.orderly {
 			t.Errorf("%s: Busy = %t, in good order %t; want %t, %t", name, busy, orderly, tt.busy, tt.orderly)
-		}
-	}
-	for want, reason := range map[string]error{
-		"-ERR [SYS/TEMP] The session was ended; please connect again.\r\n": errors.New("whatever"),
-		"-ERR [SYS/TEMP] Shutting down; please connect again.\r\n":         protocols.ErrDraining,
-	} {
-		if words, orderly := newScript().Guard.Goodbye(reason); string(words) != want || orderly != errors.Is(reason, protocols.ErrDraining) {
-			t.Errorf("Goodbye(%v) = %q, %t; want %q", reason, words, orderly, want)
 		}
 	}
 }

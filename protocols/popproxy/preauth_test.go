@@ -190,7 +190,7 @@ func TestSTLSInjection(t *testing.T) {
 		`\+OK Postern ready\.\r\n(-ERR Commands behind STLS\.|\+OK Begin TLS negotiation now\.)\r\n[^-+]*`)
 }
 
-// What was said before TLS counts for nothing, and what is offered changes.
+// Nothing is taken before TLS, and what is offered changes.
 func TestSTLS(t *testing.T) {
 	t.Parallel()
 	d := serve(t, doortest.OverTLS(t, protocols.StartTLS))
@@ -233,6 +233,7 @@ func TestGoodbye(t *testing.T) {
 	doortest.Goodbyes(t, popproxy.Door{}, 1, "USER al", map[error]string{
 		protocols.ErrLoginTimeout: "-ERR [SYS/TEMP] No login in time.\r\n",
 		protocols.ErrEvicted:      "-ERR [SYS/TEMP] Too many connections.\r\n",
+		errors.New("whatever"):    "-ERR [SYS/TEMP] The session was ended; please connect again.\r\n",
 		protocols.ErrDraining:     "-ERR [SYS/TEMP] Shutting down; please connect again.\r\n",
 	})
 }

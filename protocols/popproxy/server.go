@@ -120,7 +120,7 @@ func (c *client) capabilities(ctx context.Context) string {
 	return strings.Join(list, "\r\n") + "\r\n"
 }
 
-// startTLS follows RFC 2595 section 4. What the client said before it counts for nothing afterwards.
+// startTLS follows RFC 2595 section 4. Nothing that the client said before counts: USER wants TLS.
 func (c *client) startTLS() error {
 	if !c.OffersTLS() {
 		return c.refuse("No STLS here.")
@@ -129,7 +129,6 @@ func (c *client) startTLS() error {
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("Commands behind STLS.")
 	}
-	c.name = ""
 	return err
 }
 

@@ -272,6 +272,48 @@ func TestBackends(t *testing.T) {
 	}
 }
 
+// What a backend with XCLIENT has said once is not asked again, unless it changes its mind.
+func TestKnownBackend(t *testing.T) {
+	t.Parallel()
+	const (
+		hello   = "250-backend\r\n250-AUTH PLAIN\r\n250 XCLIENT ADDR"
+		without = "250-backend\r\n250 AUTH PLAIN"
+		first   = "EHLO mx.example.test"
+		me      = "XCLIENT ADDR=127.0.0.1"
+		again   = "EHLO client.example.test"
+	)
+	plain := "AUTH PLAIN " + b64("\x00gateway\x00secret")
+	door := &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t)}
+	for i, tt := range []struct {
+		quirks         protocols.Quirks
+		replies, heard []string
+	}{
+		{protocols.Quirks{}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{first, me, again, plain}},
+		{protocols.Quirks{}, []string{"220 hi", "220 hi", hello, "235 in"}, []string{me, again, plain}},
+		{protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{first, me, again, plain}},
+		{protocols.Quirks{}, []string{"220 hi", "550 no", without, "235 in"}, []string{me, again, plain}},
+	} {
+		address, heard := scripted(t, tt.replies...)
+		c := doortest.Serve(t, door, func(d *doortest.Door) {
+			d.Routes = func(authstore.Grant) (*protocols.Route, error) {
+				return &protocols.Route{Backend: doortest.Backend, Network: "tcp", Address: address, Quirks: tt.quirks, Open: func(context.Context) (protocols.Credential, error) {
+					return protocols.Credential{Authcid: "gateway", Password: []byte("secret")}, nil
+				}}, nil
+			}
+		}).Dial(t)
+		c.Line()
+		c.Send("EHLO client.example.test\r\n")
+		c.Until("250")
+		if got := c.Ask("AUTH PLAIN %s", b64("\x00alice@example.test\x00"+doortest.AppPassword)); got != "235 2.7.0 Logged in." {
+			t.Errorf("%d: got %q", i, got)
+		}
+		c.Close()
+		if got := heard(); !slices.Equal(got, tt.heard) {
+			t.Errorf("%d: the backend heard %q, want %q", i, got, tt.heard)
+		}
+	}
+}
+
 // What is pipelined behind an exchange is not lost: it reaches the backend as it was said.
 func TestPipelined(t *testing.T) {
 	t.Parallel()

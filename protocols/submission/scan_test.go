@@ -19,11 +19,13 @@ func newGuard(d *Door) *guard {
 	return d.Guard(c, authstore.Grant{Account: me}, nil).(*guard)
 }
 
-// owner knows two addresses.
+// owner knows two addresses of ours, and one of another's.
 func owner(_ context.Context, address string) (authstore.AccountID, error) {
 	switch strings.ToLower(address) {
 	case "alice@example.test", "sales@example.test", "alice": // where a login needs no domain
 		return me, nil
+	case "carol@example.test":
+		return me + 1, nil
 	case "down@example.test":
 		return 0, errors.New("the database is down")
 	}
@@ -40,6 +42,7 @@ var (
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	unknown, before, longLine := plain(unknown), plain(onlyBefore), strings.Repeat("x", maxLine)
+	longest := "NOOP " + strings.Repeat("x", maxLine-len("NOOP \r\n"))
 	for name, tt := range map[string]struct {
 		door    *Door
 		script  []string
@@ -60,6 +63,8 @@ func TestGuard(t *testing.T) {
 		"what is no name":          {passes, []string{" NOOP\n\tNOOP\n\nNOOP\tx\nNOO\u017f\nDATA\x0bx\nMAIL:\n"}, "", strings.Repeat(unknown, 7), nil},
 		"in order":                 {passes, []string{"NOOP\nXCLIENT x\nNOOP\n", "S: 250 ok\n"}, "NOOP\nNOOP\n", unknown, nil},
 		"not before its turn":      {passes, []string{"NOOP\nRSET\nXCLIENT x\nNOOP\n", "S: 250 ok\n"}, "NOOP\nRSET\n", "", nil},
+		"CR and NUL":               {passes, []string{"NOOP\rNOOP\nNOOP \x00\nNOOP\r\n"}, "", strings.Repeat(plain(lineEndRefused), 3), nil},
+		"as long as may be":        {passes, []string{longest + "\n" + longest + "x\nNOOP\n", "S: 250 ok\n"}, longest + "\nNOOP\n", plain(lengthRefused), nil},
 		"a long line":              {passes, []string{"NOOP " + longLine + "\nNOOP\n"}, "NOOP\n", plain(lengthRefused), nil},
 		"... in its turn":          {passes, []string{"RSET\nNOOP " + longLine + "\nNOOP\n", "S: 250 ok\n"}, "RSET\nNOOP\n", plain(lengthRefused), nil},
 		"a chunk":                  {passes, []string{"BDAT 8\nAUTH x\nBDAT 6 LAST\nHELL\nNOOP\nAUTH\n", "S: 250\nS: 250\nS: 250\n"}, "BDAT 8\nAUTH x\nBDAT 6 LAST\nHELL\nNOOP\n", before, nil},
@@ -69,17 +74,17 @@ func TestGuard(t *testing.T) {
 		"more digits than needed":  {passes, []string{"BDAT 00000000000000000001\nxBDAT 000000000000000000001\nBDAT " + strings.Repeat("0", 2040) + "7\nAUTH x\n"}, "BDAT 00000000000000000001\nx", "", nil},
 		"too large a chunk":        {passes, []string{"BDAT 1001 LAST\n", strings.Repeat("x", 1001), "NOOP\n"}, "NOOP\n", plain(tooLarge), nil},
 		"answered before it is in": {passes, []string{"BDAT 500\nxxx", "S: 552 too large\n", "MAIL FROM:<bob@example.test>\n"}, "BDAT 500\nxxx", "", errConfused},
-		"an unasked goodbye":       {passes, []string{"NOOP\n", "S: 250 ok\nS: 421 bye\n", "NOOP\n"}, "NOOP\nNOOP\n", "", nil},
+		"an unasked goodbye":       {passes, []string{"NOOP\n", "S: 250 ok\nS: 421 bye\n", "NOOP\nXCLIENT x\n"}, "NOOP\nNOOP\n", "", nil},
 		"what is no reply":         {passes, []string{"NOOP\nXCLIENT x\n", "S: hello\nS: 25\nS: 2500 x\nS: 250-more\nS: 999 x\n"}, "NOOP\n", "", nil},
 		"a short reply":            {passes, []string{"NOOP\nXCLIENT x\n", "S: 250\n"}, "NOOP\n", unknown, nil},
 
 		"any sender": {passes, []string{"MAIL FROM:<bob@example.test>\nMAIL whatever\n"}, "MAIL FROM:<bob@example.test>\nMAIL whatever\n", "", nil},
 		"own senders": {own, []string{"MAIL FROM:<alice@example.test>\nmail from: <Sales@example.test> SIZE=1\nMAIL FROM:<>\nMAIL FROM:<> BODY=8BITMIME\n"},
 			"MAIL FROM:<alice@example.test>\nmail from: <Sales@example.test> SIZE=1\nMAIL FROM:<>\nMAIL FROM:<> BODY=8BITMIME\n", "", nil},
-		"others":              {own, []string{"MAIL FROM:<bob@example.test>\nMAIL FROM:<alice>\nNOOP\n"}, "NOOP\n", plain(notOwn) + plain(badSender), nil},
+		"others":              {own, []string{"MAIL FROM:<bob@example.test>\nMAIL FROM:<carol@example.test>\nMAIL FROM:<alice>\nNOOP\n"}, "NOOP\n", plain(notOwn) + plain(notOwn) + plain(badSender), nil},
 		"others in turn":      {own, []string{"NOOP\nMAIL FROM:<bob@example.test>\nMAIL FROM:<alice@example.test>\n", "S: 250\n"}, "NOOP\nMAIL FROM:<alice@example.test>\n", plain(notOwn), nil},
 		"who knows":           {own, []string{"MAIL FROM:<down@example.test>\n"}, "", plain(askLater), nil},
-		"what is no sender":   {own, []string{"MAIL\nMAIL FROM:alice@example.test\nMAIL FROM:<alice@example.test\nMAIL FROM:<alice@example.test>x\nMAIL FROM:<@x:alice@example.test>\nMAIL FROM:<\"alice\"@example.test>\nMAIL TO:<alice@example.test>\nMAIL FROM:<alice@example.test> <bob@example.test>\n"}, "MAIL FROM:<alice@example.test> <bob@example.test>\n", strings.Repeat(plain(badSender), 7), nil},
+		"what is no sender":   {own, []string{"MAIL\nMAIL FROM:alice@example.test\nMAIL FROM:<alice@example.test\nMAIL FROM:<alice@example.test>x\nMAIL FROM:<@x:alice@example.test>\nMAIL FROM:<@example.test>\nMAIL FROM:<\"alice\"@example.test>\nMAIL TO:<alice@example.test>\nMAIL FROM:<alice@example.test> <bob@example.test>\n"}, "MAIL FROM:<alice@example.test> <bob@example.test>\n", strings.Repeat(plain(badSender), 8), nil},
 		"each time it counts": {own, []string{"MAIL FROM:<alice@example.test>\nMAIL FROM:<bob@example.test>\n", "S: 250\n", "MAIL FROM:<alice@example.test>\n"}, "MAIL FROM:<alice@example.test>\nMAIL FROM:<alice@example.test>\n", plain(notOwn), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,6 +169,9 @@ func TestBusy(t *testing.T) {
 		"half of it":              {[]string{"NOOP\n", "S: 250-ok\nS: 25"}, false, true, false},
 		"a transaction":           {[]string{"MAIL FROM:<>\n", "S: 250 ok\n"}, false, true, true},
 		"reset":                   {[]string{"MAIL FROM:<>\nRSET\n", "S: 250 ok\nS: 250 ok\n"}, false, false, true},
+		"greeted anew":            {[]string{"MAIL FROM:<>\nEHLO x\n", "S: 250\nS: 250\n"}, false, false, true},
+		"a chunk and what before": {[]string{"MAIL FROM:<>\nBDAT 5 LAST\nabcde", "S: 250\n"}, true, true, true},
+		"the last chunk is taken": {[]string{"MAIL FROM:<>\nBDAT 5 LAST\nabcde", "S: 250\nS: 250\n"}, false, false, true},
 		"in a message":            {[]string{"DATA\n", "S: 354\n", "a\n."}, false, true, true},
 		"a message":               {[]string{"DATA\n", "S: 354\n", "a\n.\n"}, true, true, true},
 		"taken":                   {[]string{"MAIL FROM:<>\nDATA\n", "S: 250\nS: 354\n", "a\n.\n", "S: 250\n"}, false, false, true},
@@ -186,6 +194,46 @@ func TestBusy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whose an address is may have changed since it was asked.
+func TestSenderIsAskedEachTime(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	s := &doortest.Script{Guard: newGuard(&Door{Owner: func(context.Context, string) (authstore.AccountID, error) {
+		asked++
+		return me, nil
+	}})}
+	for range 3 {
+		s.Run([]string{"MAIL FROM:<alice@example.test>\n", "S: 250 ok\n"}, 100)
+	}
+	if asked != 3 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
+// Nobody sends chunks where none are told of; who does all the same is understood.
+func TestNoChunking(t *testing.T) {
+	t.Parallel()
+	s := &doortest.Script{Guard: passes.Guard(&protocols.Conn{}, authstore.Grant{}, nil)}
+	s.Say("BDAT 7 LAST\r\nAUTH x\nNOOP\r\n", 3)
+	if s.Answers.String() != noChunk || s.Backend.String() != "NOOP\r\n" {
+		t.Errorf("answered %q, passed %q", s.Answers.String(), s.Backend.String())
+	}
+}
+
+// What nobody needs to look at: the rest of a chunk, of the client's alone.
+func TestData(t *testing.T) {
+	t.Parallel()
+	g := newGuard(passes)
+	if st, _ := g.Up([]byte("BDAT 100\r\nabcde")); st.Bulk || g.Data(true) != 95 || g.Data(false) != 0 {
+		t.Errorf("in a chunk: %d bytes are left, %d of the backend's; bulk %v", g.Data(true), g.Data(false), st.Bulk)
+	}
+	g.Skip(true, 95)
+	g.Down([]byte("250 ok\r\n"))
+	if st, _ := g.Up([]byte("DATA\r\n")); !st.Bulk || g.Data(true) != 0 {
+		t.Errorf("behind it: bulk %v, %d bytes are left", st.Bulk, g.Data(true))
 	}
 }
 

@@ -169,7 +169,7 @@ func (r *reply) text() string {
 	return string(r.lines)
 }
 
-// startTLS follows RFC 3207. What the client said before it counts for nothing afterwards.
+// startTLS follows RFC 3207. What the client said before it counts for nothing afterwards: it has to say EHLO again.
 func (c *client) startTLS(argument []byte) error {
 	switch {
 	case !c.OffersTLS():
@@ -181,7 +181,7 @@ func (c *client) startTLS(argument []byte) error {
 	if errors.Is(err, protocols.ErrInjected) {
 		return c.bye("421 4.7.0 Commands behind STARTTLS.")
 	}
-	c.greeted, c.Host, c.Offered = false, "", nil
+	c.greeted = false
 	return err
 }
 
