@@ -32,7 +32,7 @@ type popSite struct {
 func pop(t *testing.T, dovecot *testlab.DovecotServer, address string) *popSite {
 	t.Helper()
 	s := newSite(t)
-	s.backend = popBackend(t, s, dovecot, address)
+	s.backend = otherBackend(t, dovecot, s.dir, "pop3", dovecot.POP3, address)
 	p := &popSite{site: s, gateway: s.serve(), dovecot: dovecot, t: t}
 	ports := testlab.Ports(t, 2)
 	p.pop3, p.pop3s = fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
@@ -41,14 +41,6 @@ func pop(t *testing.T, dovecot *testlab.DovecotServer, address string) *popSite 
 	s.cli(p.config, "account", "add", alice)
 	p.app = s.password(p.config, alice, "--scopes", "pop")
 	return p
-}
-
-func popBackend(t *testing.T, s *site, dovecot *testlab.DovecotServer, address string) string {
-	imap := dovecotBackend(t, dovecot, s.dir)
-	if address != "" {
-		imap = strings.NewReplacer(dovecot.IMAP, address, `tls = "starttls"`, `tls = "none"`, "ca_file", "# ca_file").Replace(imap)
-	}
-	return strings.NewReplacer(`"imap"`, `"pop3"`, dovecot.IMAP, dovecot.POP3).Replace(imap)
 }
 
 // popper is a POP3 client that says what it is told.

@@ -32,7 +32,7 @@ type sieveSite struct {
 func sieve(t *testing.T, dovecot *testlab.DovecotServer, address string) *sieveSite {
 	t.Helper()
 	s := newSite(t)
-	s.backend = sieveBackend(t, s, dovecot, address)
+	s.backend = otherBackend(t, dovecot, s.dir, "managesieve", dovecot.Sieve, address)
 	k := &sieveSite{site: s, gateway: s.serve(), dovecot: dovecot, t: t}
 	s.cli(k.config, "account", "add", alice)
 	k.app = s.password(k.config, alice, "--scopes", "sieve")
@@ -41,14 +41,6 @@ func sieve(t *testing.T, dovecot *testlab.DovecotServer, address string) *sieveS
 	k.change("listener = [\n", fmt.Sprintf("listener = [\n  { protocol = \"managesieve\", address = %q, tls = \"starttls\" },\n  { protocol = \"managesieve\", address = %q, tls = \"none\" },\n", k.sieve, k.plain))
 	k.reload(`"msg":"reloaded"`)
 	return k
-}
-
-func sieveBackend(t *testing.T, s *site, dovecot *testlab.DovecotServer, address string) string {
-	imap := dovecotBackend(t, dovecot, s.dir)
-	if address != "" {
-		imap = strings.NewReplacer(dovecot.IMAP, address, `tls = "starttls"`, `tls = "none"`, "ca_file", "# ca_file").Replace(imap)
-	}
-	return strings.NewReplacer(`"imap"`, `"managesieve"`, dovecot.IMAP, dovecot.Sieve).Replace(imap)
 }
 
 // siever is a ManageSieve client that says what it is told.

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +52,18 @@ func dovecotBackend(t *testing.T, d *testlab.DovecotServer, dir string) string {
 	}
 	return fmt.Sprintf("\n[[backend]]\nname = \"dovecot\"\nprotocol = \"imap\"\naddress = %q\ntls = \"starttls\"\nca_file = %q\ncredential = \"master\"\nuser = %q\npassword_file = %q\n",
 		d.IMAP, d.CAFile, d.MasterUser, file)
+}
+
+// otherBackend is a Dovecot for another protocol, which it speaks at an address; the gateway finds it through another one, in plain text, if
+// that is not empty.
+func otherBackend(t *testing.T, d *testlab.DovecotServer, dir, protocol, address, through string) string {
+	t.Helper()
+	imap := dovecotBackend(t, d, dir)
+	if through != "" {
+		address = through
+		imap = strings.NewReplacer(`tls = "starttls"`, `tls = "none"`, "ca_file", "# ca_file").Replace(imap)
+	}
+	return strings.NewReplacer(`"imap"`, strconv.Quote(protocol), d.IMAP, address).Replace(imap)
 }
 
 func davBackend(name, backendURL string) string {
