@@ -87,6 +87,9 @@ func (w *walker) checkListener(l *Listener, path string, before []Listener) {
 	if ok && slices.ContainsFunc(before, func(o Listener) bool { return o.Address == l.Address }) {
 		w.say(path+".address", fmt.Sprintf("two listeners have the address %s; give each its own", l.Address))
 	}
+	if _, said := w.where[path+".tls"]; !said && l.Protocol == "managesieve" {
+		l.TLS = "starttls" // apps know no other way (RFC 5804 section 1.8)
+	}
 	if !w.oneOf(path+".tls", l.TLS, "implicit", "starttls", "none", "insecure") {
 		return
 	}
@@ -237,7 +240,7 @@ func (w *walker) fillRoute(protocol, speaks string) {
 	case 1:
 		c.Routes = append(c.Routes, Route{Domain: "*", Protocol: protocol, Backend: fit[0]})
 	default:
-		w.say("", fmt.Sprintf("several backends could serve %s (%s); write [[route]] for it", protocol, strings.Join(fit, ", ")))
+		w.say("", fmt.Sprintf("several backends could serve %s (%s); write [[route]] with protocol = %q and backend = %q", protocol, strings.Join(fit, ", "), protocol, fit[0]))
 	}
 }
 

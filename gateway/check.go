@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -59,6 +60,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	if desk != nil {
 		vault = desk
 	}
+	checkRoutes(cfg, accounts, report)
 	for i := range cfg.Backends {
 		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault)
 		f.Subject = "backend " + cfg.Backends[i].Name
@@ -128,6 +130,51 @@ func describe(leaf *x509.Certificate) string {
 	return text
 }
 
+// routeWords are what stands for a protocol in routes.
+func routeWords(protocol string) []string {
+	if protocol == davproxy.Protocol {
+		return []string{"calendar", "contacts"}
+	}
+	return []string{protocol}
+}
+
+// checkRoutes looks whether each listener leads somewhere, and for whom it does not.
+func checkRoutes(cfg *config.Config, accounts []authstore.Account, report func(Finding)) {
+	seen := make(map[string]bool)
+	for _, l := range cfg.Listeners {
+		routed := false
+		for _, word := range routeWords(l.Protocol) {
+			domains := make(map[string]bool)
+			for _, r := range cfg.Routes {
+				domains[r.Domain] = domains[r.Domain] || r.Protocol == word
+			}
+			if !slices.Contains(slices.Collect(maps.Values(domains)), true) {
+				continue
+			}
+			routed = true
+			if lost := unrouted(accounts, domains); len(lost) > 0 && !seen[word] {
+				report(Finding{Subject: "routes of " + word, Err: fmt.Errorf("none leads %s anywhere; write [[route]] with protocol = %q and domain = %q, or \"*\"",
+					strings.Join(lost[:min(len(lost), 3)], ", "), word, lost[0][strings.LastIndexByte(lost[0], '@')+1:])})
+			}
+			seen[word] = true
+		}
+		if !routed {
+			report(Finding{Subject: "listener " + l.Address, Err: fmt.Errorf("no backend serves %s; write a [[backend]] with protocol = %q, or take the listener out", l.Protocol, l.Protocol)})
+		}
+	}
+}
+
+// unrouted lists the active accounts in none of some domains.
+func unrouted(accounts []authstore.Account, domains map[string]bool) (lost []string) {
+	for _, a := range accounts {
+		name := a.Names[0]
+		if a.Status == authstore.Active && !domains["*"] && !domains[name[strings.LastIndexByte(name, '@')+1:]] {
+			lost = append(lost, name)
+		}
+	}
+	return lost
+}
+
 // checkBackend connects, and logs in for an account that is routed there.
 func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, accounts []authstore.Account, vault route.Vault) Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -139,9 +186,13 @@ func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, ac
 	if err != nil {
 		return Finding{Err: errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))}
 	}
-	probe, words := lineProtocols[b.Protocol].probe, []string{b.Protocol}
+	probe, words := lineProtocols[b.Protocol].probe, routeWords(b.Protocol)
 	if b.Protocol == davproxy.Protocol {
-		probe, words = davproxy.Probe, []string{"calendar", "contacts"}
+		probe = davproxy.Probe
+	}
+	if len(one.Routes) == 0 {
+		return Finding{Detail: b.Address + " answers", Err: reach(ctx, table.Reach(b.Name), b.Protocol),
+			Untried: "no route leads here, so nobody uses it; write [[route]] with backend = \"" + b.Name + "\""}
 	}
 	if r, account := routeFor(ctx, table, words, b.Name, accounts); r != nil {
 		return Finding{Detail: b.Address + ", logged in for " + account, Err: probe(ctx, r)}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"postern/authstore"
@@ -120,6 +121,21 @@ func (d *Desk) Close() error {
 		err = d.cache.Close()
 	}
 	return errors.Join(err, d.truth.Close())
+}
+
+// StoreBackendPassword seals an account's own password at a backend that wants one.
+func (d *Desk) StoreBackendPassword(ctx context.Context, id authstore.AccountID, backend string, password []byte) error {
+	var names []string
+	for _, b := range d.cfg.Backends {
+		if b.Name == backend && b.Credential != "stored" {
+			return fmt.Errorf("backend %q has credential = %q and takes no stored passwords", backend, b.Credential)
+		}
+		if b.Name == backend {
+			return d.Accounts.StoreBackendPassword(ctx, id, backend, password)
+		}
+		names = append(names, b.Name)
+	}
+	return fmt.Errorf("there is no backend %q; the configuration has %s", backend, strings.Join(names, ", "))
 }
 
 // Backup writes a consistent copy of the database to a file that must not be there yet. The gateway may run meanwhile.

@@ -91,7 +91,7 @@ func (g *Gateway) frontDoor(n *generation, l *config.Listener, serverTLS *tls.Co
 	}
 	p := lineProtocols[l.Protocol]
 	return &protocols.Server{
-		Door: p.door(cfg, g.store, n.offers[l.Protocol]), Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
+		Door: p.door(g, cfg, n.offers[l.Protocol]), Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
 		Limits: g.limits, Log: g.log, Security: listenerSecurity[l.TLS], TLS: serverTLS, Proxies: l.ProxyProtocol,
 		LoginTimeout: cfg.LoginTimeout.Duration(), IdleTimeout: p.idle(cfg), Panicked: g.metrics.Panic,
 	}

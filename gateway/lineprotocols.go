@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"postern/authstore"
 	"postern/config"
 	"postern/protocols"
 	"postern/protocols/imapproxy"
@@ -15,7 +14,7 @@ import (
 
 // lineProtocol is a protocol with a front door of protocols.FrontDoor's kind.
 type lineProtocol struct {
-	door  func(cfg *config.Config, store *authstore.Store, offers *protocols.Offers) protocols.FrontDoor
+	door  func(g *Gateway, cfg *config.Config, offers *protocols.Offers) protocols.FrontDoor
 	idle  func(cfg *config.Config) time.Duration              // of its sessions
 	probe func(ctx context.Context, r *protocols.Route) error // of "postern check"
 
@@ -31,7 +30,7 @@ func idle(d time.Duration) func(*config.Config) time.Duration {
 
 var lineProtocols = map[string]lineProtocol{
 	imapproxy.Protocol: {
-		door: func(cfg *config.Config, _ *authstore.Store, _ *protocols.Offers) protocols.FrontDoor {
+		door: func(_ *Gateway, cfg *config.Config, _ *protocols.Offers) protocols.FrontDoor {
 			return imapproxy.Door{NoCompress: !cfg.IMAP.Compress}
 		},
 		idle:  func(cfg *config.Config) time.Duration { return cfg.IMAP.IdleTimeout.Duration() },
@@ -44,7 +43,7 @@ var lineProtocols = map[string]lineProtocol{
 		ask:   submission.Ask,
 	},
 	popproxy.Protocol: {
-		door: func(_ *config.Config, _ *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+		door: func(_ *Gateway, _ *config.Config, offers *protocols.Offers) protocols.FrontDoor {
 			return popproxy.Door{Offers: offers}
 		},
 		idle:  idle(popproxy.IdleTimeout),
@@ -52,7 +51,7 @@ var lineProtocols = map[string]lineProtocol{
 		ask:   popproxy.Ask,
 	},
 	sieveproxy.Protocol: {
-		door: func(_ *config.Config, _ *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+		door: func(_ *Gateway, _ *config.Config, offers *protocols.Offers) protocols.FrontDoor {
 			return sieveproxy.Door{Offers: offers}
 		},
 		idle:       idle(sieveproxy.IdleTimeout),
@@ -62,10 +61,10 @@ var lineProtocols = map[string]lineProtocol{
 	},
 }
 
-func submissionDoor(cfg *config.Config, store *authstore.Store, offers *protocols.Offers) protocols.FrontDoor {
+func submissionDoor(g *Gateway, cfg *config.Config, offers *protocols.Offers) protocols.FrontDoor {
 	d := &submission.Door{Name: serverName(cfg), Offers: offers, PassSmuggling: cfg.Submission.Smuggling == "pass"}
 	if cfg.Submission.Sender == "own" {
-		d.Owner = store.Owner
+		d.Owner, d.Log = g.store.Owner, g.log
 	}
 	return d
 }

@@ -114,8 +114,11 @@ func (s AppSettings) String() string {
 			fmt.Fprintf(&b, "  %-11s  %s, port %s, %s\n", way.name, s.Server, p.Number, p.Security)
 		}
 	}
-	if s.DAV != "" {
+	switch {
+	case s.DAV != "":
 		fmt.Fprintf(&b, "  DAV          %s\n", s.DAV)
+	case s.IMAP == nil && s.POP3 == nil && s.Submission == nil && s.Sieve == nil:
+		b.WriteString("  No listener here serves what it opens.\n")
 	}
 	return b.String()
 }

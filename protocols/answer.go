@@ -47,7 +47,7 @@ var reasons = map[authstore.Code]Reason{
 var texts = map[Reason]string{
 	Unavailable:    "Account is temporarily unavailable.",
 	Wrong:          "Wrong address or app password.",
-	NotAppPassword: "That is not an app password; please use an app password for this app, not your own password.",
+	NotAppPassword: "That is not an app password, or it is mistyped; please use an app password for this app, not your own password.",
 	Expired:        "This app password has expired.",
 	OutOfScope:     "This app password does not open ",
 	BadNetwork:     "This app password may not be used from your network.",

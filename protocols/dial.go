@@ -184,7 +184,7 @@ func Explain(r *Route, err error, remedy string) error {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%s: there is no such socket; start it, or look at its path: %w", where, err)
 	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%s: it hung up; look at its log: %w", where, err)
+		return fmt.Errorf("%s: it hung up; look at its log, and whether it knows the account by the name that login gives: %w", where, err)
 	case errors.Is(err, ErrCredential):
 		return fmt.Errorf("%s: it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: "+
 			"Dovecot needs a passdb with master = yes, and the account %s must exist there: %w", where, r.Login, err)

@@ -323,8 +323,9 @@ const maxSecret = 4096
 
 // readSecret reads the first line of a file.
 func readSecret(stdin io.Reader, path string) ([]byte, error) {
-	in := stdin
+	in, from := stdin, "standard input"
 	if path != "-" {
+		from = path
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -339,7 +340,7 @@ func readSecret(stdin io.Reader, path string) ([]byte, error) {
 	}
 	if n > maxSecret {
 		clear(buf)
-		return nil, fmt.Errorf("%s is longer than %d bytes; the password stands alone on its first line", path, maxSecret)
+		return nil, fmt.Errorf("%s is longer than %d bytes; the password stands alone on its first line", from, maxSecret)
 	}
 	line := buf[:n]
 	for i, b := range line {
@@ -350,7 +351,7 @@ func readSecret(stdin io.Reader, path string) ([]byte, error) {
 		}
 	}
 	if len(line) == 0 {
-		return nil, fmt.Errorf("%s holds no password on its first line", path)
+		return nil, fmt.Errorf("%s holds no password on its first line", from)
 	}
 	return line, nil
 }

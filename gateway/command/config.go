@@ -17,7 +17,7 @@ func configCommand() *cobra.Command {
 	}
 	return group("config", "Print a configuration to start from",
 		print("defaults", "Print the full annotated file, every key at its default", config.Defaults),
-		print("example", "Print what a site with Dovecot and Radicale needs", config.Example))
+		print("example", "Print what a site with Dovecot, Postfix and Radicale needs", config.Example))
 }
 
 // loadConfig reads the configuration file.

@@ -28,6 +28,9 @@ func TestCheck(t *testing.T) {
 	if out, err := check(good); err != nil || strings.Count(out, "logged in for "+alice) != 2 || strings.Contains(out, "FAIL") {
 		t.Errorf("all is well: %v\n%s", err, out)
 	}
+	if out, err := check(good[:strings.Index(good, "\n[[backend]]\nname = \"radicale\"")]); err == nil || !strings.Contains(out, ": no backend serves dav; write a [[backend]]") {
+		t.Errorf("without a backend for DAV: %v\n%s", err, out)
+	}
 	wrong := filepath.Join(s.dir, "wrong")
 	if err := os.WriteFile(wrong, []byte("wrong\n"), 0o400); err != nil {
 		t.Fatal(err)
@@ -38,17 +41,18 @@ func TestCheck(t *testing.T) {
 	}
 	password := filepath.Join(s.dir, "dovecot.password")
 	for name, tt := range map[string]struct{ old, new, want string }{
-		"wrong master password":   {password, wrong, "it refuses the login; a wrong password in password_file"},
-		"no such master user":     {`"` + dovecot.MasterUser + `"`, `"nobody"`, "a wrong user"},
-		"password file for all":   {password, open, "can be read by everybody; run: chmod 0400"},
-		"no password file":        {password, password + "s", "no such file or directory"},
-		"another authority":       {dovecot.CAFile, s.ca.File, "signed by an authority that this machine does not know"},
-		"another name":            {`credential = "master"`, "server_name = \"mail.example.test\"\ncredential = \"master\"", "set server_name to a name that stands in it"},
-		"TLS where there is none": {`"starttls"`, `"implicit"`, `set tls = "starttls"`},
-		"an account it lacks":     {`credential = "master"`, "login = \"no-{local}\"\ncredential = \"master\"", "no-alice"},
-		"unknown host":            {`"` + dovecot.IMAP + `"`, `"nowhere.invalid:143"`, "there is no such host"},
-		"header not believed":     {`credential = "header"`, "credential = \"header\"\nheader = \"X-User\"", "it does not take the account's name from the header X-User"},
-		"wrong principal":         {`credential = "header"`, "credential = \"header\"\nprincipal = \"/{login}/no/such/\"", "principal"},
+		"wrong master password":    {password, wrong, "it refuses the login; a wrong password in password_file"},
+		"no such master user":      {`"` + dovecot.MasterUser + `"`, `"nobody"`, "a wrong user"},
+		"password file for all":    {password, open, "can be read by everybody; run: chmod 0400"},
+		"no password file":         {password, password + "s", "no such file or directory"},
+		"another authority":        {dovecot.CAFile, s.ca.File, "signed by an authority that this machine does not know"},
+		"another name":             {`credential = "master"`, "server_name = \"mail.example.test\"\ncredential = \"master\"", "set server_name to a name that stands in it"},
+		"TLS where there is none":  {`"starttls"`, `"implicit"`, `set tls = "starttls"`},
+		"an account it lacks":      {`credential = "master"`, "login = \"no-{local}\"\ncredential = \"master\"", "no-alice"},
+		"unknown host":             {`"` + dovecot.IMAP + `"`, `"nowhere.invalid:143"`, "there is no such host"},
+		"header not believed":      {`credential = "header"`, "credential = \"header\"\nheader = \"X-User\"", "it does not take the account's name from the header X-User"},
+		"a domain without a route": {good, good + "\n[[route]]\ndomain = \"example.org\"\nprotocol = \"imap\"\nbackend = \"dovecot\"\n", "routes of imap: none leads " + alice + " anywhere; write [[route]] with protocol = \"imap\" and domain = \"example.test\""},
+		"wrong principal":          {`credential = "header"`, "credential = \"header\"\nprincipal = \"/{login}/no/such/\"", "principal"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := strings.Replace(good, tt.old, tt.new, 1)

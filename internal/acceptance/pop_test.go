@@ -250,13 +250,13 @@ print(p.noop(), p.rset(), p.quit())
 		if !strings.Contains(out, "POP3         localhost, port "+port(p.pop3s)+", TLS\n") || strings.Contains(out, "IMAP") {
 			t.Errorf("settings:\n%s", out)
 		}
-		if out := p.cli(p.config, "check"); !strings.Contains(out, "logged in for "+alice) {
+		if out := p.cli(whole(t, p.config), "check"); !strings.Contains(out, "logged in for "+alice) {
 			t.Errorf("check:\n%s", out)
 		}
 		wrong := filepath.Join(p.dir, "wrong")
 		os.WriteFile(wrong, []byte("wrong\n"), 0o400)
 		p.change(filepath.Join(p.dir, "dovecot.password"), wrong)
-		if out, err := testlab.Command(t, p.program, "check", "-c", p.config).CombinedOutput(); err == nil || !strings.Contains(string(out), "it refuses the login; a wrong password in password_file") {
+		if out, err := testlab.Command(t, p.program, "check", "-c", whole(t, p.config)).CombinedOutput(); err == nil || !strings.Contains(string(out), "it refuses the login; a wrong password in password_file") {
 			t.Errorf("check with a wrong password: %v\n%s", err, out)
 		}
 	})

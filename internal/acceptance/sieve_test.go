@@ -203,7 +203,7 @@ func TestManageSieve(t *testing.T) {
 	if out := s.cli(s.config, "password", "create", alice, "--label", "x", "--scopes", "sieve"); !strings.Contains(out, "ManageSieve  localhost, port ") || !strings.Contains(out, ", STARTTLS\n") {
 		t.Errorf("what is told with an app password:\n%s", out)
 	}
-	if out := s.cli(s.config, "check"); !strings.Contains(out, "logged in for "+alice) {
+	if out := s.cli(whole(t, s.config), "check"); !strings.Contains(out, "logged in for "+alice) {
 		t.Errorf("check:\n%s", out)
 	}
 	if log := s.dovecot.Log(); !strings.Contains(log, "user=<"+alice+">, method=PLAIN, rip=127.0.0.1") {

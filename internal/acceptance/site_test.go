@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,6 +101,32 @@ listener = [
 		s.t.Fatal(err)
 	}
 	return path
+}
+
+// whole takes the listeners out of a configuration that no backend stands behind, of which "postern check" would complain. There is one for
+// each backend.
+func whole(t *testing.T, config string) string {
+	t.Helper()
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners, backends, _ := strings.Cut(string(text), "\n[[backend]]")
+	var kept []string
+	for line := range strings.Lines(listeners) {
+		if m := regexp.MustCompile(`^  \{ protocol = "([a-z0-9]+)"`).FindStringSubmatch(line); m != nil && !strings.Contains(backends, fmt.Sprintf("\nprotocol = %q\n", m[1])) {
+			line = ""
+			if !strings.Contains(strings.Join(kept, ""), `protocol = "submission"`) && strings.Contains(backends, "\nprotocol = \"submission\"\n") {
+				line = fmt.Sprintf("  { protocol = \"submission\", address = \"127.0.0.1:%d\" },\n", testlab.Ports(t, 1)[0])
+			}
+		}
+		kept = append(kept, line)
+	}
+	file := config + ".whole"
+	if err := os.WriteFile(file, []byte(strings.Join(kept, "")+"\n[[backend]]"+backends), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // serve starts a gateway and waits until it takes logins. under is put before the command line, such as strace.

@@ -314,7 +314,7 @@ func TestCheckSubmission(t *testing.T) {
 	s.backend = submissionBackend("x", trusting.Submission, trusting.CAFile, xclient)
 	s.cli(s.writeConfig(ports), "init")
 	s.cli(s.writeConfig(ports), "account", "add", alice)
-	authorize := "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes"
+	authorize := "it takes no login by XCLIENT from this host; Postfix: a service of its own for Postern (docs/sending.md, section 1) has Postern's address in smtpd_authorized_xclient_hosts, and smtpd_sasl_auth_enable = yes"
 	for name, tt := range map[string]struct{ backend, want string }{
 		"Postfix by XCLIENT":                 {submissionBackend("x", trusting.Submission, trusting.CAFile, xclient), ""},
 		"Postfix by XCLIENT, plain":          {submissionBackend("x", trusting.Relay, "", xclient), ""},
@@ -335,7 +335,7 @@ func TestCheckSubmission(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.backend = tt.backend
-			cmd := testlab.Command(t, s.program, "check", "-c", s.writeConfig(ports))
+			cmd := testlab.Command(t, s.program, "check", "-c", whole(t, s.writeConfig(ports)))
 			cmd.Env = append(cmd.Env, noSleep)
 			out, err := cmd.CombinedOutput()
 			said := string(out)

@@ -168,9 +168,9 @@ func TestAnswers(t *testing.T) {
 		counts bool
 	}{
 		"wrong":            {&authstore.Refusal{Code: authstore.Wrong}, "a " + wrong, true},
-		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "* NO [ALERT] That is not an app password; please use an app password for this app, not your own password.\na NO [AUTHENTICATIONFAILED] That is not an app password; please use an app password for this app, not your own password.", true},
+		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "* NO [ALERT] That is not an app password, or it is mistyped; please use an app password for this app, not your own password.\na NO [AUTHENTICATIONFAILED] That is not an app password, or it is mistyped; please use an app password for this app, not your own password.", true},
 		"expired":          {&authstore.Refusal{Code: authstore.Expired}, "a NO [EXPIRED] This app password has expired.", true},
-		"scope":            {&authstore.Refusal{Code: authstore.OutOfScope}, "a NO [NOPERM] This app password does not open mail.", true},
+		"scope":            {&authstore.Refusal{Code: authstore.OutOfScope}, "a NO [NOPERM] This app password does not open mail over IMAP.", true},
 		"network":          {&authstore.Refusal{Code: authstore.BadNetwork}, "a NO [NOPERM] This app password may not be used from your network.", true},
 		"suspended":        {&authstore.Refusal{Code: authstore.Suspended}, "a NO [CONTACTADMIN] This account is suspended.", true},
 		"throttled":        {&authstore.Refusal{Code: authstore.Throttled}, "a NO [UNAVAILABLE] Too many attempts; please try again later.", false},

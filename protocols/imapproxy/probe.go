@@ -48,6 +48,8 @@ func remedyFor(r *protocols.Route, err error) string {
 		said = answer.Code
 	}
 	switch {
+	case errors.Is(err, errNoSense):
+		return "look at host and port (143, or 993 with tls = \"implicit\")"
 	case said == imap.ResponseCodePrivacyRequired, errors.Is(err, errNeedsTLS):
 		return `it takes no logins without TLS; set tls = "starttls" or "implicit" for it`
 	case errors.Is(err, errNoPlain):

@@ -158,7 +158,7 @@ func (c *client) ends(err error) error {
 
 // answered tells a client why its login was refused.
 func (c *client) answered(tag string, err error) error {
-	a := protocols.AnswerTo(err, "mail")
+	a := protocols.AnswerTo(err, "mail over IMAP")
 	if err := c.Say(refusedLogin(tag, a)); err != nil {
 		return err
 	}

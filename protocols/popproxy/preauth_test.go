@@ -122,7 +122,7 @@ func TestAnswers(t *testing.T) {
 		counts bool
 	}{
 		"wrong":            {&authstore.Refusal{Code: authstore.Wrong}, wrong, true},
-		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "-ERR [AUTH] That is not an app password; please use an app password for this app, not your own password.", true},
+		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, "-ERR [AUTH] That is not an app password, or it is mistyped; please use an app password for this app, not your own password.", true},
 		"expired":          {&authstore.Refusal{Code: authstore.Expired}, "-ERR [AUTH] This app password has expired.", true},
 		"scope":            {&authstore.Refusal{Code: authstore.OutOfScope}, "-ERR [AUTH] This app password does not open POP3.", true},
 		"network":          {&authstore.Refusal{Code: authstore.BadNetwork}, "-ERR [SYS/PERM] This app password may not be used from your network.", true},

@@ -79,6 +79,8 @@ func remedyFor(r *protocols.Route, err error) string {
 		said = answer.code
 	}
 	switch {
+	case errors.Is(err, errNoSense):
+		return "look at host and port (110, or 995 with tls = \"implicit\")"
 	case errors.Is(err, errNoPlain):
 		return `it does not offer SASL PLAIN; allow that mechanism there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case said == codeInUse:

@@ -133,7 +133,7 @@ func TestAnswers(t *testing.T) {
 		counts bool
 	}{
 		"wrong":            {&authstore.Refusal{Code: authstore.Wrong}, wrong, true},
-		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, `NO "That is not an app password; please use an app password for this app, not your own password."`, true},
+		"not app password": {&authstore.Refusal{Code: authstore.NotAppPassword}, `NO "That is not an app password, or it is mistyped; please use an app password for this app, not your own password."`, true},
 		"expired":          {&authstore.Refusal{Code: authstore.Expired}, `NO "This app password has expired."`, true},
 		"scope":            {&authstore.Refusal{Code: authstore.OutOfScope}, `NO "This app password does not open mail filters."`, true},
 		"network":          {&authstore.Refusal{Code: authstore.BadNetwork}, `NO "This app password may not be used from your network."`, true},

@@ -13,8 +13,9 @@ import (
 
 // guard watches a session after its login. It implements relay.Guard.
 type guard struct {
+	door    *Door
+	conn    string // its id, for the log
 	account authstore.AccountID
-	owner   func(ctx context.Context, address string) (authstore.AccountID, error)
 
 	mu    sync.Mutex // guards the fields below
 	scan  scanner
@@ -24,7 +25,7 @@ type guard struct {
 
 // Guard watches what passes after the login.
 func (d *Door) Guard(c *protocols.Conn, g authstore.Grant, _ func(app string)) relay.Guard {
-	return &guard{account: g.Account, owner: d.Owner, scan: scanner{rules: newRules(c.Offered, d.Owner != nil), lax: d.PassSmuggling}}
+	return &guard{door: d, conn: c.Facts.Conn, account: g.Account, scan: scanner{rules: newRules(c.Offered, d.Owner != nil), lax: d.PassSmuggling}}
 }
 
 // Up takes what the client sent. Whose an address is is asked without holding anything up.
@@ -53,10 +54,11 @@ const ownerTime = 5 * time.Second
 func (g *guard) refuses(sender string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), ownerTime)
 	defer cancel()
-	switch account, err := g.owner(ctx, sender); {
+	switch account, err := g.door.Owner(ctx, sender); {
 	case err != nil:
 		return askLater
 	case account != g.account:
+		g.door.Log.Info("sender refused", "conn", g.conn, "proto", Protocol, "account", g.account)
 		return notOwn
 	}
 	return ""

@@ -116,7 +116,7 @@ func TestAnswers(t *testing.T) {
 	const later = "454 4.3.0 Account is temporarily unavailable."
 	for err, want := range map[error]string{
 		&authstore.Refusal{Code: authstore.Wrong}:          "535 5.7.8 Wrong address or app password.",
-		&authstore.Refusal{Code: authstore.NotAppPassword}: "535 5.7.8 That is not an app password; please use an app password for this app, not your own password.",
+		&authstore.Refusal{Code: authstore.NotAppPassword}: "535 5.7.8 That is not an app password, or it is mistyped; please use an app password for this app, not your own password.",
 		&authstore.Refusal{Code: authstore.Expired}:        "535 5.7.8 This app password has expired.",
 		&authstore.Refusal{Code: authstore.OutOfScope}:     "535 5.7.8 This app password does not open the sending of mail.",
 		&authstore.Refusal{Code: authstore.BadNetwork}:     "535 5.7.8 This app password may not be used from your network.",

@@ -76,8 +76,8 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoSending):
 		return "the login as " + r.Login + " works, but it can't send; Dovecot: look whether the server of submission_relay_host is up"
 	case errors.Is(err, errNoXClient), r.XClient && errors.Is(err, protocols.ErrCredential):
-		return "it takes no login by XCLIENT from this host; Postfix: put Postern's address into smtpd_authorized_xclient_hosts, set smtpd_sasl_auth_enable = yes, " +
-			"and where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
+		return "it takes no login by XCLIENT from this host; Postfix: a service of its own for Postern (docs/sending.md, section 1) has Postern's address in smtpd_authorized_xclient_hosts, and smtpd_sasl_auth_enable = yes; " +
+			"where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
 	case errors.Is(err, errNoPlain):
 		return `it does not offer AUTH PLAIN; allow that mechanism there (Dovecot: auth_mechanisms; Postfix: smtpd_sasl_security_options), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case errors.Is(err, protocols.ErrCredential):

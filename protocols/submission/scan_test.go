@@ -3,6 +3,7 @@ package submission
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func owner(_ context.Context, address string) (authstore.AccountID, error) {
 var (
 	passes = &Door{}
 	lax    = &Door{PassSmuggling: true}
-	own    = &Door{Owner: owner}
+	own    = &Door{Owner: owner, Log: slog.New(slog.DiscardHandler)}
 )
 
 // In a script lines that begin with "S: " are the backend's.

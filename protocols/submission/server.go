@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type Door struct {
 	// Owner tells whose an address is; zero: nobody's. With it the sender of a message must be an address of the account's; nil: that is
 	// the backend's affair.
 	Owner func(ctx context.Context, address string) (authstore.AccountID, error)
+	Log   *slog.Logger // with Owner: told whose senders were refused
 	// PassSmuggling leaves it to the backend to see what is no end of a message.
 	PassSmuggling bool
 
