@@ -169,8 +169,12 @@ func (s *server) introduce(r *protocols.Route, c *protocols.Conn) error {
 		return errNoXClient
 	}
 	words := s.xclient(r, c, c.Client)
-	if words == "" {
+	switch {
+	case words == "" && s.before == "":
 		return nil
+	case words == "": // nothing begins anew, so it has to be asked
+		s.before = ""
+		return s.learn()
 	}
 	status, err := s.begin(c, words)
 	if err == nil && status.code != 220 && s.before != "" { // it has changed its mind

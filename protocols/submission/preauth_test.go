@@ -291,6 +291,7 @@ func TestKnownBackend(t *testing.T) {
 		{protocols.Quirks{}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{first, me, again, plain}},
 		{protocols.Quirks{}, []string{"220 hi", "220 hi", hello, "235 in"}, []string{me, again, plain}},
 		{protocols.Quirks{NoPipelining: true}, []string{"220 hi", hello, "220 hi", hello, "235 in"}, []string{first, me, again, plain}},
+		{protocols.Quirks{NoClientID: true}, []string{"220 hi", hello, "235 in"}, []string{first, plain}}, // EHLO goes before AUTH (RFC 4954 section 4)
 		{protocols.Quirks{}, []string{"220 hi", "550 no", without, "235 in"}, []string{me, again, plain}},
 	} {
 		address, heard := scripted(t, tt.replies...)
