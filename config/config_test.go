@@ -139,6 +139,19 @@ ballast = "512"
 	}
 }
 
+// ManageSieve is spoken with STARTTLS unless the file says otherwise.
+func TestManageSieveListens(t *testing.T) {
+	for said, want := range map[string]string{"": "starttls", `, tls = "implicit"`: "implicit"} {
+		c, err := Parse("x", []byte(strings.Replace(Example(), "listener = [\n", "listener = [\n  { protocol = \"managesieve\", address = \":4190\""+said+" },\n", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Listeners[0]; got.Protocol != "managesieve" || got.TLS != want {
+			t.Errorf("with %q: %+v, want %s", said, got, want)
+		}
+	}
+}
+
 func TestKeyFile(t *testing.T) {
 	c := defaults()
 	if got := c.KeyFile(); got != "/var/lib/postern/root.key" {

@@ -153,6 +153,18 @@ func TestAccountsAndPasswords(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	os.WriteFile(secret, []byte("hunter2\n"), 0o600)
 	ok("stored the password", "account", "credential", "alice@example.test", "--backend", "dovecot", "--password-file", secret)
+	for backend, want := range map[string]string{
+		"dovekot":  `there is no backend "dovekot"; the configuration has dovecot, radicale`,
+		"radicale": `backend "radicale" has credential = "header" and takes no stored passwords`,
+	} {
+		if code, _, stderr := run(t, "", "account", "credential", "alice@example.test", "--backend", backend, "--password-file", secret, "-c", file); code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("credential at %s: %d %q, want %q", backend, code, stderr, want)
+		}
+	}
+	if code, _, stderr := run(t, "", "account", "credential", "alice@example.test", "--backend", "dovecot", "--password-file", "-", "-c", file); code != 1 || !strings.Contains(stderr, "standard input holds no password") {
+		t.Errorf("credential of nothing: %d %q", code, stderr)
+	}
+	ok("No listener here serves what it opens.", "password", "create", "alice@example.test", "-l", "Scanner", "--for", "send")
 	ok("added key 2", "key", "add")
 	ok(`"added": 3`, "key", "add", "--json")
 	ok(`"retired": 2`, "key", "retire", "2", "--json")

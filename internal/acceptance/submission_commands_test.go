@@ -286,6 +286,9 @@ func TestOwnSenders(t *testing.T) {
 			t.Errorf("MAIL FROM:<%s> arrived from %q of %q", sender, got.Sender, got.Attributes["sasl_username"])
 		}
 	}
+	if log := o.Output(); !strings.Contains(log, `"msg":"sender refused"`) || strings.Contains(log, "bobby") {
+		t.Errorf("a refused sender is not logged, or more than that:\n%s", log)
+	}
 	s.cli(o.config, "account", "alias", "remove", alice, "sales@example.test")
 	eventually(t, "the alias is refused", func() bool {
 		m.say("MAIL FROM:<sales@example.test>\r\nRSET\r\n")
