@@ -23,7 +23,7 @@ type AccountsOptions struct {
 	Names      Names
 	Enforced   Scopes        // the scopes that a front door of this program enforces; others can't be created
 	StaleGrace time.Duration // the nodes' Options.StaleGrace
-	Actor      string        // who changes things, for the history
+	Actor      Actor         // who changes things
 	Changed    func()        // called after each change: the node of this process looks at the feed; nil: there is none
 	Now        func() time.Time
 	Clock      func() time.Duration
@@ -33,7 +33,7 @@ type AccountsOptions struct {
 // confirmed. Goroutines may share it.
 type Accounts struct {
 	o    AccountsOptions
-	keys atomic.Pointer[secret.Keyring]
+	keys *atomic.Pointer[secret.Keyring]
 }
 
 // NewAccounts checks that the keyring is the database's: with another one no app password would work, and new ones would be lost
@@ -51,13 +51,20 @@ func NewAccounts(ctx context.Context, o AccountsOptions) (*Accounts, error) {
 	if err := checkKeys(ctx, o.Truth, o.Keys); err != nil {
 		return nil, err
 	}
-	a := &Accounts{o: o}
+	a := &Accounts{o: o, keys: new(atomic.Pointer[secret.Keyring])}
 	a.keys.Store(o.Keys)
 	return a, nil
 }
 
 // SetKeys takes a keyring that Store.SetKeys took.
 func (a *Accounts) SetKeys(k *secret.Keyring) { a.keys.Store(k) }
+
+// As gives the same accounts for somebody else to change.
+func (a *Accounts) As(who Actor) *Accounts {
+	b := *a
+	b.o.Actor = who
+	return &b
+}
 
 // Keyring holds the root keys in use.
 func (a *Accounts) Keyring() *secret.Keyring { return a.keys.Load() }

@@ -357,7 +357,7 @@ func TestALoginAfterAResumptionStays(t *testing.T) {
 	}
 	truth.fault.Store(&hold)
 	for _, status := range []authstore.Status{authstore.AccountPaused, authstore.Active} {
-		if _, err := s.truth.SetStatus(t.Context(), "test", a.ID, status); err != nil {
+		if _, err := s.truth.SetStatus(t.Context(), tester, a.ID, status); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -420,7 +420,7 @@ func TestAReplacedDatabaseIsNoticed(t *testing.T) {
 	}
 	t.Cleanup(func() { n.stop(); copied.Close() }) // in this order: it writes what waits
 	for i := range 20 {                            // the copy's counter passes that of the history that was lost
-		if _, _, err := copied.AddAccount(t.Context(), "test", "user"+string(rune('a'+i))+"@example.test", string(rune('a'+i))); err != nil {
+		if _, _, err := copied.AddAccount(t.Context(), tester, "user"+string(rune('a'+i))+"@example.test", string(rune('a'+i))); err != nil {
 			t.Fatal(err)
 		}
 	}

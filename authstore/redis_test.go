@@ -222,7 +222,7 @@ func TestRedisFromADiscardedHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { copied.Close() })
-	if _, _, err := copied.AddAccount(t.Context(), "test", "bob@example.test", "bob"); err != nil { // takes the number of the lost change
+	if _, _, err := copied.AddAccount(t.Context(), tester, "bob@example.test", "bob"); err != nil { // takes the number of the lost change
 		t.Fatal(err)
 	}
 	fresh, used := r.node(authstore.Options{Truth: copied})

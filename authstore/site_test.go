@@ -17,6 +17,8 @@ import (
 	"postern/protocols"
 )
 
+var tester = authstore.Actor{Name: "test"}
+
 // site is a database with its keys, on which nodes and an administrator's desk work.
 type site struct {
 	t     testing.TB
@@ -53,7 +55,7 @@ const enforced = authstore.ScopeMail | authstore.ScopeCalendar | authstore.Scope
 func (s *site) accounts(truth authstore.Truth, cache authstore.Cache) *authstore.Accounts {
 	s.t.Helper()
 	a, err := authstore.NewAccounts(context.Background(), authstore.AccountsOptions{Truth: truth, Cache: cache, Keys: s.keys,
-		Enforced: enforced, Actor: "test", Changed: s.poke})
+		Enforced: enforced, Actor: tester, Changed: s.poke})
 	if err != nil {
 		s.t.Fatal(err)
 	}

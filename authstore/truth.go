@@ -173,34 +173,41 @@ type Event struct {
 	Account  AccountID
 	Password PasswordID
 	Kind     string // "password.created", "account.suspended", ...
-	Actor    string // who did it: "cli:root", "portal"
+	Actor    Actor
 	Detail   string // never a secret
+}
+
+// Actor is who changes something, for the history.
+type Actor struct {
+	Name   string     // "cli:root", "portal", "gateway"
+	Client netip.Addr // where the person sits; the zero value where that is this machine
+	Agent  string     // the person's browser, as it calls itself
 }
 
 // Writer is what administrators, the portal and the batches change. Each change appends an Event in its transaction.
 type Writer interface {
-	AddAccount(ctx context.Context, actor, address, publicID string) (Account, Change, error)
+	AddAccount(ctx context.Context, actor Actor, address, publicID string) (Account, Change, error)
 	Accounts(ctx context.Context) ([]Account, error)
 	Account(ctx context.Context, address string) (Account, error)
-	SetStatus(ctx context.Context, actor string, id AccountID, s Status) (Change, error)
-	RemoveAccount(ctx context.Context, actor string, id AccountID) (Change, error)
-	AddName(ctx context.Context, actor string, id AccountID, address string) (Change, error)
-	RemoveName(ctx context.Context, actor string, id AccountID, address string) (Change, error)
-	SetBackendName(ctx context.Context, actor string, id AccountID, name string) (Change, error)
+	SetStatus(ctx context.Context, actor Actor, id AccountID, s Status) (Change, error)
+	RemoveAccount(ctx context.Context, actor Actor, id AccountID) (Change, error)
+	AddName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
+	RemoveName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
+	SetBackendName(ctx context.Context, actor Actor, id AccountID, name string) (Change, error)
 
-	CreatePassword(ctx context.Context, actor string, p NewPassword) (AppPassword, Change, error)
+	CreatePassword(ctx context.Context, actor Actor, p NewPassword) (AppPassword, Change, error)
 	Passwords(ctx context.Context, id AccountID, ended bool) ([]AppPassword, error)
 	Password(ctx context.Context, id PasswordID) (AppPassword, error)
 	// Revoke ends one app password; revoking one that is revoked already is no error and tells its change again.
-	Revoke(ctx context.Context, actor string, id PasswordID, why string) (Change, error)
-	RevokeAll(ctx context.Context, actor string, id AccountID, why string) (Change, error)
+	Revoke(ctx context.Context, actor Actor, id PasswordID, why string) (Change, error)
+	RevokeAll(ctx context.Context, actor Actor, id AccountID, why string) (Change, error)
 	// Used writes a batch of usage, and the rekeys in it, which are changes like any other. Of each app password the clients that were
 	// seen last are kept, at least 100.
 	Used(ctx context.Context, batch []Usage) error
 	Events(ctx context.Context, id AccountID, limit int) ([]Event, error)
 
 	// Sealed holds secrets that the caller sealed, bound to table, row and account; ErrNotFound.
-	SetSealed(ctx context.Context, actor string, id AccountID, backend string, key uint32, sealed []byte) error
+	SetSealed(ctx context.Context, actor Actor, id AccountID, backend string, key uint32, sealed []byte) error
 	Sealed(ctx context.Context, id AccountID, backend string) ([]byte, error)
 
 	// Meta reads a value of the table meta; SetMeta writes it if it is not there, and returns what stands there then.

@@ -239,7 +239,7 @@ func TestAnUnknownKeyIsUnavailable(t *testing.T) {
 	n := s.node(authstore.Options{}) // has key 1 only
 	_, old := s.password(authstore.PasswordRequest{Account: a.ID})
 	digest := authstore.Digest{1}
-	if _, _, err := s.truth.CreatePassword(t.Context(), "test", authstore.NewPassword{Account: a.ID, Label: "new", Key: 2,
+	if _, _, err := s.truth.CreatePassword(t.Context(), tester, authstore.NewPassword{Account: a.ID, Label: "new", Key: 2,
 		Scopes: authstore.ScopeMail, Digest: func(authstore.AccountID) authstore.Digest { return digest }}); err != nil {
 		t.Fatal(err)
 	}

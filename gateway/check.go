@@ -40,7 +40,7 @@ const expirySoon = 14 * 24 * time.Hour
 // goes. It changes nothing, but for the database's tables, which it brings to this version as a start would.
 func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	checkCertificates(cfg, report)
-	desk, err := openDesk(ctx, cfg, deskOptions{actor: "check", log: slog.New(slog.DiscardHandler)})
+	desk, err := openDesk(ctx, cfg, deskOptions{actor: authstore.Actor{Name: "check"}, log: slog.New(slog.DiscardHandler)})
 	var accounts []authstore.Account
 	if err == nil {
 		defer desk.Close()

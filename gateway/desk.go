@@ -36,12 +36,12 @@ type Desk struct {
 }
 
 // OpenDesk opens the stores for the command line. actor stands in the history of what it changes.
-func OpenDesk(ctx context.Context, cfg *config.Config, actor string, log *slog.Logger) (*Desk, error) {
+func OpenDesk(ctx context.Context, cfg *config.Config, actor authstore.Actor, log *slog.Logger) (*Desk, error) {
 	return openDesk(ctx, cfg, deskOptions{actor: actor, log: log})
 }
 
 type deskOptions struct {
-	actor   string
+	actor   authstore.Actor
 	log     *slog.Logger
 	changed func() // see authstore.AccountsOptions
 	ballast bool

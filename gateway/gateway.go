@@ -45,7 +45,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 		PreAuth: cfg.Limits.Preauth, PreAuthPerNetwork: cfg.Limits.PreauthPerNetwork, Sessions: cfg.Limits.Sessions}}
 	g.metrics = ops.NewMetrics(ops.Gauges{Sessions: g.live.Count, FeedLag: func() time.Duration { return g.store.Lag() }})
 	var err error
-	if g.desk, err = openDesk(ctx, cfg, deskOptions{actor: "gateway", log: log, ballast: true}); err != nil {
+	if g.desk, err = openDesk(ctx, cfg, deskOptions{actor: authstore.Actor{Name: "gateway"}, log: log, ballast: true}); err != nil {
 		return nil, err
 	}
 	g.store = authstore.New(authstore.Options{

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/authstore"
 	"postern/config"
 	"postern/gateway/route"
 	"postern/protocols"
@@ -22,7 +23,7 @@ func TestInsider(t *testing.T) {
 	if _, err := Init(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	desk, err := OpenDesk(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	desk, err := OpenDesk(t.Context(), cfg, authstore.Actor{Name: "test"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"postern/authstore"
 )
@@ -22,7 +23,7 @@ type urgent bool
 
 // inChange runs do in a transaction with the write lock held from its start. Commit order is sequence order, for the counter
 // is taken inside.
-func (s *Store) inChange(ctx context.Context, u urgent, actor, kind string, do func(*change) error) (authstore.Change, error) {
+func (s *Store) inChange(ctx context.Context, u urgent, actor authstore.Actor, kind string, do func(*change) error) (authstore.Change, error) {
 	c, err := s.tryChange(ctx, actor, kind, do)
 	if isFull(err) && bool(u) && s.ballast.free() {
 		s.log.Error("the database's disk is full; the ballast was given up for a revocation. Make room.")
@@ -31,7 +32,7 @@ func (s *Store) inChange(ctx context.Context, u urgent, actor, kind string, do f
 	return c, plain(err)
 }
 
-func (s *Store) tryChange(ctx context.Context, actor, kind string, do func(*change) error) (authstore.Change, error) {
+func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind string, do func(*change) error) (authstore.Change, error) {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return authstore.Change{}, err
@@ -79,9 +80,19 @@ func (s *Store) record(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	_, err = c.ExecContext(ctx, "INSERT INTO event (at, account, app_password, kind, actor, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-		now, int64(c.Account), int64(c.event.Password), c.event.Kind, c.event.Actor, c.event.Detail)
+	_, err = c.ExecContext(ctx, insertEvent, now, int64(c.Account), int64(c.event.Password), c.event.Kind,
+		c.event.Actor.Name, addressText(c.event.Actor.Client), c.event.Actor.Agent, c.event.Detail)
 	return err
+}
+
+const insertEvent = "INSERT INTO event (at, account, app_password, kind, actor, client, agent, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+
+// addressText is empty for no address.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // affected turns "no row was hit" into ErrNotFound.
@@ -96,7 +107,7 @@ func affected(r sql.Result, err error) error {
 }
 
 // AddAccount adds an account with its first login name.
-func (s *Store) AddAccount(ctx context.Context, actor, address, publicID string) (authstore.Account, authstore.Change, error) {
+func (s *Store) AddAccount(ctx context.Context, actor authstore.Actor, address, publicID string) (authstore.Account, authstore.Change, error) {
 	c, err := s.inChange(ctx, false, actor, "account.added", func(c *change) error {
 		c.Names = true
 		if err := c.QueryRowContext(ctx, "INSERT INTO account (public_id, status, version, backend_name, created) VALUES ($1, $2, 0, '', $3) RETURNING id",
@@ -123,7 +134,7 @@ SELECT $1, $2, COALESCE(max(ordinal) + 1, 0) FROM login_name WHERE account = $2`
 }
 
 // SetStatus suspends or resumes an account.
-func (s *Store) SetStatus(ctx context.Context, actor string, id authstore.AccountID, status authstore.Status) (authstore.Change, error) {
+func (s *Store) SetStatus(ctx context.Context, actor authstore.Actor, id authstore.AccountID, status authstore.Status) (authstore.Change, error) {
 	kind := "account.resumed"
 	if status != authstore.Active {
 		kind = "account.suspended"
@@ -135,7 +146,7 @@ func (s *Store) SetStatus(ctx context.Context, actor string, id authstore.Accoun
 }
 
 // RemoveAccount removes an account with all that belongs to it.
-func (s *Store) RemoveAccount(ctx context.Context, actor string, id authstore.AccountID) (authstore.Change, error) {
+func (s *Store) RemoveAccount(ctx context.Context, actor authstore.Actor, id authstore.AccountID) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "account.removed", func(c *change) error {
 		c.Account, c.AllEnded, c.Names = id, true, true
 		return affected(c.ExecContext(ctx, "DELETE FROM account WHERE id = $1", int64(id)))
@@ -143,7 +154,7 @@ func (s *Store) RemoveAccount(ctx context.Context, actor string, id authstore.Ac
 }
 
 // AddName adds a login name to an account.
-func (s *Store) AddName(ctx context.Context, actor string, id authstore.AccountID, address string) (authstore.Change, error) {
+func (s *Store) AddName(ctx context.Context, actor authstore.Actor, id authstore.AccountID, address string) (authstore.Change, error) {
 	return s.inChange(ctx, false, actor, "alias.added", func(c *change) error {
 		c.Account, c.Names, c.event.Detail = id, true, address
 		return addName(ctx, c, address)
@@ -151,7 +162,7 @@ func (s *Store) AddName(ctx context.Context, actor string, id authstore.AccountI
 }
 
 // RemoveName removes an alias. The name that the account was made with stays.
-func (s *Store) RemoveName(ctx context.Context, actor string, id authstore.AccountID, address string) (authstore.Change, error) {
+func (s *Store) RemoveName(ctx context.Context, actor authstore.Actor, id authstore.AccountID, address string) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "alias.removed", func(c *change) error {
 		c.Account, c.Names, c.event.Detail = id, true, address
 		return affected(c.ExecContext(ctx, "DELETE FROM login_name WHERE account = $1 AND address = $2 AND ordinal > 0", int64(id), address))
@@ -159,7 +170,7 @@ func (s *Store) RemoveName(ctx context.Context, actor string, id authstore.Accou
 }
 
 // SetBackendName sets an account's name towards backends; empty: the backend's template decides.
-func (s *Store) SetBackendName(ctx context.Context, actor string, id authstore.AccountID, name string) (authstore.Change, error) {
+func (s *Store) SetBackendName(ctx context.Context, actor authstore.Actor, id authstore.AccountID, name string) (authstore.Change, error) {
 	return s.inChange(ctx, false, actor, "account.backend_name", func(c *change) error {
 		c.Account, c.event.Detail = id, name
 		return affected(c.ExecContext(ctx, "UPDATE account SET backend_name = $2 WHERE id = $1", int64(id), name))
@@ -167,7 +178,7 @@ func (s *Store) SetBackendName(ctx context.Context, actor string, id authstore.A
 }
 
 // CreatePassword writes an app password, if fewer than 25 are active.
-func (s *Store) CreatePassword(ctx context.Context, actor string, p authstore.NewPassword) (authstore.AppPassword, authstore.Change, error) {
+func (s *Store) CreatePassword(ctx context.Context, actor authstore.Actor, p authstore.NewPassword) (authstore.AppPassword, authstore.Change, error) {
 	var id authstore.PasswordID
 	c, err := s.inChange(ctx, false, actor, "password.created", func(c *change) error {
 		c.Account = p.Account
@@ -196,7 +207,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, int64(p.Account), p.Label
 }
 
 // Revoke ends one app password. One that has ended already tells the change that ended it.
-func (s *Store) Revoke(ctx context.Context, actor string, id authstore.PasswordID, why string) (authstore.Change, error) {
+func (s *Store) Revoke(ctx context.Context, actor authstore.Actor, id authstore.PasswordID, why string) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "password.revoked", func(c *change) error {
 		var endedBy sql.NullInt64
 		if err := c.QueryRowContext(ctx, "SELECT account, ended_by FROM app_password WHERE id = $1", int64(id)).Scan(&c.Account, &endedBy); err != nil {
@@ -213,7 +224,7 @@ func (s *Store) Revoke(ctx context.Context, actor string, id authstore.PasswordI
 }
 
 // RevokeAll ends all app passwords of an account, expired ones too.
-func (s *Store) RevokeAll(ctx context.Context, actor string, id authstore.AccountID, why string) (authstore.Change, error) {
+func (s *Store) RevokeAll(ctx context.Context, actor authstore.Actor, id authstore.AccountID, why string) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "password.revoked_all", func(c *change) error {
 		c.Account, c.event.Detail = id, why
 		rows, err := c.QueryContext(ctx, "UPDATE app_password SET revoked = $2, why = $3 WHERE account = $1 AND revoked IS NULL RETURNING id",
@@ -234,7 +245,7 @@ func (s *Store) RevokeAll(ctx context.Context, actor string, id authstore.Accoun
 }
 
 // SetSealed stores an account's sealed password at a backend, over one that is there.
-func (s *Store) SetSealed(ctx context.Context, actor string, id authstore.AccountID, backend string, key uint32, sealed []byte) error {
+func (s *Store) SetSealed(ctx context.Context, actor authstore.Actor, id authstore.AccountID, backend string, key uint32, sealed []byte) error {
 	_, err := s.inChange(ctx, false, actor, "credential.stored", func(c *change) error {
 		c.Account, c.event.Detail = id, backend
 		_, err := c.ExecContext(ctx, `INSERT INTO sealed (account, backend, key, value) VALUES ($1, $2, $3, $4)
@@ -253,7 +264,7 @@ func (s *Store) Used(ctx context.Context, batch []authstore.Usage) error {
 		if u.Rekey == nil {
 			continue
 		}
-		if _, err := s.inChange(ctx, false, "gateway", "password.rekeyed", func(c *change) error {
+		if _, err := s.inChange(ctx, false, authstore.Actor{Name: "gateway"}, "password.rekeyed", func(c *change) error {
 			c.Account, c.event.Password = u.Account, u.Password
 			err := affected(c.ExecContext(ctx, "UPDATE app_password SET key = $3, digest = $4 WHERE id = $1 AND key = $2 AND revoked IS NULL",
 				int64(u.Password), u.Rekey.From, u.Rekey.To, u.Rekey.Digest[:]))

@@ -237,7 +237,7 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 // Events lists an account's history, newest first.
 func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) ([]authstore.Event, error) {
 	rows, err := s.read.QueryContext(ctx,
-		"SELECT id, at, account, app_password, kind, actor, detail FROM event WHERE account = $1 ORDER BY id DESC LIMIT $2", int64(id), limit)
+		"SELECT id, at, account, app_password, kind, actor, client, agent, detail FROM event WHERE account = $1 ORDER BY id DESC LIMIT $2", int64(id), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -246,10 +246,12 @@ func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) (
 	for rows.Next() {
 		var e authstore.Event
 		var at sql.NullInt64
-		if err := rows.Scan(&e.ID, &at, &e.Account, &e.Password, &e.Kind, &e.Actor, &e.Detail); err != nil {
+		var client string
+		if err := rows.Scan(&e.ID, &at, &e.Account, &e.Password, &e.Kind, &e.Actor.Name, &client, &e.Actor.Agent, &e.Detail); err != nil {
 			return nil, err
 		}
 		e.At = fromSeconds(at)
+		e.Actor.Client, _ = netip.ParseAddr(client) // empty: none
 		list = append(list, e)
 	}
 	return list, rows.Err()

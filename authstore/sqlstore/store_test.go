@@ -10,10 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
+
 	"postern/authstore"
 	"postern/authstore/sqlstore"
 	"postern/authstore/storetest"
 )
+
+var tester = authstore.Actor{Name: "test"}
 
 func open(t testing.TB, o sqlstore.Options) *sqlstore.Store {
 	t.Helper()
@@ -65,23 +69,33 @@ func TestOpen(t *testing.T) {
 
 // A database that an older version made gets what it lacks, and keeps what it has.
 func TestAnOlderVersionsTables(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "p.db")
-	s := open(t, sqlstore.Options{Path: path})
-	if _, _, err := s.AddAccount(t.Context(), "test", "alice@example.test", "a"); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	db, _ := sql.Open("sqlite", path)
-	if _, err := db.Exec("ALTER TABLE usage DROP COLUMN failures; DELETE FROM goose_db_version WHERE version_id = 2"); err != nil {
-		t.Fatal(err)
-	}
-	db.Close()
-	s = open(t, sqlstore.Options{Path: path})
-	if a, err := s.Account(t.Context(), "alice@example.test"); err != nil || a.PublicID != "a" {
-		t.Errorf("the account is %+v, %v", a, err)
-	}
-	if _, err := s.Passwords(t.Context(), 1, true); err != nil {
-		t.Error(err)
+	for version := int64(1); version <= 2; version++ {
+		path := filepath.Join(t.TempDir(), "p.db")
+		db, _ := sql.Open("sqlite", path)
+		older, err := goose.NewProvider(goose.DialectSQLite3, db, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := older.UpTo(t.Context(), version); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(`INSERT INTO account (public_id, status, version, backend_name, created) VALUES ('a', 0, 1, '', 1);
+INSERT INTO login_name VALUES ('alice@example.test', 1, 0);
+INSERT INTO app_password (account, label, key, digest, scopes, networks, created) VALUES (1, 'Phone', 1, zeroblob(32), 1, '', 1);
+INSERT INTO event (at, account, app_password, kind, actor, detail) VALUES (1, 1, 1, 'password.created', 'cli:root', 'Phone')`); err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
+		s := open(t, sqlstore.Options{Path: path})
+		if a, err := s.Account(t.Context(), "alice@example.test"); err != nil || a.PublicID != "a" {
+			t.Errorf("version %d: the account is %+v, %v", version, a, err)
+		}
+		if list, err := s.Passwords(t.Context(), 1, true); err != nil || len(list) != 1 || list[0].Label != "Phone" {
+			t.Errorf("version %d: the app passwords are %+v, %v", version, list, err)
+		}
+		if list, err := s.Events(t.Context(), 1, 10); err != nil || len(list) != 1 || list[0].Actor != (authstore.Actor{Name: "cli:root"}) {
+			t.Errorf("version %d: the history is %+v, %v", version, list, err)
+		}
 	}
 }
 
@@ -93,14 +107,14 @@ func garbage(t *testing.T) string {
 
 func TestYesterdaysCopyIsToldByItsFeed(t *testing.T) {
 	s := open(t, sqlstore.Options{})
-	s.AddAccount(t.Context(), "test", "alice@example.test", "a")
+	s.AddAccount(t.Context(), tester, "alice@example.test", "a")
 	path := filepath.Join(t.TempDir(), "copy.db")
 	if err := s.Backup(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	copied := open(t, sqlstore.Options{Path: path})
-	s.AddAccount(t.Context(), "test", "bob@example.test", "b")
-	copied.AddAccount(t.Context(), "test", "carol@example.test", "c")
+	s.AddAccount(t.Context(), tester, "bob@example.test", "b")
+	copied.AddAccount(t.Context(), tester, "carol@example.test", "c")
 	ours, _ := s.Tail(t.Context(), "", 2)
 	theirs, _ := copied.Tail(t.Context(), "", 2)
 	if ours.Changes[0].Mark == theirs.Changes[0].Mark {
@@ -113,7 +127,7 @@ func TestAHeldWriteLockIsTold(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p.db")
 	s := open(t, sqlstore.Options{Path: path})
-	a, _, err := s.AddAccount(t.Context(), "test", "alice@example.test", "a")
+	a, _, err := s.AddAccount(t.Context(), tester, "alice@example.test", "a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +138,7 @@ func TestAHeldWriteLockIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback()
-	if _, err := s.RevokeAll(t.Context(), "test", a.ID, ""); err == nil || !strings.Contains(err.Error(), "nothing was changed: another process has held") {
+	if _, err := s.RevokeAll(t.Context(), tester, a.ID, ""); err == nil || !strings.Contains(err.Error(), "nothing was changed: another process has held") {
 		t.Errorf("RevokeAll = %v", err)
 	}
 	if tail, err := s.Tail(t.Context(), "", 0); err != nil || tail.Counter != 1 {
@@ -132,19 +146,19 @@ func TestAHeldWriteLockIsTold(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.RevokeAll(ctx, "test", a.ID, ""); !errors.Is(err, context.Canceled) {
+	if _, err := s.RevokeAll(ctx, tester, a.ID, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a cancelled context: %v", err)
 	}
 }
 
 func benchmarkStore(b *testing.B, passwords int) (*sqlstore.Store, authstore.Account) {
 	s := open(b, sqlstore.Options{})
-	a, _, err := s.AddAccount(b.Context(), "test", "alice@example.test", "a")
+	a, _, err := s.AddAccount(b.Context(), tester, "alice@example.test", "a")
 	if err != nil {
 		b.Fatal(err)
 	}
 	for range passwords {
-		if _, _, err := s.CreatePassword(b.Context(), "test", authstore.NewPassword{Account: a.ID, Label: "x", Key: 1,
+		if _, _, err := s.CreatePassword(b.Context(), tester, authstore.NewPassword{Account: a.ID, Label: "x", Key: 1,
 			Digest: func(authstore.AccountID) authstore.Digest { return authstore.Digest{} }, Scopes: authstore.ScopeMail}); err != nil {
 			b.Fatal(err)
 		}
@@ -167,12 +181,12 @@ func benchmarkLoad(b *testing.B, passwords int) {
 func BenchmarkCreateAndRevoke(b *testing.B) {
 	s, a := benchmarkStore(b, 0)
 	for b.Loop() {
-		p, _, err := s.CreatePassword(b.Context(), "test", authstore.NewPassword{Account: a.ID, Label: "x",
+		p, _, err := s.CreatePassword(b.Context(), tester, authstore.NewPassword{Account: a.ID, Label: "x",
 			Digest: func(authstore.AccountID) authstore.Digest { return authstore.Digest{} }})
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.Revoke(b.Context(), "test", p.ID, ""); err != nil {
+		if _, err := s.Revoke(b.Context(), tester, p.ID, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,6 +40,12 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.T
 	}
 }
 
+// Who changes things in the tests.
+var (
+	tester = authstore.Actor{Name: "test"}
+	eve    = authstore.Actor{Name: "cli:eve", Client: netip.MustParseAddr("192.0.2.7"), Agent: "Browser/1"}
+)
+
 type fixture struct {
 	authstore.Truth
 	mu  sync.Mutex // guards now
@@ -60,7 +66,7 @@ func (f *fixture) pass(d time.Duration) {
 
 func (f *fixture) account(t *testing.T, address string) authstore.Account {
 	t.Helper()
-	a, c, err := f.AddAccount(t.Context(), "test", address, "id"+address)
+	a, c, err := f.AddAccount(t.Context(), tester, address, "id"+address)
 	if err != nil {
 		t.Fatalf("AddAccount(%s): %v", address, err)
 	}
@@ -72,7 +78,7 @@ func (f *fixture) account(t *testing.T, address string) authstore.Account {
 
 func (f *fixture) password(t *testing.T, id authstore.AccountID, label string, expires time.Time) authstore.AppPassword {
 	t.Helper()
-	p, _, err := f.CreatePassword(t.Context(), "test", newPassword(id, label, expires))
+	p, _, err := f.CreatePassword(t.Context(), tester, newPassword(id, label, expires))
 	if err != nil {
 		t.Fatalf("CreatePassword(%s): %v", label, err)
 	}
@@ -95,7 +101,7 @@ func testSnapshot(t *testing.T, f *fixture) {
 	lasting := f.password(t, a.ID, "lasting", time.Time{})
 	brief := f.password(t, a.ID, "brief", f.Now().Add(time.Hour))
 	gone := f.password(t, a.ID, "gone", time.Time{})
-	if _, err := f.Revoke(ctx, "test", gone.ID, "lost"); err != nil {
+	if _, err := f.Revoke(ctx, tester, gone.ID, "lost"); err != nil {
 		t.Fatal(err)
 	}
 	s, err := f.Load(ctx, "alice@example.test")
@@ -124,7 +130,7 @@ func testSnapshot(t *testing.T, f *fixture) {
 	for i := range authstore.MaxEnded + 10 {
 		f.pass(time.Second)
 		p := f.password(t, a.ID, fmt.Sprint("e", i), time.Time{})
-		if _, err := f.Revoke(ctx, "test", p.ID, ""); err != nil {
+		if _, err := f.Revoke(ctx, tester, p.ID, ""); err != nil {
 			t.Fatal(err)
 		}
 		gone = p
@@ -137,13 +143,13 @@ func testSnapshot(t *testing.T, f *fixture) {
 func testNames(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	alice, bob := f.account(t, "alice@example.test"), f.account(t, "bob@example.test")
-	if _, _, err := f.AddAccount(ctx, "test", "alice@example.test", "other"); !errors.Is(err, authstore.ErrNameTaken) {
+	if _, _, err := f.AddAccount(ctx, tester, "alice@example.test", "other"); !errors.Is(err, authstore.ErrNameTaken) {
 		t.Errorf("a second account of that name: %v", err)
 	}
-	if _, err := f.AddName(ctx, "test", bob.ID, "alice@example.test"); !errors.Is(err, authstore.ErrNameTaken) {
+	if _, err := f.AddName(ctx, tester, bob.ID, "alice@example.test"); !errors.Is(err, authstore.ErrNameTaken) {
 		t.Errorf("somebody else's name as an alias: %v", err)
 	}
-	if c, err := f.AddName(ctx, "test", alice.ID, "al@example.test"); err != nil || !c.Names || c.Account != alice.ID {
+	if c, err := f.AddName(ctx, tester, alice.ID, "al@example.test"); err != nil || !c.Names || c.Account != alice.ID {
 		t.Errorf("AddName = %+v, %v", c, err)
 	}
 	if s, _ := f.Load(ctx, "al@example.test"); s.Account != alice.ID {
@@ -152,13 +158,13 @@ func testNames(t *testing.T, f *fixture) {
 	if a, err := f.Account(ctx, "al@example.test"); err != nil || fmt.Sprint(a.Names) != "[alice@example.test al@example.test]" {
 		t.Errorf("Account = %+v, %v", a, err)
 	}
-	if _, err := f.RemoveName(ctx, "test", alice.ID, "alice@example.test"); !errors.Is(err, authstore.ErrNotFound) {
+	if _, err := f.RemoveName(ctx, tester, alice.ID, "alice@example.test"); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("removing the first name: %v", err)
 	}
-	if _, err := f.RemoveName(ctx, "test", bob.ID, "al@example.test"); !errors.Is(err, authstore.ErrNotFound) {
+	if _, err := f.RemoveName(ctx, tester, bob.ID, "al@example.test"); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("removing somebody else's alias: %v", err)
 	}
-	if c, err := f.RemoveName(ctx, "test", alice.ID, "al@example.test"); err != nil || !c.Names {
+	if c, err := f.RemoveName(ctx, tester, alice.ID, "al@example.test"); err != nil || !c.Names {
 		t.Errorf("RemoveName = %+v, %v", c, err)
 	}
 	if s, _ := f.Load(ctx, "al@example.test"); s.Account != 0 {
@@ -167,13 +173,13 @@ func testNames(t *testing.T, f *fixture) {
 	if list, err := f.Accounts(ctx); err != nil || len(list) != 2 || list[1].Names[0] != "bob@example.test" {
 		t.Errorf("Accounts = %+v, %v", list, err)
 	}
-	if _, err := f.SetBackendName(ctx, "test", bob.ID, "u17"); err != nil {
+	if _, err := f.SetBackendName(ctx, tester, bob.ID, "u17"); err != nil {
 		t.Error(err)
 	}
 	if s, _ := f.Load(ctx, "bob@example.test"); s.BackendName != "u17" {
 		t.Errorf("backend name = %q", s.BackendName)
 	}
-	if _, err := f.SetBackendName(ctx, "test", 99, "x"); !errors.Is(err, authstore.ErrNotFound) {
+	if _, err := f.SetBackendName(ctx, tester, 99, "x"); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("backend name of nobody: %v", err)
 	}
 }
@@ -187,7 +193,7 @@ func testLimit(t *testing.T, f *fixture) {
 	made := 0
 	for i := range 200 {
 		wg.Go(func() {
-			_, _, err := f.CreatePassword(context.Background(), "test", newPassword(a.ID, fmt.Sprint("p", i), time.Time{}))
+			_, _, err := f.CreatePassword(context.Background(), tester, newPassword(a.ID, fmt.Sprint("p", i), time.Time{}))
 			if err != nil && !errors.Is(err, authstore.ErrTooMany) {
 				t.Error(err)
 			}
@@ -202,7 +208,7 @@ func testLimit(t *testing.T, f *fixture) {
 	if got, _ := f.Account(t.Context(), "alice@example.test"); made != authstore.MaxActive || got.Passwords != authstore.MaxActive {
 		t.Errorf("%d made, %d active; want %d", made, got.Passwords, authstore.MaxActive)
 	}
-	if _, _, err := f.CreatePassword(t.Context(), "test", newPassword(99, "x", time.Time{})); !errors.Is(err, authstore.ErrNotFound) {
+	if _, _, err := f.CreatePassword(t.Context(), tester, newPassword(99, "x", time.Time{})); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("for nobody: %v", err)
 	}
 }
@@ -211,26 +217,26 @@ func testRevoke(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	a := f.account(t, "alice@example.test")
 	p, q, r := f.password(t, a.ID, "p", time.Time{}), f.password(t, a.ID, "q", time.Time{}), f.password(t, a.ID, "r", time.Time{})
-	first, err := f.Revoke(ctx, "cli:eve", p.ID, "phone lost")
+	first, err := f.Revoke(ctx, eve, p.ID, "phone lost")
 	if err != nil || !slices.Equal(first.Ended, []authstore.PasswordID{p.ID}) || first.Account != a.ID {
 		t.Fatalf("Revoke = %+v, %v", first, err)
 	}
-	again, err := f.Revoke(ctx, "test", p.ID, "")
+	again, err := f.Revoke(ctx, tester, p.ID, "")
 	if err != nil || again.Sequence != first.Sequence {
 		t.Errorf("revoked again: %+v, %v; want sequence %d", again, err, first.Sequence)
 	}
 	if got, _ := f.Password(ctx, p.ID); got.Why != "phone lost" || !got.Revoked.Equal(f.Now()) {
 		t.Errorf("Password = %+v", got)
 	}
-	if _, err := f.Revoke(ctx, "test", 99, ""); !errors.Is(err, authstore.ErrNotFound) {
+	if _, err := f.Revoke(ctx, tester, 99, ""); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
-	all, err := f.RevokeAll(ctx, "test", a.ID, "new primary password")
+	all, err := f.RevokeAll(ctx, tester, a.ID, "new primary password")
 	slices.Sort(all.Ended)
 	if err != nil || !slices.Equal(all.Ended, []authstore.PasswordID{q.ID, r.ID}) {
 		t.Errorf("RevokeAll = %+v, %v", all, err)
 	}
-	if again, err := f.Revoke(ctx, "test", q.ID, ""); err != nil || again.Sequence != all.Sequence {
+	if again, err := f.Revoke(ctx, tester, q.ID, ""); err != nil || again.Sequence != all.Sequence {
 		t.Errorf("revoked again: %+v, %v; want sequence %d", again, err, all.Sequence)
 	}
 	if list, _ := f.Passwords(ctx, a.ID, false); len(list) != 0 {
@@ -240,7 +246,7 @@ func testRevoke(t *testing.T, f *fixture) {
 		t.Errorf("all: %+v", list)
 	}
 	events, err := f.Events(ctx, a.ID, 10)
-	if err != nil || len(events) != 6 || events[1].Kind != "password.revoked" || events[1].Actor != "cli:eve" || events[1].Detail != "phone lost" || events[1].Password != p.ID {
+	if err != nil || len(events) != 6 || events[1].Kind != "password.revoked" || events[1].Actor != eve || events[1].Detail != "phone lost" || events[1].Password != p.ID {
 		t.Errorf("Events = %+v, %v", events, err)
 	}
 }
@@ -249,19 +255,19 @@ func testRemove(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	a := f.account(t, "alice@example.test")
 	p := f.password(t, a.ID, "p", time.Time{})
-	if c, err := f.SetStatus(ctx, "test", a.ID, authstore.AccountPaused); err != nil || !c.AllEnded || c.Version <= a.Version {
+	if c, err := f.SetStatus(ctx, tester, a.ID, authstore.AccountPaused); err != nil || !c.AllEnded || c.Version <= a.Version {
 		t.Errorf("suspend = %+v, %v", c, err)
 	}
 	if s, _ := f.Load(ctx, "alice@example.test"); s.Status != authstore.AccountPaused || len(s.Active) != 1 {
 		t.Errorf("suspended: %+v", s)
 	}
-	if c, err := f.SetStatus(ctx, "test", a.ID, authstore.Active); err != nil || c.AllEnded {
+	if c, err := f.SetStatus(ctx, tester, a.ID, authstore.Active); err != nil || c.AllEnded {
 		t.Errorf("resume = %+v, %v", c, err)
 	}
-	if c, err := f.RemoveAccount(ctx, "test", a.ID); err != nil || !c.AllEnded || !c.Names || c.Account != a.ID {
+	if c, err := f.RemoveAccount(ctx, tester, a.ID); err != nil || !c.AllEnded || !c.Names || c.Account != a.ID {
 		t.Errorf("remove = %+v, %v", c, err)
 	}
-	if _, err := f.RemoveAccount(ctx, "test", a.ID); !errors.Is(err, authstore.ErrNotFound) {
+	if _, err := f.RemoveAccount(ctx, tester, a.ID); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("removed twice: %v", err)
 	}
 	if _, err := f.Password(ctx, p.ID); !errors.Is(err, authstore.ErrNotFound) {
@@ -282,7 +288,7 @@ func testFeed(t *testing.T, f *fixture) {
 	}
 	a := f.account(t, "alice@example.test")
 	p := f.password(t, a.ID, "p", time.Time{})
-	revoked, _ := f.Revoke(ctx, "test", p.ID, "")
+	revoked, _ := f.Revoke(ctx, tester, p.ID, "")
 	tail, err := f.Tail(ctx, "nobody", 2)
 	if err != nil || tail.Counter != 3 || tail.Node || len(tail.Changes) != 2 || fmt.Sprint(tail.Changes[1]) != fmt.Sprint(revoked) {
 		t.Errorf("Tail(2) = %+v, %v; want 2 and %+v", tail, err, revoked)
@@ -413,7 +419,7 @@ func testRekey(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	a := f.account(t, "alice@example.test")
 	p, q := f.password(t, a.ID, "p", time.Time{}), f.password(t, a.ID, "q", time.Time{})
-	f.Revoke(ctx, "test", q.ID, "")
+	f.Revoke(ctx, tester, q.ID, "")
 	rekeyed := func(p authstore.AppPassword, from uint32) authstore.Usage {
 		u := usage(p, "x", f.Now(), 1)
 		u.Rekey = &authstore.Rekey{From: from, To: 2, Digest: authstore.Digest{9}}
@@ -439,7 +445,7 @@ func testSealed(t *testing.T, f *fixture) {
 		t.Errorf("before: %v", err)
 	}
 	for _, v := range []string{"one", "two"} {
-		if err := f.SetSealed(ctx, "test", a.ID, "hosted", 3, []byte(v)); err != nil {
+		if err := f.SetSealed(ctx, tester, a.ID, "hosted", 3, []byte(v)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -470,9 +476,9 @@ func testSequencesInOrder(t *testing.T, f *fixture) {
 	for i := range 4 {
 		writers.Go(func() {
 			for j := range 10 {
-				p, _, err := f.CreatePassword(context.Background(), "test", newPassword(a.ID, fmt.Sprint("p", i, j), time.Time{}))
+				p, _, err := f.CreatePassword(context.Background(), tester, newPassword(a.ID, fmt.Sprint("p", i, j), time.Time{}))
 				if err == nil {
-					_, err = f.Revoke(context.Background(), "test", p.ID, "")
+					_, err = f.Revoke(context.Background(), tester, p.ID, "")
 				}
 				if err != nil {
 					t.Error(err)

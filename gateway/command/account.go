@@ -53,7 +53,7 @@ type eventView struct {
 func viewEvents(events []authstore.Event) []eventView {
 	views := make([]eventView, 0, len(events))
 	for _, e := range events {
-		views = append(views, eventView{e.At, e.Kind, e.Actor, e.Password, e.Detail})
+		views = append(views, eventView{e.At, e.Kind, e.Actor.Name, e.Password, e.Detail})
 	}
 	return views
 }
@@ -87,13 +87,13 @@ func (e *env) withAccount(c *cobra.Command, address string, do func(*gateway.Des
 }
 
 // actor names who types, for the history.
-func actor() string {
+func actor() authstore.Actor {
 	for _, name := range []string{"SUDO_USER", "USER", "LOGNAME"} {
 		if u := os.Getenv(name); u != "" {
-			return "cli:" + u
+			return authstore.Actor{Name: "cli:" + u}
 		}
 	}
-	return "cli:uid" + strconv.Itoa(os.Getuid())
+	return authstore.Actor{Name: "cli:uid" + strconv.Itoa(os.Getuid())}
 }
 
 func accountAdd(e *env) *cobra.Command {
@@ -171,7 +171,7 @@ func accountShow(e *env) *cobra.Command {
 					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
 				var rows [][]string
 				for _, ev := range events {
-					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor, ev.Detail})
+					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor.Name, ev.Detail})
 				}
 				return table(out, []string{"WHEN", "WHAT", "BY", "DETAIL"}, rows)
 			})

@@ -207,7 +207,7 @@ func pemFiles(c tls.Certificate) (chain, key []byte, err error) {
 
 // demoAccount makes the account if need be, and new app passwords in place of those of an earlier start.
 func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (publicID string, passwords []demo.Password, err error) {
-	desk, err := gateway.OpenDesk(ctx, cfg, "demo", log)
+	desk, err := gateway.OpenDesk(ctx, cfg, authstore.Actor{Name: "demo"}, log)
 	if err != nil {
 		return "", nil, err
 	}
