@@ -1,0 +1,24 @@
+package identity
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+)
+
+// ErrNeedsInvitation: the primary password was right, but a second factor can only be set up with an administrator's link.
+var ErrNeedsInvitation = errors.New("an invitation is needed")
+
+// maxAgent bounds what is kept of a User-Agent, in bytes.
+const maxAgent = 200
+
+// Agent makes what a browser says of itself short and printable.
+func Agent(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), maxAgent)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,100 @@
+// What pages can't do without a script: passkeys, copying, the browser's time zone, and one sending of a form where a finger trembles.
+// Every page works without it but for passkeys.
+'use strict'
+
+const each = (selector, act) => document.querySelectorAll(selector).forEach(act)
+
+// The time zone goes with the sign-in, for the times on pages and in notices.
+each('input[data-zone]', input => { input.value = Intl.DateTimeFormat().resolvedOptions().timeZone || '' })
+
+// A form is sent once. Coming back to the page makes it ready again.
+each('form[data-once]', form => form.addEventListener('submit', event => {
+  if (form.dataset.sent) event.preventDefault()
+  form.dataset.sent = 'yes'
+  form.querySelectorAll('button:not([type=button])').forEach(button => button.setAttribute('aria-busy', 'true'))
+}))
+addEventListener('pageshow', () => each('form[data-sent]', form => {
+  delete form.dataset.sent
+  form.querySelectorAll('[aria-busy]').forEach(button => button.removeAttribute('aria-busy'))
+}))
+
+// Copying: <button data-copy="ID of what is copied" data-copied="what it says then">
+each('button[data-copy]', button => {
+  button.hidden = false
+  button.addEventListener('click', async () => {
+    const text = document.getElementById(button.dataset.copy).textContent.trim()
+    try {
+      await navigator.clipboard.writeText(text)
+    } catch {
+      getSelection().selectAllChildren(document.getElementById(button.dataset.copy)) // then Ctrl-C does it
+      return
+    }
+    const said = button.textContent
+    button.textContent = button.dataset.copied
+    setTimeout(() => { button.textContent = said }, 2000)
+  })
+})
+
+// What is shown once is forgotten when the page is left: a browser may keep the page for its Back button.
+addEventListener('pagehide', () => each('[data-secret]', shown => { shown.textContent = '' }))
+
+// Passkeys. A button with data-passkey="sign-in", "prove" or "new" asks the server for a challenge, the browser for an answer, puts it
+// into its form's hidden fields and sends the form.
+const bytes = text => Uint8Array.from(atob(text.replace(/-/g, '+').replace(/_/g, '/')), c => c.charCodeAt(0))
+const text = buffer => btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '')
+
+const decoded = options => {
+  const key = { ...options, challenge: bytes(options.challenge) }
+  if (options.user) key.user = { ...options.user, id: bytes(options.user.id) }
+  for (const list of ['allowCredentials', 'excludeCredentials']) {
+    if (options[list]) key[list] = options[list].map(c => ({ ...c, id: bytes(c.id) }))
+  }
+  return key
+}
+
+const encoded = credential => {
+  const response = { clientDataJSON: text(credential.response.clientDataJSON) }
+  for (const part of ['attestationObject', 'authenticatorData', 'signature', 'userHandle']) {
+    if (credential.response[part]) response[part] = text(credential.response[part])
+  }
+  if (credential.response.getTransports) response.transports = credential.response.getTransports()
+  return JSON.stringify({
+    id: credential.id, rawId: text(credential.rawId), type: credential.type, response,
+    authenticatorAttachment: credential.authenticatorAttachment ?? undefined,
+    clientExtensionResults: credential.getClientExtensionResults(),
+  })
+}
+
+const passkey = async button => {
+  const form = button.form
+  const asked = await fetch('/passkey/' + button.dataset.passkey, { method: 'POST', headers: { Accept: 'application/json' } })
+  if (!asked.ok) throw new Error('asked: ' + asked.status)
+  const { options, state } = await asked.json()
+  const publicKey = decoded(options)
+  const credential = button.dataset.passkey === 'new'
+    ? await navigator.credentials.create({ publicKey })
+    : await navigator.credentials.get({ publicKey })
+  form.elements.state.value = state
+  form.elements.answer.value = encoded(credential)
+  form.noValidate = button.dataset.passkey !== 'new'
+  form.requestSubmit()
+}
+
+if (window.PublicKeyCredential) {
+  each('.with-script', part => { part.hidden = false })
+  each('button[data-passkey]', button => {
+    button.hidden = false
+    button.addEventListener('click', async () => {
+      const problem = button.form.querySelector('[data-passkey-problem]')
+      if (button.dataset.passkey === 'new' && !button.form.reportValidity()) return
+      problem.hidden = true
+      button.setAttribute('aria-busy', 'true')
+      try {
+        await passkey(button)
+      } catch {
+        problem.hidden = false // the person cancelled, or has no such key here: browsers don't say which
+      }
+      button.removeAttribute('aria-busy')
+    })
+  })
+}

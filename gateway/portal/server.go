@@ -1,0 +1,141 @@
+// Package portal is what people see: they sign in, prove a second factor, and make, look at and revoke their app passwords. It renders
+// pages and reads forms; who may sign in is authstore/identity's, what an app password is authstore's. The gateway builds a Server.
+package portal
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+	"postern/gateway/live"
+	"postern/protocols"
+)
+
+// Protocol is the portal's name in configuration, logs and metrics.
+const Protocol = "portal"
+
+// Bounds of what browsers may take.
+const (
+	headerTime     = 10 * time.Second
+	requestTime    = 30 * time.Second // a request, with its body and its answer
+	keepTime       = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+	maxBody        = 64 << 10 // of a form
+	maxStreams     = 32       // at once on an HTTP/2 connection
+)
+
+// Options are a Server's parts.
+type Options struct {
+	People   *identity.People
+	Accounts *authstore.Accounts
+	Names    authstore.Names
+	Sessions Sessions
+	Enforced authstore.Scopes // what can be made here
+	// Site is the portal's origin, as identity.Options has it.
+	Site string
+	// Name is what the service is called on every page.
+	Name string
+	// Longest bounds the life of the app passwords that are made here; zero: they may last for ever.
+	Longest time.Duration
+
+	// Client tells a browser's address, behind trusted proxies too.
+	Client func(*http.Request) netip.Addr
+	// TLS is for Serve; nil: plain text, or a listener that does TLS itself.
+	TLS     *tls.Config
+	Proxies []netip.Prefix // load balancers that send the PROXY header
+	Log     *slog.Logger
+	// Panicked is told of each defect of ours that ended a request; nil: nobody.
+	Panicked func(protocol string)
+}
+
+// Sessions are the open connections of apps on this node; gateway/live implements it.
+type Sessions interface {
+	List(live.Selection) []live.Session
+}
+
+// Server serves the portal's pages. Goroutines may share it.
+type Server struct {
+	o       Options
+	site    *url.URL
+	handler http.Handler
+	pages   pages
+}
+
+// New makes a server.
+func New(o Options) (*Server, error) {
+	site, err := url.Parse(o.Site)
+	if err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Name == "" {
+		o.Name = site.Hostname()
+	}
+	s := &Server{o: o, site: site}
+	if s.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	s.handler = s.guarded(s.routes())
+	return s, nil
+}
+
+// ServeHTTP answers a request; the connection's limits are the caller's affair.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends.
+func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler: s, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: keepTime,
+		MaxHeaderBytes: maxHeaderBytes, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:    slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
+		BaseContext: func(net.Listener) context.Context { return life },
+	}
+	refusals := &protocols.Refusals{Protocol: Protocol, Log: s.o.Log}
+	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: refusals.Add}
+	drained := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(drained)
+		srv.Shutdown(life)
+		srv.Close()
+	})()
+	serve := srv.Serve
+	if s.o.TLS != nil {
+		srv.TLSConfig = s.o.TLS.Clone()
+		serve = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
+	}
+	err := serve(ln)
+	if ctx.Err() != nil {
+		<-drained
+	}
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// routes is every page. What ends in a handler of a *visit with a session is behind the sign-in.
+func (s *Server) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /assets/", s.asset)
+	open := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, 0)) }
+	awaits := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.AwaitsFactor)) }
+	setUp := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.AwaitsSetUp)) }
+	signedIn := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.SignedIn)) }
+
+	open("GET /{$}", s.home)
+	open("GET /sign-in", s.signInPage)
+	open("POST /sign-in", s.signIn)
+	_, _, _ = awaits, setUp, signedIn
+	open("/", s.notFound)
+	return mux
+}

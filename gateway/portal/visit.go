@@ -1,0 +1,218 @@
+package portal
+
+import (
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+	"postern/gateway/texts"
+)
+
+// The cookies. __Host- binds them to this host, https and no domain (RFC 6265bis section 4.1.3.2).
+const (
+	sessionCookie  = "__Host-postern"
+	deviceCookie   = "__Host-postern-device"   // this browser has signed in before
+	languageCookie = "__Host-postern-language" // chosen at the foot of a page
+)
+
+// visit is one request of a person's browser, and the answer that is being made.
+type visit struct {
+	s       *Server
+	w       http.ResponseWriter
+	r       *http.Request
+	text    *texts.Printer
+	zone    *time.Location
+	session identity.Session // zero where nobody is signed in
+}
+
+// handler answers a visit. An error becomes a page: see (*visit).fail.
+type handler func(*visit) error
+
+// page makes a handler of the standard library's. at least is the stage that a session must have reached; zero: there need be none.
+func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := s.newVisit(w, r)
+		err := v.identify(atLeast)
+		if err == nil && r.Method == http.MethodPost {
+			err = r.ParseForm()
+		}
+		if err == nil {
+			err = h(v)
+		}
+		if err != nil {
+			v.fail(err)
+		}
+	})
+}
+
+func (s *Server) newVisit(w http.ResponseWriter, r *http.Request) *visit {
+	v := &visit{s: s, w: w, r: r, zone: time.UTC}
+	v.setReader()
+	return v
+}
+
+// setReader chooses language and zone: what was picked at the foot of the page, the account's, the browser's.
+func (v *visit) setReader() {
+	v.text = texts.In(v.cookie(languageCookie), v.session.Language, v.r.Header.Get("Accept-Language"))
+	if zone, err := time.LoadLocation(v.session.Zone); err == nil {
+		v.zone = zone
+	}
+}
+
+// identify finds out who is signed in, and leads those who have not got far enough to where they get on.
+func (v *visit) identify(atLeast identity.Stage) error {
+	if token := v.cookie(sessionCookie); token != "" {
+		session, err := v.s.o.People.Session(v.r.Context(), v.visitor(), identity.Token(token))
+		switch {
+		case err == nil:
+			v.session = session
+			v.setReader()
+		case !errors.Is(err, identity.ErrNoSession):
+			return err
+		case atLeast > 0:
+			v.setCookie(sessionCookie, "", -1)
+			return seeOther("/sign-in?ended")
+		default:
+			v.setCookie(sessionCookie, "", -1)
+		}
+	}
+	switch {
+	case v.session.Stage >= atLeast:
+		return nil
+	case v.session.Stage == identity.AwaitsFactor:
+		return seeOther("/sign-in/factor")
+	case v.session.Stage == identity.AwaitsSetUp:
+		return seeOther("/set-up")
+	}
+	return seeOther("/sign-in")
+}
+
+// seeOther is the error of a handler that sends the browser to another page of ours.
+type seeOther string
+
+func (s seeOther) Error() string { return "see " + string(s) }
+
+func (v *visit) redirect(path string) {
+	// A path of ours, never one that came with the request: there is no open redirect.
+	http.Redirect(v.w, v.r, path, http.StatusSeeOther)
+}
+
+// visitor is what the rules want to know of the browser.
+func (v *visit) visitor() identity.Visitor {
+	return identity.Visitor{Client: v.s.o.Client(v.r), Agent: v.r.UserAgent(), Device: v.cookie(deviceCookie), Language: v.text.Tag.String(), Zone: v.field("zone")}
+}
+
+// actor is who changes something in this visit.
+func (v *visit) actor() authstore.Actor {
+	return authstore.Actor{Name: "portal", Client: v.s.o.Client(v.r), Agent: identity.Agent(v.r.UserAgent())}
+}
+
+// accounts changes things in the name of the visitor.
+func (v *visit) accounts() *authstore.Accounts { return v.s.o.Accounts.As(v.actor()) }
+
+// field is a form's field without the blanks around it.
+func (v *visit) field(name string) string { return strings.TrimSpace(v.r.PostForm.Get(name)) }
+
+func (v *visit) cookie(name string) string {
+	c, err := v.r.Cookie(name)
+	if err != nil {
+		return ""
+	}
+	return c.Value
+}
+
+func (v *visit) setCookie(name, value string, maxAge int) {
+	http.SetCookie(v.w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+}
+
+// enter takes the session that signing in, or a further factor, has led to. The cookie holds nothing that was known before.
+func (v *visit) enter(t identity.Token, s identity.Session) {
+	v.session = s
+	v.setCookie(sessionCookie, string(t), 0)
+	if s.Stage == identity.SignedIn {
+		v.setCookie(deviceCookie, v.s.o.People.Device(s), int((365 * 24 * time.Hour).Seconds()))
+	}
+	v.setReader()
+}
+
+// confirm makes sure that a second factor was given a moment ago, with this form if need be: every form that needs it has the fields of the
+// template "confirm" while the session is not fresh. identity.ErrStepUp: they were not filled in yet; show the form again.
+func (v *visit) confirm() error {
+	if v.s.o.People.Fresh(v.session) {
+		return nil
+	}
+	var token identity.Token
+	var session identity.Session
+	var err error
+	switch code, answer := v.field("code"), v.r.PostForm.Get("answer"); {
+	case answer != "":
+		token, session, err = v.s.o.People.GivePasskey(v.r.Context(), v.visitor(), &v.session, v.r.PostForm.Get("state"), []byte(answer))
+	case code != "":
+		token, session, err = v.s.o.People.GiveCode(v.r.Context(), v.visitor(), v.session, code)
+	default:
+		return identity.ErrStepUp
+	}
+	if err == nil {
+		v.enter(token, session)
+	}
+	return err
+}
+
+// fail answers an error that no form shows.
+func (v *visit) fail(err error) {
+	var other seeOther
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &other):
+		v.redirect(string(other))
+	case errors.Is(err, identity.ErrNoSession):
+		v.setCookie(sessionCookie, "", -1)
+		v.redirect("/sign-in?ended")
+	case errors.Is(err, authstore.ErrNotFound):
+		v.trouble(http.StatusNotFound, "error.not_found_title", "error.not_found")
+	case errors.As(err, &large):
+		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
+	case v.r.Context().Err() != nil: // the browser has gone
+	default:
+		number := rand.Text()[:8]
+		v.s.o.Log.LogAttrs(v.r.Context(), slog.LevelError, "page", slog.String("proto", Protocol), slog.String("number", number),
+			slog.String("path", route(v.r)), slog.Int64("account", int64(v.session.Account)), slog.Any("err", err))
+		v.trouble(http.StatusServiceUnavailable, "error.unavailable_title", "error.broken", number)
+	}
+}
+
+// problem says in the reader's words what a form was refused for; empty where it is not the form's fault and belongs to fail.
+func (v *visit) problem(err error) string {
+	var many *identity.TooMany
+	var weak *identity.Weak
+	switch {
+	case errors.As(err, &many):
+		return v.text.Say("sign_in.too_many", v.wait(many.Wait))
+	case errors.As(err, &weak):
+		return v.text.Say("weak." + string(weak.Reason))
+	case errors.Is(err, identity.ErrWrong):
+		return v.text.Say("sign_in.wrong")
+	case errors.Is(err, identity.ErrUnavailable):
+		return v.text.Say("sign_in.unavailable")
+	case errors.Is(err, identity.ErrNeedsInvitation):
+		return v.text.Say("sign_in.needs_invitation")
+	case errors.Is(err, identity.ErrWrongCode) && v.r.PostForm.Get("answer") != "":
+		return v.text.Say("confirm.passkey_failed")
+	case errors.Is(err, identity.ErrWrongCode):
+		return v.text.Say("confirm.wrong")
+	}
+	return ""
+}
+
+// wait says how long in whole minutes or hours, rounded up.
+func (v *visit) wait(d time.Duration) string {
+	if hours := int((d + time.Hour - 1) / time.Hour); hours > 1 {
+		return v.text.Say("wait.hours", hours)
+	}
+	return v.text.Say("wait.minutes", max(1, int((d+time.Minute-1)/time.Minute)))
+}
