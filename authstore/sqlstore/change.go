@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"postern/authstore"
 )
@@ -80,19 +79,9 @@ func (s *Store) record(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	_, err = c.ExecContext(ctx, insertEvent, now, int64(c.Account), int64(c.event.Password), c.event.Kind,
-		c.event.Actor.Name, addressText(c.event.Actor.Client), c.event.Actor.Agent, c.event.Detail)
+	c.event.Account = c.Account
+	_, err = s.appendEvent(ctx, c.Tx, c.event)
 	return err
-}
-
-const insertEvent = "INSERT INTO event (at, account, app_password, kind, actor, client, agent, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
-
-// addressText is empty for no address.
-func addressText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
 }
 
 // affected turns "no row was hit" into ErrNotFound.

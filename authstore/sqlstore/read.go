@@ -236,8 +236,7 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 
 // Events lists an account's history, newest first.
 func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) ([]authstore.Event, error) {
-	rows, err := s.read.QueryContext(ctx,
-		"SELECT id, at, account, app_password, kind, actor, client, agent, detail FROM event WHERE account = $1 ORDER BY id DESC LIMIT $2", int64(id), limit)
+	rows, err := s.read.QueryContext(ctx, "SELECT "+eventColumns+" FROM event e WHERE e.account = $1 ORDER BY e.id DESC LIMIT $2", int64(id), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -245,13 +244,11 @@ func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) (
 	var list []authstore.Event
 	for rows.Next() {
 		var e authstore.Event
-		var at sql.NullInt64
-		var client string
-		if err := rows.Scan(&e.ID, &at, &e.Account, &e.Password, &e.Kind, &e.Actor.Name, &client, &e.Actor.Agent, &e.Detail); err != nil {
+		fields, finish := eventFields(&e)
+		if err := rows.Scan(fields...); err != nil {
 			return nil, err
 		}
-		e.At = fromSeconds(at)
-		e.Actor.Client, _ = netip.ParseAddr(client) // empty: none
+		finish()
 		list = append(list, e)
 	}
 	return list, rows.Err()

@@ -29,6 +29,7 @@ type Options struct {
 	Path      string           // the SQLite file
 	MustExist bool             // a file that is not there is an error, not made: it may have been lost
 	Ballast   int64            // bytes kept beside it, freed for a revocation on a full disk; 0: leave that to the gateway
+	Notices   bool             // somebody sends notices: events that people are told of go into the outbox too
 	Now       func() time.Time // nil: time.Now
 	Log       *slog.Logger     // nil: discarded
 }
@@ -40,6 +41,7 @@ type Store struct {
 	ballast           *ballast
 	path              string
 	file              fs.FileInfo // what stood there when it was opened
+	notices           bool
 	now               func() time.Time
 	log               *slog.Logger
 }
@@ -48,7 +50,7 @@ var _ authstore.Truth = (*Store)(nil)
 
 // Open opens the database, makes it if it is not there and may be made, and brings it to this version's tables.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{path: o.Path, now: o.Now, log: o.Log}
+	s := &Store{path: o.Path, notices: o.Notices, now: o.Now, log: o.Log}
 	if s.now == nil {
 		s.now = time.Now
 	}

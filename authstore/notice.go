@@ -1,0 +1,65 @@
+package authstore
+
+import (
+	"net/netip"
+	"time"
+)
+
+// noticed are the kinds of events that the person is told of by mail: what lets somebody in, or takes something away.
+var noticed = map[string]bool{
+	"password.created":     true,
+	"password.revoked":     true,
+	"password.revoked_all": true,
+	KindNewUse:             true,
+	"factor.added":         true,
+	"factor.removed":       true,
+	"recovery.renewed":     true,
+	"recovery.used":        true,
+	"primary.set":          true,
+	"primary.changed":      true,
+	"invitation.accepted":  true,
+	"portal.first_sign_in": true,
+}
+
+// Noticed reports whether people are told of events of a kind by mail.
+func Noticed(kind string) bool { return noticed[kind] }
+
+// Kinds of events that the gateway itself writes when an app password is used.
+const (
+	KindFirstUse = "password.first_use" // the first use of all
+	KindNewUse   = "password.new_use"   // a use by another app, or from another operator's network, than those before
+)
+
+// NewUse is what the detail of such an event holds, as JSON: people are told of it in their own language.
+type NewUse struct {
+	Protocol string       `json:"protocol"`
+	App      string       `json:"app,omitempty"` // as it calls itself
+	Network  netip.Prefix `json:"network"`
+	Operator string       `json:"operator,omitempty"` // of the network: "AS64496 Example Net"; without a database of them, a wider prefix
+	// NewApp and NewOperator say what was new. Both are false for the first use of all.
+	NewApp      bool `json:"new_app,omitempty"`
+	NewOperator bool `json:"new_operator,omitempty"`
+}
+
+// Notice is an event that somebody is to be told of, with what the mail needs to know.
+type Notice struct {
+	Event
+	PublicID string
+	Address  string // the account's first; empty: the account is gone
+	Language string // a BCP 47 tag; empty: never chosen
+	Zone     string // an IANA time zone; empty: UTC
+	Label    string // of the event's app password, where there is one
+	Scopes   Scopes // likewise
+	Attempts int    // how often sending it has failed
+}
+
+// newUseDelay gathers: a phone that was just set up speaks several protocols within a minute, and one mail says so.
+const newUseDelay = 2 * time.Minute
+
+// NoticeDelay is how long after an event its notice is sent.
+func NoticeDelay(kind string) time.Duration {
+	if kind == KindNewUse {
+		return newUseDelay
+	}
+	return 0
+}
