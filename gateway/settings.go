@@ -10,37 +10,23 @@ import (
 
 	"postern/authstore"
 	"postern/config"
+	"postern/gateway/appsettings"
 )
 
-// AppSettings are what a person types into an app beside the app password.
-type AppSettings struct {
-	UserName   string `json:"user_name"`
-	Server     string `json:"server"`
-	IMAP       []Port `json:"imap,omitempty"`
-	POP3       []Port `json:"pop3,omitempty"`
-	Submission []Port `json:"submission,omitempty"`
-	Sieve      []Port `json:"managesieve,omitempty"`
-	DAV        string `json:"dav,omitempty"` // the base URL of calendars and contacts
+var securityWords = map[string]appsettings.Security{
+	"implicit": appsettings.TLS, "starttls": appsettings.STARTTLS, "none": appsettings.None, "insecure": appsettings.None,
 }
-
-// Port is one way to reach a protocol.
-type Port struct {
-	Number   string `json:"port"`
-	Security string `json:"security"` // "TLS", "STARTTLS", "no encryption"
-}
-
-var securityWords = map[string]string{"implicit": "TLS", "starttls": "STARTTLS", "none": "no encryption", "insecure": "no encryption"}
 
 // Settings tells what an app needs to use an account for some scopes.
-func (d *Desk) Settings(address string, scopes authstore.Scopes) AppSettings {
+func (d *Desk) Settings(address string, scopes authstore.Scopes) appsettings.Settings {
 	return settings(d.cfg, address, scopes)
 }
 
-func settings(cfg *config.Config, address string, scopes authstore.Scopes) AppSettings {
-	s := AppSettings{UserName: address, Server: serverName(cfg)}
+func settings(cfg *config.Config, address string, scopes authstore.Scopes) appsettings.Settings {
+	s := appsettings.Settings{UserName: address, Server: serverName(cfg)}
 	for _, l := range cfg.Listeners {
 		_, number, _ := net.SplitHostPort(l.Address)
-		port := Port{number, securityWords[l.TLS]}
+		port := appsettings.Port{Number: number, Security: securityWords[l.TLS]}
 		switch {
 		case l.Protocol == "imap" && scopes.Any(authstore.ScopeMail|authstore.ScopeMailRead):
 			s.IMAP = append(s.IMAP, port)
@@ -100,25 +86,4 @@ func davURL(host, port, security string) string {
 		host = net.JoinHostPort(host, port)
 	}
 	return scheme + "://" + host + "/dav/"
-}
-
-// String is the settings for people, a line each.
-func (s AppSettings) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "In the app:\n  user name    %s\n  password     the app password above\n", s.UserName)
-	for _, way := range []struct {
-		name  string
-		ports []Port
-	}{{"IMAP", s.IMAP}, {"POP3", s.POP3}, {"SMTP", s.Submission}, {"ManageSieve", s.Sieve}} {
-		for _, p := range way.ports {
-			fmt.Fprintf(&b, "  %-11s  %s, port %s, %s\n", way.name, s.Server, p.Number, p.Security)
-		}
-	}
-	switch {
-	case s.DAV != "":
-		fmt.Fprintf(&b, "  DAV          %s\n", s.DAV)
-	case s.IMAP == nil && s.POP3 == nil && s.Submission == nil && s.Sieve == nil:
-		b.WriteString("  No listener here serves what it opens.\n")
-	}
-	return b.String()
 }

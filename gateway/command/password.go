@@ -12,6 +12,7 @@ import (
 
 	"postern/authstore"
 	"postern/gateway"
+	"postern/gateway/appsettings"
 )
 
 func passwordCommand(e *env) *cobra.Command {
@@ -21,19 +22,19 @@ func passwordCommand(e *env) *cobra.Command {
 
 // passwordView is an app password as --json prints it.
 type passwordView struct {
-	ID       authstore.PasswordID `json:"id"`
-	Label    string               `json:"label"`
-	Scopes   []string             `json:"scopes"`
-	State    string               `json:"state"`
-	Created  time.Time            `json:"created"`
-	Expires  *time.Time           `json:"expires,omitempty"`
-	Networks []netip.Prefix       `json:"networks,omitempty"`
-	Revoked  *time.Time           `json:"revoked,omitempty"`
-	Why      string               `json:"why,omitempty"`
-	Last     *lastUseView         `json:"last_used,omitempty"`
-	Failures int64                `json:"refused,omitempty"`
-	Secret   string               `json:"secret,omitempty"` // only when it was just created
-	Settings *gateway.AppSettings `json:"settings,omitempty"`
+	ID       authstore.PasswordID  `json:"id"`
+	Label    string                `json:"label"`
+	Scopes   []string              `json:"scopes"`
+	State    string                `json:"state"`
+	Created  time.Time             `json:"created"`
+	Expires  *time.Time            `json:"expires,omitempty"`
+	Networks []netip.Prefix        `json:"networks,omitempty"`
+	Revoked  *time.Time            `json:"revoked,omitempty"`
+	Why      string                `json:"why,omitempty"`
+	Last     *lastUseView          `json:"last_used,omitempty"`
+	Failures int64                 `json:"refused,omitempty"`
+	Secret   string                `json:"secret,omitempty"` // only when it was just created
+	Settings *appsettings.Settings `json:"settings,omitempty"`
 }
 
 type lastUseView struct {
