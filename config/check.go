@@ -38,10 +38,12 @@ func (w *walker) check() {
 	if c.Submission.Sender == "own" && c.Submission.Smuggling == "pass" {
 		w.say("submission.sender", `sender = "own" holds for no message that is smuggled; use smuggling = "refuse"`)
 	}
+	w.checkPortal()
+	w.checkNotices()
 	w.checkOperations()
 	for path, n := range map[string]int{"limits.preauth": c.Limits.Preauth, "limits.preauth_per_network": c.Limits.PreauthPerNetwork,
 		"limits.sessions": c.Limits.Sessions, "login_timeout": int(c.LoginTimeout), "imap.idle_timeout": int(c.IMAP.IdleTimeout),
-		"dav.max_body": int(c.DAV.MaxBody)} {
+		"dav.max_body": int(c.DAV.MaxBody), "portal.idle_timeout": int(c.Portal.IdleTimeout), "portal.session_time": int(c.Portal.SessionTime)} {
 		if n == 0 {
 			w.say(path, path+" must be above 0")
 		}
@@ -82,10 +84,12 @@ func (w *walker) oneOf(path, value string, known ...string) bool {
 }
 
 func (w *walker) checkListener(l *Listener, path string, before []Listener) {
-	w.oneOf(path+".protocol", l.Protocol, Protocols...)
+	w.oneOf(path+".protocol", l.Protocol, append(slices.Clone(Protocols), PortalProtocol)...)
 	host, ok := w.hostPort(path+".address", l.Address)
-	if ok && slices.ContainsFunc(before, func(o Listener) bool { return o.Address == l.Address }) {
-		w.say(path+".address", fmt.Sprintf("two listeners have the address %s; give each its own", l.Address))
+	for _, o := range before {
+		if ok && o.Address == l.Address {
+			w.checkShared(l, &o, path)
+		}
 	}
 	if _, said := w.where[path+".tls"]; !said && l.Protocol == "managesieve" {
 		l.TLS = "starttls" // apps know no other way (RFC 5804 section 1.8)
@@ -94,10 +98,10 @@ func (w *walker) checkListener(l *Listener, path string, before []Listener) {
 		return
 	}
 	switch {
-	case l.TLS == "starttls" && l.Protocol == "dav":
+	case l.TLS == "starttls" && (l.Protocol == "dav" || l.Protocol == PortalProtocol):
 		w.say(path+".tls", `HTTP has no STARTTLS; use tls = "implicit"`)
 	case l.TLS == "none" && ok && !isLoopback(host):
-		w.say(path+".tls", fmt.Sprintf("%s is not loopback, and plain text shows app passwords to the network; use tls = \"implicit\", or tls = \"insecure\" if something in front of it encrypts", l.Address))
+		w.say(path+".tls", fmt.Sprintf("%s is not loopback, and plain text shows passwords to the network; use tls = \"implicit\", or tls = \"insecure\" if something in front of it encrypts", l.Address))
 	case (l.TLS == "implicit" || l.TLS == "starttls") && len(w.cfg.TLS.Certificates) == 0:
 		w.say(path, fmt.Sprintf("the listener %s needs a certificate; add [[tls.certificate]] with cert and key", l.Address))
 	}
@@ -111,19 +115,9 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 		w.say(path+".name", fmt.Sprintf("two backends are named %q", b.Name))
 	}
 	known := w.oneOf(path+".protocol", b.Protocol, Protocols...)
-	host, ok := w.hostPort(path+".address", b.Address)
-	if ok && host == "" {
-		w.say(path+".address", fmt.Sprintf("%q names no host", b.Address))
-	}
-	if w.oneOf(path+".tls", b.TLS, "implicit", "starttls", "none") {
-		switch {
-		case b.TLS == "starttls" && b.Protocol == "dav":
-			w.say(path+".tls", `HTTP has no STARTTLS; use tls = "implicit"`)
-		case b.TLS == "none" && ok && !isPrivate(host):
-			w.say(path+".tls", fmt.Sprintf("the way to %s is not encrypted and leaves the machine; use tls = \"implicit\", or an address on loopback or in a private network", b.Address))
-		case b.TLS == "none" && (b.CAFile != "" || b.ServerName != ""):
-			w.say(path+".tls", `ca_file and server_name mean nothing with tls = "none"`)
-		}
+	w.checkReach(path, b.Address, b.TLS, b.CAFile, b.ServerName)
+	if b.TLS == "starttls" && b.Protocol == "dav" {
+		w.say(path+".tls", `HTTP has no STARTTLS; use tls = "implicit"`)
 	}
 	if known {
 		w.checkCredential(b, path)
@@ -138,6 +132,27 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 			w.say(path+".principal", fmt.Sprintf("principal %q must begin and end with a slash", b.Principal))
 		}
 	}
+}
+
+// checkReach checks how a server of ours is reached: never in plain text over a network of others.
+func (w *walker) checkReach(path, address, tls, caFile, serverName string) {
+	host, ok := w.checkServer(path, address, tls, caFile, serverName)
+	if ok && tls == "none" && !isPrivate(host) {
+		w.say(path+".tls", fmt.Sprintf("the way to %s is not encrypted and leaves the machine; use tls = \"implicit\", or an address on loopback or in a private network", address))
+	}
+}
+
+// checkServer checks how a server is named, and returns its host.
+func (w *walker) checkServer(path, address, tls, caFile, serverName string) (host string, ok bool) {
+	host, ok = w.hostPort(path+".address", address)
+	if ok && host == "" {
+		w.say(path+".address", fmt.Sprintf("%q names no host", address))
+		ok = false
+	}
+	if w.oneOf(path+".tls", tls, "implicit", "starttls", "none") && tls == "none" && (caFile != "" || serverName != "") {
+		w.say(path+".tls", `ca_file and server_name mean nothing with tls = "none"`)
+	}
+	return host, ok
 }
 
 func (w *walker) checkCredential(b *Backend, path string) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,15 +33,20 @@ type Config struct {
 	IMAP           IMAP           `toml:"imap"`
 	Submission     Submission     `toml:"submission"`
 	DAV            DAV            `toml:"dav"`
+	Portal         Portal         `toml:"portal"`
+	Notices        Notices        `toml:"notices"`
 	Limits         Limits         `toml:"limits"`
 }
 
 // Protocols are what listeners and backends speak.
 var Protocols = []string{"imap", "submission", "pop3", "managesieve", "dav"}
 
-// Listener is one address that apps reach.
+// PortalProtocol is what a listener speaks to browsers.
+const PortalProtocol = "portal"
+
+// Listener is one address that apps or browsers reach.
 type Listener struct {
-	Protocol      string         `toml:"protocol"` // one of Protocols
+	Protocol      string         `toml:"protocol"` // one of Protocols, or PortalProtocol
 	Address       string         `toml:"address"`  // host:port
 	TLS           string         `toml:"tls"`      // "implicit", "starttls", "none", "insecure"
 	ProxyProtocol []netip.Prefix `toml:"proxy_protocol"`
@@ -134,6 +140,42 @@ type DAV struct {
 	MaxBody Size `toml:"max_body"`
 }
 
+// Portal holds what is decided of the pages where people manage their app passwords. Without a listener for it there are none.
+type Portal struct {
+	URL               string   `toml:"url"`
+	Name              string   `toml:"name"`
+	SignIn            string   `toml:"sign_in"`   // "local", "imap"
+	Enrolment         string   `toml:"enrolment"` // "first", "invite"
+	OnePrimary        bool     `toml:"one_primary"`
+	IdleTimeout       Duration `toml:"idle_timeout"`
+	SessionTime       Duration `toml:"session_time"`
+	LongestDays       int      `toml:"longest_days"` // 0: no bound
+	BreachedPasswords string   `toml:"breached_passwords"`
+	CountryDatabase   string   `toml:"country_database"`
+	OperatorDatabase  string   `toml:"operator_database"`
+	IMAP              SignIn   `toml:"imap"`
+}
+
+// SignIn is the IMAP server that checks primary passwords.
+type SignIn struct {
+	Address    string `toml:"address"` // host:port
+	TLS        string `toml:"tls"`     // "implicit", "starttls", "none"
+	CAFile     string `toml:"ca_file"`
+	ServerName string `toml:"server_name"`
+	Login      string `toml:"login"`
+}
+
+// Notices is the server that takes the mails about what happened to an account. Without an address there are none.
+type Notices struct {
+	Address      string `toml:"address"` // host:port
+	TLS          string `toml:"tls"`     // "implicit", "starttls", "none"
+	CAFile       string `toml:"ca_file"`
+	ServerName   string `toml:"server_name"`
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	From         string `toml:"from"`
+}
+
 // Limits bound what clients may take.
 type Limits struct {
 	Preauth           int `toml:"preauth"`
@@ -190,7 +232,10 @@ func defaults() *Config {
 		IMAP:       IMAP{IdleTimeout: Duration(35 * time.Minute), Compress: true},
 		Submission: Submission{Sender: "any", Smuggling: "refuse"},
 		DAV:        DAV{MaxBody: 20 << 20},
-		Limits:     Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
+		Portal: Portal{SignIn: "local", Enrolment: "first", OnePrimary: true, IdleTimeout: Duration(30 * time.Minute), SessionTime: Duration(12 * time.Hour),
+			IMAP: SignIn{TLS: "implicit", Login: "{address}"}},
+		Notices: Notices{TLS: "implicit"},
+		Limits:  Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
 	}
 }
 
@@ -221,6 +266,11 @@ func (c *Config) KeyFile() string {
 		}
 	}
 	return c.Store.KeyFile
+}
+
+// HasPortal reports whether there is a listener for browsers.
+func (c *Config) HasPortal() bool {
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Protocol == PortalProtocol })
 }
 
 // KeyExchanges are those that listeners offer, as crypto/tls has them; nil: all it knows, hybrids first.

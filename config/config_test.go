@@ -152,6 +152,37 @@ func TestManageSieveListens(t *testing.T) {
 	}
 }
 
+// What a site writes for the portal: on an address of its own, beside calendars under another name, and behind a proxy.
+func TestPortal(t *testing.T) {
+	for name, tt := range map[string]struct{ listeners, rest string }{
+		"own address":  {`{ protocol = "portal", address = ":8443" }`, `url = "https://passwords.example.org:8443"`},
+		"shared":       {`{ protocol = "portal", address = ":443" }`, `url = "https://passwords.example.org"`},
+		"behind nginx": {`{ protocol = "portal", address = "127.0.0.1:8081", tls = "none" }`, `url = "https://passwords.example.org"`},
+		"localhost":    {`{ protocol = "portal", address = "127.0.0.1:8081", tls = "none" }`, `url = "http://localhost:8081"`},
+		"imap": {`{ protocol = "portal", address = ":8443" }`, `url = "https://passwords.example.org:8443"
+sign_in = "imap"
+enrolment = "invite"
+one_primary = false
+[portal.imap]
+address = "imap.example.org:993"
+[notices]
+address = "relay.example.org:25"
+tls = "none"
+from = "Example Mail <postmaster@example.org>"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(Example(), "listener = [\n", "hostname = \"mail.example.org\"\nlistener = [\n  "+tt.listeners+",\n", 1)
+			c, err := Parse("x", []byte(text+"\n[portal]\n"+tt.rest+"\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !c.HasPortal() || c.Portal.SessionTime.Duration().Hours() != 12 || c.Portal.IdleTimeout.Duration().Minutes() != 30 {
+				t.Errorf("read %+v", c.Portal)
+			}
+		})
+	}
+}
+
 func TestKeyFile(t *testing.T) {
 	c := defaults()
 	if got := c.KeyFile(); got != "/var/lib/postern/root.key" {
