@@ -15,6 +15,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/appsettings"
 	"postern/gateway/live"
 	"postern/protocols"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	Accounts *authstore.Accounts
 	Names    authstore.Names
 	Sessions Sessions
+	// Settings tells what an app needs to use an account for some scopes.
+	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
 	Enforced authstore.Scopes // what can be made here
 	// Site is the portal's origin, as identity.Options has it.
 	Site string
