@@ -61,6 +61,12 @@ func unchanged(err error) error {
 	return fmt.Errorf(words+": %w", err)
 }
 
+// Confirm waits for the nodes after a change of the feed that was written past these methods, in a transaction of authstore/identity's.
+func (a *Accounts) Confirm(ctx context.Context, c Change) Confirmation {
+	done, _ := a.confirm(ctx, c, nil)
+	return done
+}
+
 // confirm waits until every node has acknowledged a change, or no node can be answering from before it.
 func (a *Accounts) confirm(ctx context.Context, c Change, err error) (Confirmation, error) {
 	if err != nil {

@@ -83,10 +83,33 @@ func (a *Accounts) usableKey(ctx context.Context, keys *secret.Keyring) (uint32,
 	return usableKey(keys.Numbers(), nodes), nil
 }
 
+// UsableKey is the number of the key that new secrets are sealed with: the newest that every node has.
+func (a *Accounts) UsableKey(ctx context.Context) (uint32, error) {
+	return a.usableKey(ctx, a.keys.Load())
+}
+
+// Reseal moves all that is sealed at rest under a root key to the newest that every node has, so that the old one can be retired. Where
+// that is the same key nothing is moved. It counts the rows.
+func (a *Accounts) Reseal(ctx context.Context, from uint32) (int, error) {
+	keys := a.keys.Load()
+	to, err := a.usableKey(ctx, keys)
+	if err != nil || to == from {
+		return 0, err
+	}
+	return a.o.Truth.Reseal(ctx, from, to, func(place string, sealed []byte) ([]byte, error) {
+		plain, err := keys.OpenRow(sealed, place)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", place, err)
+		}
+		defer clear(plain)
+		return keys.SealRow(to, plain, place)
+	})
+}
+
 // KeyStatus tells of one root key.
 type KeyStatus struct {
 	Number uint32 `json:"number"`
-	Rows   int    `json:"rows"`  // app passwords and stored credentials that need it
+	Rows   int    `json:"rows"`  // app passwords, stored credentials, primary passwords and second factors that need it
 	Nodes  int    `json:"nodes"` // running nodes that have it
 	New    bool   `json:"new"`   // new app passwords are made with it
 }

@@ -215,6 +215,9 @@ type Writer interface {
 	SetMeta(ctx context.Context, name string, value []byte) ([]byte, error)
 	// KeyUse counts the rows that need each root key.
 	KeyUse(ctx context.Context) (map[uint32]int, error)
+	// Reseal has every sealed row under one root key sealed again under another, and counts them. A row's place is its table, account and
+	// number, joined by slashes. Rows that somebody changes meanwhile are left to him.
+	Reseal(ctx context.Context, from, to uint32, seal func(place string, sealed []byte) ([]byte, error)) (int, error)
 }
 
 // ErrUncertain says that a commit was asked for and its answer never came: the change may have happened.

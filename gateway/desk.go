@@ -260,8 +260,11 @@ func (d *Desk) AddKey() (uint32, error) {
 	return keys.Newest(), nil
 }
 
-// RetireKey removes a root key that nothing needs any more.
+// RetireKey removes a root key that nothing needs any more. What is sealed at rest under it is sealed again under the newest before.
 func (d *Desk) RetireKey(ctx context.Context, n uint32) error {
+	if _, err := d.Reseal(ctx, n); err != nil {
+		return fmt.Errorf("seal again what needs key %d: %w", n, err)
+	}
 	if err := d.CanRetire(ctx, n); err != nil {
 		return err
 	}

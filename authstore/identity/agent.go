@@ -1,13 +1,9 @@
 package identity
 
 import (
-	"errors"
 	"strings"
 	"unicode"
 )
-
-// ErrNeedsInvitation: the primary password was right, but a second factor can only be set up with an administrator's link.
-var ErrNeedsInvitation = errors.New("an invitation is needed")
 
 // maxAgent bounds what is kept of a User-Agent, in bytes.
 const maxAgent = 200

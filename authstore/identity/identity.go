@@ -31,6 +31,18 @@ var (
 	ErrUnavailable = errors.New("signing in is not possible at the moment")
 	// ErrForeignPrimary: the primary password is another server's and can't be changed here.
 	ErrForeignPrimary = errors.New("the primary password is not kept here")
+	// ErrNeedsInvitation: the primary password is right, and the account has no second factor, which only an administrator's link sets up.
+	ErrNeedsInvitation = errors.New("an administrator's link is needed for the set-up")
+	// ErrLabel: a factor's label is none.
+	ErrLabel = errors.New("the label must have 1 to 100 printable characters")
+	// ErrManyFactors: the account has as many second factors as it may.
+	ErrManyFactors = errors.New("there are 20 second factors already; remove one first")
+	// ErrKnownFactor: that passkey or authenticator app was added before.
+	ErrKnownFactor = errors.New("this second factor was added before")
+	// ErrNoPasskeys: the portal's address is none that passkeys can be bound to.
+	ErrNoPasskeys = errors.New("passkeys need a portal with a host name")
+	// ErrPreference: that is no language, or no time zone.
+	ErrPreference = errors.New("not a language or time zone that is known here")
 )
 
 // TooMany says that there were too many wrong attempts, and for how long nothing more is taken.
@@ -57,8 +69,9 @@ const (
 
 // The bounds of sessions.
 const (
-	FreshFor      = 5 * time.Minute // how long a second factor counts for what needs a fresh one
-	SignInTime    = 10 * time.Minute
+	FreshFor      = 5 * time.Minute  // how long a second factor counts for what needs a fresh one
+	SignInTime    = 10 * time.Minute // from the primary password to the second factor
+	SetUpTime     = time.Hour
 	InvitationFor = 72 * time.Hour
 )
 
@@ -68,7 +81,7 @@ type Stage int
 // The stages.
 const (
 	AwaitsFactor Stage = iota + 1 // the primary password was right; the second factor is due. Ends SignInTime after it began.
-	AwaitsSetUp                   // there is no second factor yet: nothing but the set-up is open. Ends an hour after it began.
+	AwaitsSetUp                   // there is no second factor yet: nothing but the set-up is open. Ends SetUpTime after it began.
 	SignedIn
 )
 
@@ -86,7 +99,7 @@ type Session struct {
 	Began    time.Time
 	Seen     time.Time // coarse
 	FactorAt time.Time // when the last second factor was given; zero: none was
-	Method   string    // "password totp", "passkey", "password recovery", "invitation"
+	Method   string    // how it was signed in: "password totp", "password passkey", "password recovery", "passkey", "invitation totp"
 	Client   netip.Addr
 	Agent    string
 	Language string // the account's, empty: not chosen yet
@@ -192,5 +205,8 @@ type Options struct {
 	Issuer     string                              // what authenticator apps call the account's place; empty: the origin's host
 	Idle       time.Duration                       // 0: 30 minutes
 	Absolute   time.Duration                       // 0: 12 hours
-	Now        func() time.Time                    // nil: time.Now
+	// RefusalDelay is how long after the attempt a wrong primary password is answered, so that it tells nothing of the name; 0: a second,
+	// below 0: at once.
+	RefusalDelay time.Duration
+	Now          func() time.Time // nil: time.Now
 }

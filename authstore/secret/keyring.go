@@ -38,6 +38,7 @@ const (
 	purposeRow    = "postern row seal v1"
 	purposeCheck  = "postern key check v1"
 	purposeTicket = "postern tls ticket v1 " // and the hour's number, counted since 1970
+	purposeMAC    = "postern mac v1 "        // and what MAC's caller names
 )
 
 // Keyring holds the numbered root keys. It is immutable and safe for concurrent use; Add and Without make new ones.
@@ -252,6 +253,25 @@ func (k *Keyring) Name(n uint32, parts ...string) (string, error) {
 		io.WriteString(m, p)
 	}
 	return base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:18]), nil
+}
+
+// MAC is HMAC-SHA-256 over the parts, under a key of key n's that is the purpose's own. It goes into what others keep for us (cookies)
+// and into names that tell nothing.
+func (k *Keyring) MAC(n uint32, purpose string, parts ...string) ([]byte, error) {
+	key := k.find(n)
+	if key == nil {
+		return nil, ErrUnknownKey
+	}
+	derived, err := hkdf.Key(sha256.New, key.root, nil, purposeMAC+purpose, 32)
+	if err != nil {
+		return nil, err
+	}
+	m := hmac.New(sha256.New, derived)
+	for _, p := range parts {
+		m.Write(binary.AppendUvarint(nil, uint64(len(p))))
+		io.WriteString(m, p)
+	}
+	return m.Sum(nil), nil
 }
 
 // SealCache seals a cache value with key n, bound to its place.

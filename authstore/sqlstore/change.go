@@ -47,18 +47,28 @@ func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind strin
 	if err := s.record(ctx, c); err != nil {
 		return authstore.Change{}, err
 	}
-	if err := tx.Commit(); err != nil {
-		if isUncertain(err) {
-			return authstore.Change{}, fmt.Errorf("%w; look again with \"postern password list\": %v", authstore.ErrUncertain, err)
-		}
+	c.event.Account = c.Account
+	if _, err := s.appendEvent(ctx, c.Tx, c.event); err != nil {
+		return authstore.Change{}, err
+	}
+	if err := commit(tx); err != nil {
 		return authstore.Change{}, err
 	}
 	return c.Change, nil
 }
 
+func commit(tx *sql.Tx) error {
+	err := tx.Commit()
+	if isUncertain(err) {
+		return fmt.Errorf("%w; look again with \"postern password list\": %v", authstore.ErrUncertain, err)
+	}
+	return err
+}
+
 // errNothingToDo ends a change that is there already; the change then tells the sequence that made it so.
 var errNothingToDo = errors.New("nothing to do")
 
+// record appends the change to the feed.
 func (s *Store) record(ctx context.Context, c *change) error {
 	now := s.now().Unix()
 	err := c.QueryRowContext(ctx, "UPDATE account SET version = version + 1 WHERE id = $1 RETURNING version", int64(c.Account)).Scan(&c.Version)
@@ -79,9 +89,7 @@ func (s *Store) record(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	c.event.Account = c.Account
-	_, err = s.appendEvent(ctx, c.Tx, c.event)
-	return err
+	return nil
 }
 
 // affected turns "no row was hit" into ErrNotFound.
@@ -216,21 +224,26 @@ func (s *Store) Revoke(ctx context.Context, actor authstore.Actor, id authstore.
 func (s *Store) RevokeAll(ctx context.Context, actor authstore.Actor, id authstore.AccountID, why string) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "password.revoked_all", func(c *change) error {
 		c.Account, c.event.Detail = id, why
-		rows, err := c.QueryContext(ctx, "UPDATE app_password SET revoked = $2, why = $3 WHERE account = $1 AND revoked IS NULL RETURNING id",
-			int64(id), s.now().Unix(), why)
-		if err != nil {
+		return s.revokeAll(ctx, c, why)
+	})
+}
+
+// revokeAll ends all app passwords of the change's account.
+func (s *Store) revokeAll(ctx context.Context, c *change, why string) error {
+	rows, err := c.QueryContext(ctx, "UPDATE app_password SET revoked = $2, why = $3 WHERE account = $1 AND revoked IS NULL RETURNING id",
+		int64(c.Account), s.now().Unix(), why)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ended authstore.PasswordID
+		if err := rows.Scan(&ended); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var ended authstore.PasswordID
-			if err := rows.Scan(&ended); err != nil {
-				return err
-			}
-			c.Ended = append(c.Ended, ended)
-		}
-		return rows.Err()
-	})
+		c.Ended = append(c.Ended, ended)
+	}
+	return rows.Err()
 }
 
 // SetSealed stores an account's sealed password at a backend, over one that is there.

@@ -261,12 +261,15 @@ func (s *Store) Sealed(ctx context.Context, id authstore.AccountID, backend stri
 	return value, notFound(err)
 }
 
-// KeyUse counts the rows that need each root key: digests that are still remembered, and sealed passwords.
+// KeyUse counts the rows that need each root key: digests that are still remembered, and all that is sealed.
 func (s *Store) KeyUse(ctx context.Context) (map[uint32]int, error) {
 	rows, err := s.read.QueryContext(ctx, `
 SELECT key, count(*) FROM (
   SELECT key FROM app_password WHERE (revoked IS NULL OR revoked > $1) AND (expires IS NULL OR expires > $1)
-  UNION ALL SELECT key FROM sealed) AS needed
+  UNION ALL SELECT key FROM sealed
+  UNION ALL SELECT key FROM primary_password
+  UNION ALL SELECT key FROM factor
+  UNION ALL SELECT key FROM recovery_code) AS needed
 GROUP BY key`, s.now().Add(-remembered).Unix())
 	if err != nil {
 		return nil, err

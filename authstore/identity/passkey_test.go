@@ -1,0 +1,3 @@
+package identity_test
+
+import _ "github.com/descope/virtualwebauthn"

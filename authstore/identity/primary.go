@@ -1,0 +1,285 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/alexedwards/argon2id"
+	"golang.org/x/text/unicode/norm"
+
+	"postern/authstore"
+)
+
+// cost is OWASP's second choice for Argon2id: 19 MiB, two passes.
+var cost = argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
+
+// whyRevoked stands at the app passwords that end with a primary password.
+const whyRevoked = "the primary password was changed"
+
+// KeepsPrimary reports whether primary passwords are kept here and can be changed.
+func (p *People) KeepsPrimary() bool { return p.o.Checker == nil }
+
+// composed is a password in one form, whatever keyboard typed it; free clears what was made for it. Another server gets it as typed.
+func composed(password []byte) (form []byte, free func()) {
+	if norm.NFC.IsNormal(password) {
+		return password, func() {}
+	}
+	form = norm.NFC.Bytes(password)
+	return form, func() { clear(form) }
+}
+
+func newHash(password []byte) (string, error) {
+	form, free := composed(password)
+	defer free()
+	return argon2id.CreateHash(string(form), &cost)
+}
+
+// hash makes the Argon2id of a password.
+func (p *People) hash(ctx context.Context, password []byte) (string, error) {
+	if err := p.hashing.Acquire(ctx, 1); err != nil {
+		return "", err
+	}
+	defer p.hashing.Release(1)
+	return newHash(password)
+}
+
+// matches checks a password against a hash, and reports whether the hash was made with what is used now.
+func (p *People) matches(ctx context.Context, password []byte, hash string) (ok, current bool, err error) {
+	if err := p.hashing.Acquire(ctx, 1); err != nil {
+		return false, false, err
+	}
+	defer p.hashing.Release(1)
+	form, free := composed(password)
+	defer free()
+	ok, made, err := argon2id.CheckHash(string(form), hash)
+	return ok, err == nil && *made == cost, err
+}
+
+// proof is a primary password that was right.
+type proof struct {
+	person  Person // as it was when that was found
+	first   bool   // nothing was kept of the account's password yet
+	changed bool   // another than the last one that the Checker took
+	hash    Sealed // to be kept; none: that stays
+}
+
+// prove checks an account's primary password; ErrWrong, ErrUnavailable. Of nobody (nil), a suspended account, and one without a
+// primary password it costs as much.
+func (p *People) prove(ctx context.Context, person *Person, password []byte) (*proof, error) {
+	known := person != nil && person.Status == authstore.Active && len(password) > 0 && len(password) <= maxPrimary
+	if !known || p.KeepsPrimary() && person.Primary.Key == 0 {
+		if _, _, err := p.matches(ctx, password[:min(len(password), maxPrimary)], p.dummy); err != nil {
+			return nil, err
+		}
+		if !p.KeepsPrimary() && p.down.lately() { // a name that is known would hear the same
+			return nil, ErrUnavailable
+		}
+		return nil, ErrWrong
+	}
+	if !p.KeepsPrimary() {
+		if err := p.ask(ctx, person.Names[0], password); err != nil {
+			return nil, err
+		}
+	}
+	pr := &proof{person: *person, first: person.Primary.Key == 0}
+	ok := false
+	if !pr.first {
+		var err error
+		if ok, err = p.compare(ctx, pr, password); err != nil {
+			return nil, err
+		}
+	}
+	if ok {
+		return pr, nil
+	}
+	if p.KeepsPrimary() {
+		return nil, ErrWrong
+	}
+	pr.changed = !pr.first && p.o.OnePrimary
+	var err error
+	pr.hash, err = p.newPrimary(ctx, person.ID, password)
+	return pr, err
+}
+
+// compare checks a password against the hash that is kept. Where that was made with older parameters or stands under an older key, the
+// proof gets another.
+func (p *People) compare(ctx context.Context, pr *proof, password []byte) (bool, error) {
+	kept, err := p.openRow(pr.person.Primary, primaryPlace(pr.person.ID))
+	if err != nil {
+		return false, err
+	}
+	defer clear(kept)
+	ok, current, err := p.matches(ctx, password, string(kept))
+	if err != nil || !ok {
+		return false, err
+	}
+	key, err := p.o.Accounts.UsableKey(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case !current:
+		pr.hash, err = p.newPrimary(ctx, pr.person.ID, password)
+	case key != pr.person.Primary.Key:
+		pr.hash, err = p.sealWith(key, kept, primaryPlace(pr.person.ID))
+	}
+	return true, err
+}
+
+func (p *People) newPrimary(ctx context.Context, id authstore.AccountID, password []byte) (Sealed, error) {
+	made, err := p.hash(ctx, password)
+	if err != nil {
+		return Sealed{}, err
+	}
+	plain := []byte(made)
+	defer clear(plain)
+	return p.sealRow(ctx, plain, primaryPlace(id))
+}
+
+// ask has the Checker check a password.
+func (p *People) ask(ctx context.Context, login string, password []byte) error {
+	if err := p.asking.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.asking.Release(1)
+	err := p.o.Checker.Check(ctx, login, password)
+	switch {
+	case err == nil || errors.Is(err, ErrWrong):
+		p.down.over()
+		return err
+	case ctx.Err() == nil:
+		p.down.begin()
+	}
+	return fmt.Errorf("%w: %v", ErrUnavailable, err)
+}
+
+// errRaced says that the account's primary password is another than the one that was proven: look again.
+var errRaced = errors.New("the primary password was changed meanwhile")
+
+// settle does in a transaction what follows from a proof: the first password is kept, and a changed one ends what the old one stood for.
+func (pr *proof) settle(ctx context.Context, tx Tx, now time.Time) error {
+	person, err := tx.Person(ctx)
+	switch {
+	case errors.Is(err, authstore.ErrNotFound):
+		return ErrWrong
+	case err != nil:
+		return err
+	case person.Status != authstore.Active:
+		return ErrWrong
+	case !bytes.Equal(person.Primary.Value, pr.person.Primary.Value):
+		return errRaced
+	}
+	if pr.hash.Key != 0 {
+		if err := tx.SetPrimary(ctx, pr.hash, now); err != nil {
+			return err
+		}
+	}
+	switch {
+	case pr.first:
+		return tx.Event(ctx, "primary.set", "")
+	case pr.changed:
+		return changed(ctx, tx, 0)
+	}
+	return nil
+}
+
+// changed ends, but for one session, all that the old primary password stood for.
+func changed(ctx context.Context, tx Tx, but SessionID) error {
+	n, err := tx.RevokeAll(ctx, whyRevoked)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.EndSessions(ctx, but); err != nil {
+		return err
+	}
+	return tx.Event(ctx, "primary.changed", strconv.Itoa(n))
+}
+
+// ChangePrimary changes the primary password: all app passwords and all other sessions end with it, in one transaction. ErrStepUp, ErrWrong,
+// *TooMany, *Weak, ErrForeignPrimary.
+func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, new []byte) (Token, Session, authstore.Confirmation, error) {
+	none := authstore.Confirmation{}
+	if !p.KeepsPrimary() {
+		return "", Session{}, none, ErrForeignPrimary
+	}
+	s, err := p.inFresh(ctx, p.o.Truth, s)
+	if err != nil {
+		return "", Session{}, none, err
+	}
+	if err := p.check(s.Address, new); err != nil {
+		return "", Session{}, none, err
+	}
+	person, charges, err := p.prover(ctx, v, s.Account)
+	if err != nil {
+		return "", Session{}, none, err
+	}
+	if _, err := p.prove(ctx, &person, old); err != nil {
+		return "", Session{}, none, p.giveBack(ctx, charges, err)
+	}
+	if bytes.Equal(old, new) {
+		return "", Session{}, none, p.giveBack(ctx, charges, &Weak{Unchanged})
+	}
+	sealed, err := p.newPrimary(ctx, s.Account, new)
+	if err != nil {
+		return "", Session{}, none, err
+	}
+	var t Token
+	c, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+		if s, err = p.inFresh(ctx, tx, s); err != nil {
+			return err
+		}
+		proven := &proof{person: person, hash: sealed}
+		if err := proven.settle(ctx, tx, p.now()); err != nil {
+			return err
+		}
+		if err := changed(ctx, tx, s.ID); err != nil {
+			return err
+		}
+		if err := tx.Refund(ctx, charges); err != nil {
+			return err
+		}
+		t, err = p.renew(ctx, tx, &s)
+		return err
+	})
+	if errors.Is(err, errRaced) { // somebody has just changed it
+		err = ErrWrong
+	}
+	if err != nil {
+		return "", Session{}, none, err
+	}
+	return t, s, p.o.Accounts.Confirm(ctx, c), nil
+}
+
+// prover reads the account whose primary password is about to be checked, and charges for it.
+func (p *People) prover(ctx context.Context, v Visitor, id authstore.AccountID) (Person, []Charge, error) {
+	person, err := p.o.Truth.Person(ctx, id)
+	if err != nil {
+		return Person{}, nil, err
+	}
+	charges := p.signInCharges(v, person.Names[0], person.ID)
+	return person, charges, p.take(ctx, charges...)
+}
+
+// giveBack takes charges back unless the attempt was wrong, and returns its error.
+func (p *People) giveBack(ctx context.Context, charges []Charge, err error) error {
+	if errors.Is(err, ErrWrong) || errors.Is(err, ErrWrongCode) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	return errors.Join(err, p.o.Truth.Refund(ctx, charges))
+}
+
+// outage remembers that the Checker did not answer when it was asked last.
+type outage struct{ since atomic.Int64 }
+
+// outageFor is how long an outage is believed in without asking again.
+const outageFor = 30 * time.Second
+
+func (o *outage) begin()       { o.since.Store(time.Now().UnixNano()) }
+func (o *outage) over()        { o.since.Store(0) }
+func (o *outage) lately() bool { return time.Since(time.Unix(0, o.since.Load())) < outageFor }

@@ -1,0 +1,193 @@
+package identity_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+)
+
+// From the link to the second sign-in; no token outlives the step that it was for.
+func TestInvitationToSecondSignIn(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	a := p.account(alice)
+	link, made, err := p.Invite(ctx, tester, a.ID, identity.NewFactor)
+	if err != nil || made.Purpose != identity.Begin || !made.SetsPrimary || made.Address != alice || !made.Expires.Equal(p.clock().Add(72*time.Hour)) {
+		t.Fatalf("Invite = %+v, %v; there is no primary password yet, so it has to set one", made, err)
+	}
+	if read, err := p.Invitation(ctx, visitor, link); err != nil || read != made {
+		t.Errorf("Invitation = %+v, %v; want %+v", read, err, made)
+	}
+	var weak *identity.Weak
+	if _, _, err := p.Accept(ctx, visitor, link, []byte("alice12345")); !errors.As(err, &weak) || weak.Reason != identity.Guessable {
+		t.Errorf("a guessable password: %v", err)
+	}
+	t0, s, err := p.Accept(ctx, visitor, link, []byte(good))
+	if err != nil || s.Stage != identity.AwaitsSetUp || s.Method != "invitation" || s.Language != "de" || s.Zone != "Europe/Berlin" {
+		t.Fatalf("Accept = %+v, %v", s, err)
+	}
+	_, _, err = p.Accept(ctx, visitor, link, []byte(better))
+	want(t, "the link again", err, identity.ErrNoInvitation)
+
+	in := p.enrol(session{Session: s, token: t0})
+	if in.Stage != identity.SignedIn || in.Method != "invitation totp" || !p.Fresh(in.Session) {
+		t.Errorf("set up: %+v", in.Session)
+	}
+	p.dead("the set-up's token", t0)
+	if again, err := p.Session(ctx, visitor, in.token); err != nil || again.ID != s.ID || again.Address != alice || again.PublicID != a.PublicID {
+		t.Errorf("Session = %+v, %v", again, err)
+	}
+	want(t, "SignOut", p.SignOut(ctx, visitor, in.Session), nil)
+	p.dead("signed out", in.token)
+
+	p.pass(time.Minute)
+	half := p.signIn("Alice", good)
+	if half.Stage != identity.AwaitsFactor {
+		t.Fatalf("signed in: %+v", half.Session)
+	}
+	t2, full, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed))
+	if err != nil || full.Stage != identity.SignedIn || full.Method != "password totp" {
+		t.Fatalf("GiveCode = %+v, %v", full, err)
+	}
+	p.dead("the first step's token", half.token)
+	if _, err := p.Session(ctx, visitor, t2); err != nil {
+		t.Errorf("the new token: %v", err)
+	}
+	if got, want := fmt.Sprint(p.kinds(a.ID)), "[account.added invitation.made invitation.accepted primary.set factor.added portal.signed_in portal.signed_out portal.signed_in]"; got != want {
+		t.Errorf("history\n%s, want\n%s", got, want)
+	}
+	events, _ := p.accounts.Events(ctx, a.ID, 1)
+	if want := (authstore.Actor{Name: "portal", Client: visitor.Client, Agent: aBrowser}); events[0].Actor != want {
+		t.Errorf("who = %+v, want %+v", events[0].Actor, want)
+	}
+}
+
+func TestNobodyLearnsWhy(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	p.signedUp(alice)
+	bob := p.signedUp("bob@example.test")
+	p.account("carol@example.test")
+	if _, err := p.accounts.Suspend(ctx, bob.Account); err != nil {
+		t.Fatal(err)
+	}
+	p.dead("a suspended account's session", bob.token)
+	for what, try := range map[string]struct{ name, password string }{
+		"a wrong password":            {alice, better},
+		"no password":                 {alice, ""},
+		"a long one":                  {alice, string(make([]byte, 5000))},
+		"a suspended account":         {"bob@example.test", good},
+		"one without a primary":       {"carol@example.test", good},
+		"nobody":                      {"nobody@example.test", good},
+		"what can't be a name at all": {"\x00@@", good},
+	} {
+		_, s, err := p.SignIn(ctx, visitor, try.name, []byte(try.password))
+		if !errors.Is(err, identity.ErrWrong) || s.ID != 0 {
+			t.Errorf("%s: %+v, %v", what, s, err)
+		}
+	}
+}
+
+// A refusal comes no sooner than its time, whatever was looked up for it.
+func TestRefusalsTakeTheirTime(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, func(o *identity.Options) { o.RefusalDelay = 300 * time.Millisecond })
+	p.signedUp(alice)
+	for _, name := range []string{alice, "nobody@example.test"} {
+		began := time.Now()
+		p.SignIn(ctx, visitor, name, []byte(better))
+		if took := time.Since(began); took < 300*time.Millisecond {
+			t.Errorf("%s: refused after %v", name, took)
+		}
+	}
+}
+
+func TestParallelGuessesStayInBudget(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	id := p.signedUp(alice).Account
+	for _, name := range []string{alice, "nobody@example.test"} {
+		var wrong, many atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 40 {
+			v := identity.Visitor{Client: netip.AddrFrom4([4]byte{10, 0, byte(len(name)), byte(i)})}
+			wg.Go(func() {
+				_, _, err := p.SignIn(ctx, v, name, []byte("a guess"))
+				switch {
+				case isTooMany(err):
+					many.Add(1)
+				case errors.Is(err, identity.ErrWrong):
+					wrong.Add(1)
+				default:
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		wg.Wait()
+		if wrong.Load() != 10 || many.Load() != 30 {
+			t.Errorf("%s: %d of 40 guesses were judged, want 10", name, wrong.Load())
+		}
+	}
+	if n := p.count(id, "portal.sign_in_refused"); n != 5 {
+		t.Errorf("%d lines of history of them, want 5", n)
+	}
+	_, _, err := p.SignIn(ctx, visitor, alice, []byte(good))
+	var tooMany *identity.TooMany
+	if !errors.As(err, &tooMany) || tooMany.Wait != 6*time.Minute {
+		t.Errorf("a stranger with the right one: %v", err)
+	}
+	p.pass(tooMany.Wait)
+	p.signIn(alice, good)
+}
+
+// Strangers who guess don't shut out a browser that is known.
+func TestAKnownBrowserHasItsOwnBudget(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in, bob := p.signedUp(alice), p.signedUp("bob@example.test")
+	for i := range 12 {
+		p.SignIn(ctx, identity.Visitor{Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, alice, []byte("a guess"))
+	}
+	at := func(device string) error {
+		v := visitor
+		v.Device = device
+		_, _, err := p.SignIn(ctx, v, alice, []byte(good))
+		return err
+	}
+	known := p.Device(in.Session)
+	want(t, "the known browser", at(known), nil)
+	for what, device := range map[string]string{"a stranger": "", "nonsense": "nonsense", "another account's": p.Device(bob.Session), "an altered one": known[:len(known)-2] + "AA"} {
+		if err := at(device); !isTooMany(err) {
+			t.Errorf("%s: %v, want too many attempts", what, err)
+		}
+	}
+	half := in.Session
+	half.Stage = identity.AwaitsFactor
+	if d := p.Device(half); d != "" {
+		t.Error("a session that is not signed in got a device's cookie")
+	}
+}
+
+func TestOneNetworksBudget(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	judged := 0
+	for i := range 40 {
+		v := identity.Visitor{Client: netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})}
+		if _, _, err := p.SignIn(ctx, v, fmt.Sprintf("u%d@example.test", i), []byte("a guess")); !isTooMany(err) {
+			judged++
+		}
+	}
+	if judged != 30 {
+		t.Errorf("%d of 40 guesses from one /64 were judged, want 30", judged)
+	}
+	p.pass(24 * time.Hour)
+	want(t, "Prune", p.Prune(ctx), nil)
+}

@@ -1,0 +1,160 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"net/netip"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+)
+
+var _ identity.Truth = (*Store)(nil)
+
+// reader is a database or a transaction.
+type reader interface {
+	querier
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Person reads an account with what it signs in with.
+func (s *Store) Person(ctx context.Context, id authstore.AccountID) (identity.Person, error) {
+	return s.person(ctx, "a.id = $1", int64(id))
+}
+
+// PersonNamed finds an account by one of its names.
+func (s *Store) PersonNamed(ctx context.Context, address string) (identity.Person, error) {
+	return s.person(ctx, "a.id = (SELECT account FROM login_name WHERE address = $1)", address)
+}
+
+// PersonWithHandle finds an account by its public id.
+func (s *Store) PersonWithHandle(ctx context.Context, publicID string) (identity.Person, error) {
+	return s.person(ctx, "a.public_id = $1", publicID)
+}
+
+func (s *Store) person(ctx context.Context, where string, arg any) (identity.Person, error) {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // its rows belong together
+	if err != nil {
+		return identity.Person{}, err
+	}
+	defer tx.Rollback()
+	return readPerson(ctx, tx, where, arg)
+}
+
+func readPerson(ctx context.Context, r reader, where string, arg any) (identity.Person, error) {
+	var p identity.Person
+	var key sql.NullInt64
+	err := r.QueryRowContext(ctx, `SELECT a.id, a.public_id, a.status, a.language, a.zone, p.key, p.sealed
+FROM account a LEFT JOIN primary_password p ON p.account = a.id WHERE `+where, arg).
+		Scan(&p.ID, &p.PublicID, &p.Status, &p.Language, &p.Zone, &key, &p.Primary.Value)
+	if err != nil {
+		return p, notFound(err)
+	}
+	p.Primary.Key = uint32(key.Int64)
+	if p.Names, err = readNames(ctx, r, p.ID); err != nil {
+		return p, err
+	}
+	if p.Factors, err = readFactors(ctx, r, p.ID); err != nil {
+		return p, err
+	}
+	p.Recovery, err = collect(ctx, r, func(rows *sql.Rows, c *identity.StoredCode) error {
+		return rows.Scan(&c.Number, &c.Sealed.Key, &c.Sealed.Value)
+	}, "SELECT number, key, sealed FROM recovery_code WHERE account = $1 AND used IS NULL ORDER BY number", int64(p.ID))
+	return p, err
+}
+
+// collect reads the rows of a query.
+func collect[T any](ctx context.Context, q querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []T
+	for rows.Next() {
+		var v T
+		if err := scan(rows, &v); err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, rows.Err()
+}
+
+func readNames(ctx context.Context, q querier, id authstore.AccountID) ([]string, error) {
+	return collect(ctx, q, func(rows *sql.Rows, name *string) error { return rows.Scan(name) },
+		"SELECT address FROM login_name WHERE account = $1 ORDER BY ordinal", int64(id))
+}
+
+func readFactors(ctx context.Context, q querier, id authstore.AccountID) ([]identity.StoredFactor, error) {
+	return collect(ctx, q, func(rows *sql.Rows, f *identity.StoredFactor) error {
+		var created, used sql.NullInt64
+		err := rows.Scan(&f.ID, &f.Kind, &f.Label, &created, &used, &f.Credential, &f.Sealed.Key, &f.Sealed.Value, &f.Step)
+		f.Created, f.LastUsed = fromSeconds(created), fromSeconds(used)
+		return err
+	}, "SELECT id, kind, label, created, last_used, credential, key, sealed, step FROM factor WHERE account = $1 ORDER BY id", int64(id))
+}
+
+const sessionQuery = `
+SELECT s.id, s.account, a.public_id, a.status, a.language, a.zone, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent
+FROM portal_session s JOIN account a ON a.id = s.account
+WHERE `
+
+func readSessions(ctx context.Context, q querier, where string, args ...any) ([]identity.StoredSession, error) {
+	list, err := collect(ctx, q, func(rows *sql.Rows, s *identity.StoredSession) error {
+		var began, seen, factorAt sql.NullInt64
+		var client string
+		err := rows.Scan(&s.ID, &s.Account, &s.PublicID, &s.Status, &s.Language, &s.Zone, &s.Stage, &began, &seen, &factorAt, &s.Method,
+			&client, &s.Agent)
+		s.Began, s.Seen, s.FactorAt = fromSeconds(began), fromSeconds(seen), fromSeconds(factorAt)
+		s.Client, _ = netip.ParseAddr(client) // empty: none
+		return err
+	}, sessionQuery+where+" ORDER BY s.id DESC", args...)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	names, err := readNames(ctx, q, list[0].Account) // every caller asks for one account's
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	for i := range list {
+		list[i].Names, list[i].Address = names, names[0]
+	}
+	return list, nil
+}
+
+// SessionWith finds a session by its token's digest.
+func (s *Store) SessionWith(ctx context.Context, digest []byte) (identity.StoredSession, error) {
+	return one(readSessions(ctx, s.read, "s.digest = $1", digest))
+}
+
+// SessionNumbered finds a session by its number.
+func (s *Store) SessionNumbered(ctx context.Context, id identity.SessionID) (identity.StoredSession, error) {
+	return one(readSessions(ctx, s.read, "s.id = $1", int64(id)))
+}
+
+// SessionsOf lists an account's sessions, the latest first.
+func (s *Store) SessionsOf(ctx context.Context, id authstore.AccountID) ([]identity.StoredSession, error) {
+	return readSessions(ctx, s.read, "s.account = $1", int64(id))
+}
+
+// Seen notes when a session was last seen.
+func (s *Store) Seen(ctx context.Context, id identity.SessionID, at time.Time) error {
+	_, err := s.write.ExecContext(ctx, "UPDATE portal_session SET seen = $2 WHERE id = $1 AND seen < $2", int64(id), at.Unix())
+	return plain(err)
+}
+
+// InvitationWith finds an invitation by its secret's digest.
+func (s *Store) InvitationWith(ctx context.Context, digest []byte) (identity.StoredInvitation, error) {
+	return readInvitation(ctx, s.read, "digest = $1", digest)
+}
+
+func readInvitation(ctx context.Context, r reader, where string, args ...any) (identity.StoredInvitation, error) {
+	var i identity.StoredInvitation
+	var created, expires sql.NullInt64
+	err := r.QueryRowContext(ctx, "SELECT account, purpose, created, expires FROM invitation WHERE "+where, args...).
+		Scan(&i.Account, &i.Purpose, &created, &expires)
+	i.Created, i.Expires = fromSeconds(created), fromSeconds(expires)
+	return i, notFound(err)
+}
