@@ -158,10 +158,15 @@ type PasswordRequest struct {
 	Scopes   Scopes
 	Expires  time.Time      // zero: never
 	Networks []netip.Prefix // empty: any
+	// Request names the form that asks, by its own random name: sent twice it makes one app password, and the second time *ErrMade.
+	// Empty: each call makes one.
+	Request string
 }
 
-// maxLabel bounds a label, in runes.
-const maxLabel = 100
+const (
+	maxLabel   = 100 // in runes
+	maxRequest = 100 // in bytes
+)
 
 // CreatePassword makes an app password and returns its secret, which nobody can read again. It is durable when it is returned.
 func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPassword, secret.Password, error) {
@@ -175,7 +180,7 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	}
 	made := secret.Generate()
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
-		Expires: r.Expires, Networks: r.Networks, Digest: func(id AccountID) Digest {
+		Expires: r.Expires, Networks: r.Networks, Request: r.Request, Digest: func(id AccountID) Digest {
 			d, err := keys.Digest(key, int64(id), &made)
 			if err != nil {
 				panic("authstore: " + err.Error()) // key is one of ours
@@ -191,31 +196,49 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 }
 
 func (a *Accounts) check(r *PasswordRequest) error {
-	r.Label = strings.TrimSpace(r.Label)
+	var err error
 	switch {
-	case r.Label == "" || utf8.RuneCountInString(r.Label) > maxLabel || !utf8.ValidString(r.Label) || strings.ContainsFunc(r.Label, unicode.IsControl):
-		return fmt.Errorf("the label must have 1 to %d printable characters", maxLabel)
 	case r.Scopes == 0:
 		return errors.New("an app password must open something")
 	case r.Scopes&^a.o.Enforced != 0:
 		return fmt.Errorf("nothing here enforces %s yet, so no app password can be made for it", r.Scopes&^a.o.Enforced)
+	case len(r.Request) > maxRequest:
+		return fmt.Errorf("the request's name has more than %d bytes", maxRequest)
 	case !r.Expires.IsZero() && !r.Expires.After(a.o.Now()):
-		return errors.New("it would have expired already")
-	case len(r.Networks) > maxNetworks:
-		return fmt.Errorf("at most %d networks", maxNetworks)
+		return errExpiredAlready
 	}
-	networks := make([]netip.Prefix, len(r.Networks))
-	for i, n := range r.Networks {
+	if r.Label, err = checkLabel(r.Label); err != nil {
+		return err
+	}
+	r.Networks, err = checkNetworks(r.Networks)
+	return err
+}
+
+var errExpiredAlready = errors.New("it would have expired already")
+
+func checkLabel(label string) (string, error) {
+	label = strings.TrimSpace(label)
+	if label == "" || utf8.RuneCountInString(label) > maxLabel || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl) {
+		return "", fmt.Errorf("the label must have 1 to %d printable characters", maxLabel)
+	}
+	return label, nil
+}
+
+func checkNetworks(asked []netip.Prefix) ([]netip.Prefix, error) {
+	if len(asked) > maxNetworks {
+		return nil, fmt.Errorf("at most %d networks", maxNetworks)
+	}
+	networks := make([]netip.Prefix, len(asked))
+	for i, n := range asked {
 		if !n.IsValid() {
-			return fmt.Errorf("network %d is none", i+1)
+			return nil, fmt.Errorf("network %d is none", i+1)
 		}
 		if n.Addr().Is4In6() && n.Bits() >= 96 { // clients are compared in their IPv4 form
 			n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
 		}
 		networks[i] = n.Masked()
 	}
-	r.Networks = networks
-	return nil
+	return networks, nil
 }
 
 // Passwords lists an account's app passwords, with those that have ended if asked for.
@@ -240,9 +263,19 @@ func (a *Accounts) RevokeAll(ctx context.Context, id AccountID, why string) (Con
 	return a.confirm(ctx, c, err)
 }
 
-// Events lists an account's history, newest first.
-func (a *Accounts) Events(ctx context.Context, id AccountID, limit int) ([]Event, error) {
-	return a.o.Truth.Events(ctx, id, limit)
+// Events lists what an account's history holds of a query, newest first.
+func (a *Accounts) Events(ctx context.Context, q EventQuery) ([]Event, error) {
+	return a.o.Truth.Events(ctx, q)
+}
+
+// Usage lists the clients of an app password, the latest first.
+func (a *Accounts) Usage(ctx context.Context, id PasswordID) ([]Usage, error) {
+	return a.o.Truth.Usage(ctx, id)
+}
+
+// UsageDays lists what the clients of an app password did each day since a time, the latest day first.
+func (a *Accounts) UsageDays(ctx context.Context, id PasswordID, since time.Time) ([]UsageDay, error) {
+	return a.o.Truth.UsageDays(ctx, id, since)
 }
 
 // StoreBackendPassword seals an account's own password at a backend.

@@ -49,7 +49,10 @@ func (a *Accounts) publish(ctx context.Context) {
 
 // unchanged says of a failed change that it did not happen, where that is known and the error does not say so or better.
 func unchanged(err error) error {
-	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany} {
+	if _, ok := errors.AsType[*ErrMade](err); ok {
+		return err
+	}
+	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany, ErrNotActive} {
 		if errors.Is(err, told) {
 			return err
 		}

@@ -1,9 +1,6 @@
 package authstore
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // noticed are the kinds of events that the person is told of by mail: what lets somebody in, or takes something away.
 var noticed = map[string]bool{
@@ -23,23 +20,6 @@ var noticed = map[string]bool{
 
 // Noticed reports whether people are told of events of a kind by mail.
 func Noticed(kind string) bool { return noticed[kind] }
-
-// Kinds of events that the gateway itself writes when an app password is used.
-const (
-	KindFirstUse = "password.first_use" // the first use of all
-	KindNewUse   = "password.new_use"   // a use by another app, or from another operator's network, than those before
-)
-
-// NewUse is what the detail of such an event holds, as JSON: people are told of it in their own language.
-type NewUse struct {
-	Protocol string       `json:"protocol"`
-	App      string       `json:"app,omitempty"` // as it calls itself
-	Network  netip.Prefix `json:"network"`
-	Operator string       `json:"operator,omitempty"` // of the network: "AS64496 Example Net"; without a database of them, a wider prefix
-	// NewApp and NewOperator say what was new. Both are false for the first use of all.
-	NewApp      bool `json:"new_app,omitempty"`
-	NewOperator bool `json:"new_operator,omitempty"`
-}
 
 // Notice is an event that somebody is to be told of, with what the mail needs to know.
 type Notice struct {

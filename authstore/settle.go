@@ -67,16 +67,30 @@ type login struct {
 	address string
 }
 
-// recheckLogin asks the truth until it answers.
+// recheckLogin asks the truth until it answers, and until nothing is known that came later.
 func (s *Store) recheckLogin(ctx context.Context, l login) {
-	f, err := s.readTruth(ctx, l.address)
-	for err != nil {
-		if pause(ctx, tailEvery); ctx.Err() != nil {
-			return
+	for ctx.Err() == nil {
+		f, err := s.readTruth(ctx, l.address)
+		if err != nil {
+			pause(ctx, tailEvery)
+			continue
 		}
-		f, err = s.readTruth(ctx, l.address)
+		left := s.endByTruth(l, f)
+		s.expire(l, f)
+		if s.history.overtaken(l.account, f.at) {
+			continue
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+		}
+		return
 	}
-	left := s.o.Sessions.Review(l.account, func(g Grant) error {
+}
+
+// endByTruth ends the sessions of a login that what was read does not allow.
+func (s *Store) endByTruth(l login, f *found) <-chan struct{} {
+	return s.o.Sessions.Review(l.account, func(g Grant) error {
 		if g.login != l.address || g.knows(f.at) {
 			return nil
 		}
@@ -85,10 +99,21 @@ func (s *Store) recheckLogin(ctx context.Context, l login) {
 		}
 		return nil
 	})
-	select {
-	case <-left:
-	case <-ctx.Done():
-	}
+}
+
+// expire has the sessions of a login end when their app passwords expire as they were read, for that may have moved. Who calls it then
+// looks whether what was read is overtaken: of two that run at once, the one who has read the older must not have the last word.
+func (s *Store) expire(l login, f *found) {
+	s.o.Sessions.Expire(l.account, func(g Grant) (time.Time, bool) {
+		if g.login != l.address || g.knows(f.at) {
+			return time.Time{}, false
+		}
+		i := slices.IndexFunc(f.Active, func(v Verifiable) bool { return v.ID == g.Password })
+		if i < 0 {
+			return time.Time{}, false
+		}
+		return f.Active[i].Expires, true
+	})
 }
 
 // settling holds back the acknowledgement of each sequence until the sessions that it ended have left, in order.

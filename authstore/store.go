@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +35,11 @@ type Options struct {
 
 	// Observe is told how long it took to get a snapshot from the layer that had it: "l1", "redis", "sql". Nil: nobody is.
 	Observe func(layer string, d time.Duration)
-	Now     func() time.Time     // for expiry and history; nil: time.Now
-	Clock   func() time.Duration // for leases; nil: the machine's, which goes on in suspend
+	// Operator says who runs a network: "AS64496 Example Net"; empty: not known. It is asked when "last used" is written, never while
+	// somebody logs in. Nil: nobody knows.
+	Operator func(netip.Addr) string
+	Now      func() time.Time     // for expiry and history; nil: time.Now
+	Clock    func() time.Duration // for leases; nil: the machine's, which goes on in suspend
 }
 
 // Store verifies logins, and follows the change feed so that nothing it relies on is older than a second. It is one node: Run
@@ -91,7 +95,7 @@ func New(o Options) *Store {
 		poked:    make(chan struct{}, 1),
 		fills:    make(chan fill, maxFills),
 		settling: settling{wake: make(chan struct{}, 1)},
-		usage:    usage{now: o.Now, waiting: make(map[usageKey]Usage)},
+		usage:    usage{now: o.Now, operator: o.Operator, waiting: make(map[usageKey]Usage)},
 	}
 	s.limits = throttle.New(s.sharedLimits(), o.Now)
 	s.keys.Store(o.Keys)

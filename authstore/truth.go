@@ -111,6 +111,7 @@ type LastUse struct {
 	Protocol string
 	App      string
 	Network  netip.Prefix // the client's /24 or /48
+	Operator string       // of the network, as in Usage
 	Count    int64
 }
 
@@ -123,20 +124,34 @@ type NewPassword struct {
 	Scopes   Scopes
 	Expires  time.Time
 	Networks []netip.Prefix
+	Request  string // names the form that asks for it, so that it is made once; empty: none
 }
 
-// Usage is one batch row of "last used".
+// Usage is one batch row of "last used", and what has gathered of one client.
 type Usage struct {
 	Password PasswordID
 	Account  AccountID
 	Protocol string
 	App      string
 	Network  netip.Prefix
+	// Operator is who runs the network, with its number first: "AS64496 Example Net". Where that is not known, a wider prefix stands for
+	// him: an IPv4 /16, an IPv6 /32. Empty: an older version wrote it.
+	Operator string
 	First    time.Time // of what was accepted, or, where nothing was, of what was refused
 	Last     time.Time // likewise
 	Count    int64     // accepted
 	Failures int64     // refused, though the secret was genuine
 	Rekey    *Rekey    // nil: the digest stays
+}
+
+// UsageDay is what one client of an app password did on one day.
+type UsageDay struct {
+	Day      time.Time // its beginning, in UTC
+	Protocol string
+	App      string
+	Network  netip.Prefix // 0.0.0.0/0: all those that were too many to tell apart
+	Count    int64        // accepted
+	Failures int64        // refused, though the secret was genuine
 }
 
 // add takes in what happened besides with the same app, from the same place.
@@ -184,6 +199,15 @@ type Actor struct {
 	Agent  string     // the person's browser, as it calls itself
 }
 
+// EventQuery chooses from the history, newest first. A zero field chooses nothing away.
+type EventQuery struct {
+	Account  AccountID // needed
+	Kinds    []string  // any of these, or what begins with one that ends in a dot: "password."
+	Password PasswordID
+	Before   int64 // an event's number: those before it
+	Limit    int   // 0: 100
+}
+
 // Writer is what administrators, the portal and the batches change. Each change appends an Event in its transaction.
 type Writer interface {
 	AddAccount(ctx context.Context, actor Actor, address, publicID string) (Account, Change, error)
@@ -195,16 +219,23 @@ type Writer interface {
 	RemoveName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
 	SetBackendName(ctx context.Context, actor Actor, id AccountID, name string) (Change, error)
 
+	// CreatePassword writes an app password; ErrTooMany, and *ErrMade where its request has made one.
 	CreatePassword(ctx context.Context, actor Actor, p NewPassword) (AppPassword, Change, error)
+	// EditPassword changes an active app password; ErrNotActive.
+	EditPassword(ctx context.Context, actor Actor, id PasswordID, e PasswordEdit) (Change, error)
 	Passwords(ctx context.Context, id AccountID, ended bool) ([]AppPassword, error)
 	Password(ctx context.Context, id PasswordID) (AppPassword, error)
 	// Revoke ends one app password; revoking one that is revoked already is no error and tells its change again.
 	Revoke(ctx context.Context, actor Actor, id PasswordID, why string) (Change, error)
 	RevokeAll(ctx context.Context, actor Actor, id AccountID, why string) (Change, error)
 	// Used writes a batch of usage, and the rekeys in it, which are changes like any other. Of each app password the clients that were
-	// seen last are kept, at least 100.
+	// seen last are kept, at least 100. An accepted use that JudgeUse takes for news is an event.
 	Used(ctx context.Context, batch []Usage) error
-	Events(ctx context.Context, id AccountID, limit int) ([]Event, error)
+	// Usage lists the clients of an app password, the latest first.
+	Usage(ctx context.Context, id PasswordID) ([]Usage, error)
+	// UsageDays lists what the clients of an app password did each day since a time, the latest day first; at most 90 days are kept.
+	UsageDays(ctx context.Context, id PasswordID, since time.Time) ([]UsageDay, error)
+	Events(ctx context.Context, q EventQuery) ([]Event, error)
 
 	// Sealed holds secrets that the caller sealed, bound to table, row and account; ErrNotFound.
 	SetSealed(ctx context.Context, actor Actor, id AccountID, backend string, key uint32, sealed []byte) error
@@ -243,4 +274,6 @@ type Sessions interface {
 	// Review ends every session of the account (zero: of all accounts) whose grant the function gives a cause for, and
 	// returns a channel that is closed when all of these have left. It does not wait itself, and asks without holding a lock.
 	Review(id AccountID, ended func(Grant) error) <-chan struct{}
+	// Expire moves the time at which sessions of the account end by themselves, for those of which at says true; zero: never.
+	Expire(id AccountID, at func(Grant) (time.Time, bool))
 }

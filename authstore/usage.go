@@ -20,9 +20,10 @@ const (
 
 // usage gathers how app passwords are used, until it is written.
 type usage struct {
-	now     func() time.Time
-	mu      sync.Mutex // guards waiting
-	waiting map[usageKey]Usage
+	now      func() time.Time
+	operator func(netip.Addr) string // nil: nobody knows
+	mu       sync.Mutex              // guards waiting
+	waiting  map[usageKey]Usage
 }
 
 type usageKey struct {
@@ -93,6 +94,10 @@ func (w *usage) flush(ctx context.Context, t Truth) error {
 	if len(batch) == 0 {
 		return nil
 	}
+	for key, u := range batch {
+		u.Operator = w.operatorOf(key.network)
+		batch[key] = u
+	}
 	err := t.Used(ctx, slices.Collect(maps.Values(batch)))
 	if err != nil {
 		w.mu.Lock()
@@ -102,6 +107,19 @@ func (w *usage) flush(ctx context.Context, t Truth) error {
 		}
 	}
 	return err
+}
+
+// operatorOf says who runs a network, or what stands for him. No smaller networks than these are announced by different operators.
+func (w *usage) operatorOf(n netip.Prefix) string {
+	if n.Bits() == 0 { // a local socket
+		return ""
+	}
+	if w.operator != nil {
+		if o := w.operator(n.Addr()); o != "" {
+			return o
+		}
+	}
+	return coarseNetwork(n.Addr())
 }
 
 // usageNetwork is how much of a client's address history keeps: an IPv4 /24, an IPv6 /48.

@@ -203,6 +203,7 @@ func (s *Store) confirmByTruth(ctx context.Context, g Grant) (Code, error) {
 		if code := f.refuses(g, s.o.Now()); code != 0 {
 			return code, ending(code)
 		}
+		s.expire(login{g.Account, g.login}, f)
 		at = f.at
 	}
 	return 0, nil

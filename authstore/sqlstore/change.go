@@ -179,6 +179,13 @@ func (s *Store) CreatePassword(ctx context.Context, actor authstore.Actor, p aut
 	var id authstore.PasswordID
 	c, err := s.inChange(ctx, false, actor, "password.created", func(c *change) error {
 		c.Account = p.Account
+		made, err := madeBy(ctx, c.Tx, p.Account, p.Request)
+		if err != nil {
+			return err
+		}
+		if made != 0 {
+			return &authstore.ErrMade{Password: made}
+		}
 		var active int
 		if err := c.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM app_password WHERE account = a.id AND revoked IS NULL AND (expires IS NULL OR expires > $2))
 FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active); err != nil {
@@ -188,9 +195,9 @@ FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active)
 			return authstore.ErrTooMany
 		}
 		digest := p.Digest(p.Account)
-		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, networks, created, expires)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(p.Scopes),
-			joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires)).Scan(&id); err != nil {
+		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, networks, created, expires, request)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(p.Scopes),
+			joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
 			return err
 		}
 		c.event.Password, c.event.Detail = id, p.Label
@@ -201,6 +208,46 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, int64(p.Account), p.Label
 	}
 	made, err := s.Password(context.WithoutCancel(ctx), id) // it is done, whatever becomes of the caller
 	return made, c, err
+}
+
+// madeBy is the app password that a request has made; zero: none. The write lock is held, so that of two at once one finds the other's.
+func madeBy(ctx context.Context, tx *sql.Tx, account authstore.AccountID, request string) (id authstore.PasswordID, err error) {
+	if request == "" {
+		return 0, nil
+	}
+	err = tx.QueryRowContext(ctx, "SELECT id FROM app_password WHERE account = $1 AND request = $2", int64(account), request).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return id, err
+}
+
+// EditPassword changes the label, the expiry and the networks of an active app password.
+func (s *Store) EditPassword(ctx context.Context, actor authstore.Actor, id authstore.PasswordID, e authstore.PasswordEdit) (authstore.Change, error) {
+	return s.inChange(ctx, true, actor, "password.edited", func(c *change) error { // urgent: it may take networks away
+		var was authstore.PasswordEdit
+		var networks string
+		var expires sql.NullInt64
+		err := c.QueryRowContext(ctx, `SELECT account, label, networks, expires FROM app_password
+WHERE id = $1 AND revoked IS NULL AND (expires IS NULL OR expires > $2)`, int64(id), s.now().Unix()).Scan(&c.Account, &was.Label, &networks, &expires)
+		if errors.Is(err, sql.ErrNoRows) {
+			return authstore.ErrNotActive
+		}
+		if err != nil {
+			return err
+		}
+		if was.Networks, err = splitNetworks(networks); err != nil {
+			return err
+		}
+		was.Expires = fromSeconds(expires)
+		if was.Label == e.Label && networks == joinNetworks(e.Networks) && was.Expires.Equal(e.Expires) {
+			return errNothingToDo
+		}
+		c.event.Password, c.event.Detail = id, authstore.Edited{From: was, To: e}.String()
+		_, err = c.ExecContext(ctx, "UPDATE app_password SET label = $2, networks = $3, expires = $4 WHERE id = $1",
+			int64(id), e.Label, joinNetworks(e.Networks), seconds(e.Expires))
+		return err
+	})
 }
 
 // Revoke ends one app password. One that has ended already tells the change that ended it.
@@ -256,59 +303,3 @@ ON CONFLICT (account, backend) DO UPDATE SET key = excluded.key, value = exclude
 	})
 	return err
 }
-
-// Used writes a batch of usage. Rekeys in it are changes of their own, for caches hold the digest.
-func (s *Store) Used(ctx context.Context, batch []authstore.Usage) error {
-	if err := s.writeUsage(ctx, batch); err != nil {
-		return plain(err)
-	}
-	for _, u := range batch {
-		if u.Rekey == nil {
-			continue
-		}
-		if _, err := s.inChange(ctx, false, authstore.Actor{Name: "gateway"}, "password.rekeyed", func(c *change) error {
-			c.Account, c.event.Password = u.Account, u.Password
-			err := affected(c.ExecContext(ctx, "UPDATE app_password SET key = $3, digest = $4 WHERE id = $1 AND key = $2 AND revoked IS NULL",
-				int64(u.Password), u.Rekey.From, u.Rekey.To, u.Rekey.Digest[:]))
-			if errors.Is(err, authstore.ErrNotFound) { // moved already, or revoked meanwhile
-				return errNothingToDo
-			}
-			return err
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) writeUsage(ctx context.Context, batch []authstore.Usage) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	for _, u := range batch {
-		// SELECT ... WHERE: the app password may be gone with its account
-		if _, err := tx.ExecContext(ctx, `INSERT INTO usage (app_password, protocol, app, network, first, last, count, failures)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE EXISTS (SELECT 1 FROM app_password WHERE id = $1)
-ON CONFLICT (app_password, protocol, app, network) DO UPDATE SET
-  first = CASE WHEN usage.count = 0 AND excluded.count > 0 THEN excluded.first ELSE usage.first END,
-  last = CASE WHEN usage.count = 0 AND excluded.count > 0 THEN excluded.last
-              WHEN usage.count > 0 AND excluded.count = 0 THEN usage.last
-              WHEN excluded.last > usage.last THEN excluded.last ELSE usage.last END,
-  count = usage.count + excluded.count, failures = usage.failures + excluded.failures`,
-			int64(u.Password), u.Protocol, u.App, u.Network.String(), u.First.Unix(), u.Last.Unix(), u.Count, u.Failures); err != nil {
-			return err
-		}
-		// what was refused does not push out when it was last used
-		if _, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0)
-AND last < (SELECT last FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0) ORDER BY last DESC LIMIT 1 OFFSET $2)`,
-			int64(u.Password), maxUsage-1, u.Count); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
-
-// maxUsage bounds the clients kept for an app password, of those accepted and of those refused: whoever holds it may give himself any name, and phones change networks.
-const maxUsage = 100

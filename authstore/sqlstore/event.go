@@ -1,9 +1,12 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"postern/authstore"
@@ -25,13 +28,31 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`, e.At.Unix(), int64(e.Acco
 	if !s.notices || !authstore.Noticed(e.Kind) {
 		return id, nil
 	}
-	// of new uses of one app password, one notice waits at a time: it leads to the page that tells them all
-	_, err := tx.ExecContext(ctx, `INSERT INTO outbox (event, due)
-SELECT $1, $2 WHERE $3 <> $4 OR NOT EXISTS (
-  SELECT 1 FROM outbox o JOIN event e ON e.id = o.event WHERE e.account = $5 AND e.app_password = $6 AND e.kind = $3)`,
-		id, s.now().Add(authstore.NoticeDelay(e.Kind)).Unix(), e.Kind, authstore.KindNewUse, int64(e.Account), int64(e.Password))
+	due := s.now().Add(authstore.NoticeDelay(e.Kind))
+	if e.Kind == authstore.KindNewUse {
+		wanted, err := s.newUseIsTold(ctx, tx, e.Password)
+		if err != nil || !wanted {
+			return id, err
+		}
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO outbox (event, due) VALUES ($1, $2)", id, due.Unix())
 	return id, err
 }
+
+// maxNewUseNotices bounds the notices of new uses of one app password in a day.
+const maxNewUseNotices = 5
+
+// newUseIsTold reports whether a new use of an app password gets a notice of its own: not while one waits, for that leads to the page which
+// tells of all, and not after the fifth of a day.
+func (s *Store) newUseIsTold(ctx context.Context, tx *sql.Tx, id authstore.PasswordID) (told bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT count(*) < $1 AND count(*) = count(o.done) FROM event e JOIN outbox o ON o.event = e.id
+WHERE e.app_password = $2 AND e.kind = $3 AND (o.done IS NULL OR o.done > $4)`,
+		maxNewUseNotices, int64(id), authstore.KindNewUse, s.now().Add(-outboxKept).Unix()).Scan(&told)
+	return told, err
+}
+
+// outboxKept is how long what was sent is remembered, so that it can be counted.
+const outboxKept = day
 
 // addressText is empty for no address.
 func addressText(a netip.Addr) string {
@@ -53,12 +74,58 @@ func eventFields(e *authstore.Event) (fields []any, finish func()) {
 	}
 }
 
+// Events lists what the history holds of a query, newest first.
+func (s *Store) Events(ctx context.Context, q authstore.EventQuery) ([]authstore.Event, error) {
+	where, args := "e.account = $1", []any{int64(q.Account)}
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		where += fmt.Sprintf(" AND "+condition, len(args))
+	}
+	if q.Password != 0 {
+		and("e.app_password = $%d", int64(q.Password))
+	}
+	if q.Before != 0 {
+		and("e.id < $%d", q.Before)
+	}
+	var kinds []string
+	for _, kind := range q.Kinds {
+		args = append(args, kind)
+		if strings.HasSuffix(kind, ".") {
+			kinds = append(kinds, fmt.Sprintf("substr(e.kind, 1, length($%d)) = $%d", len(args), len(args)))
+		} else {
+			kinds = append(kinds, fmt.Sprintf("e.kind = $%d", len(args)))
+		}
+	}
+	if len(kinds) > 0 {
+		where += " AND (" + strings.Join(kinds, " OR ") + ")"
+	}
+	args = append(args, cmp.Or(q.Limit, defaultEvents))
+	rows, err := s.read.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM event e WHERE %s ORDER BY e.id DESC LIMIT $%d", eventColumns, where, len(args)), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []authstore.Event
+	for rows.Next() {
+		var e authstore.Event
+		fields, finish := eventFields(&e)
+		if err := rows.Scan(fields...); err != nil {
+			return nil, err
+		}
+		finish()
+		list = append(list, e)
+	}
+	return list, rows.Err()
+}
+
+const defaultEvents = 100
+
 // TakeNotices takes at most n notices that are due, the oldest first, and puts them off until a time, so that no other process sends
 // them meanwhile. Whoever takes one says how it went: NoticeDone, NoticeFailed. If he dies before, it is due again by then.
 func (s *Store) TakeNotices(ctx context.Context, n int, until time.Time) ([]authstore.Notice, error) {
 	now := s.now().Unix()
 	var due bool // asked first, and of a reader: mostly there is nothing, and that takes no write lock
-	if err := s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM outbox WHERE due <= $1)", now).Scan(&due); err != nil || !due {
+	if err := s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM outbox WHERE done IS NULL AND due <= $1)", now).Scan(&due); err != nil || !due {
 		return nil, err
 	}
 	tx, err := s.write.BeginTx(ctx, nil)
@@ -86,7 +153,7 @@ FROM outbox o JOIN event e ON e.id = o.event
 LEFT JOIN account a ON a.id = e.account
 LEFT JOIN login_name n ON n.account = a.id AND n.ordinal = 0
 LEFT JOIN app_password p ON p.id = e.app_password
-WHERE o.due <= $1 ORDER BY o.due, o.event LIMIT $2`, now, n)
+WHERE o.done IS NULL AND o.due <= $1 ORDER BY o.due, o.event LIMIT $2`, now, n)
 	if err != nil {
 		return nil, err
 	}
@@ -104,9 +171,9 @@ WHERE o.due <= $1 ORDER BY o.due, o.event LIMIT $2`, now, n)
 	return list, rows.Err()
 }
 
-// NoticeDone takes a notice out of the outbox: it was sent, or given up.
+// NoticeDone notes that a notice was sent, or given up.
 func (s *Store) NoticeDone(ctx context.Context, event int64) error {
-	_, err := s.write.ExecContext(ctx, "DELETE FROM outbox WHERE event = $1", event)
+	_, err := s.write.ExecContext(ctx, "UPDATE outbox SET done = $2 WHERE event = $1", event, s.now().Unix())
 	return plain(err)
 }
 

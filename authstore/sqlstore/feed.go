@@ -112,8 +112,8 @@ func (s *Store) Nodes(ctx context.Context) ([]authstore.Node, error) {
 	return nodes, rows.Err()
 }
 
-// Prune forgets changes from before a time (the newest change always stays, for its mark) and nodes that have been silent
-// for authstore.NodeTimeout.
+// Prune forgets changes from before a time (the newest change always stays, for its mark), nodes that have been silent for
+// authstore.NodeTimeout, and what else is kept for a time.
 func (s *Store) Prune(ctx context.Context, before time.Time) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -124,6 +124,12 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM node WHERE last_seen < $1", s.now().Add(-authstore.NodeTimeout).Unix()); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM usage_day WHERE day < $1", dayOf(s.now())-usageDays); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE done < $1", s.now().Add(-outboxKept).Unix()); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -170,7 +170,7 @@ func one[T any](list []T, err error) (T, error) {
 
 const passwordQuery = `
 SELECT p.id, p.account, p.label, p.scopes, p.networks, p.created, p.expires, p.revoked, p.why,
-       u.last, u.protocol, u.app, u.network, (SELECT sum(count) FROM usage WHERE app_password = p.id),
+       u.last, u.protocol, u.app, u.network, u.operator, (SELECT sum(count) FROM usage WHERE app_password = p.id),
        (SELECT sum(failures) FROM usage WHERE app_password = p.id)
 FROM app_password p
 LEFT JOIN usage u ON u.app_password = p.id AND u.count > 0 AND NOT EXISTS (
@@ -215,10 +215,10 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 		networks                                string
 		created, expires, revoked, last, number sql.NullInt64
 		failures                                sql.NullInt64
-		protocol, app, network                  sql.NullString
+		protocol, app, network, operator        sql.NullString
 	)
 	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &networks, &created, &expires, &revoked, &p.Why,
-		&last, &protocol, &app, &network, &number, &failures); err != nil {
+		&last, &protocol, &app, &network, &operator, &number, &failures); err != nil {
 		return p, err
 	}
 	p.Failures = failures.Int64
@@ -228,30 +228,10 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 		return p, err
 	}
 	if last.Valid {
-		p.Last = &authstore.LastUse{At: fromSeconds(last), Protocol: protocol.String, App: app.String, Count: number.Int64}
+		p.Last = &authstore.LastUse{At: fromSeconds(last), Protocol: protocol.String, App: app.String, Operator: operator.String, Count: number.Int64}
 		p.Last.Network, err = netip.ParsePrefix(network.String)
 	}
 	return p, err
-}
-
-// Events lists an account's history, newest first.
-func (s *Store) Events(ctx context.Context, id authstore.AccountID, limit int) ([]authstore.Event, error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT "+eventColumns+" FROM event e WHERE e.account = $1 ORDER BY e.id DESC LIMIT $2", int64(id), limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []authstore.Event
-	for rows.Next() {
-		var e authstore.Event
-		fields, finish := eventFields(&e)
-		if err := rows.Scan(fields...); err != nil {
-			return nil, err
-		}
-		finish()
-		list = append(list, e)
-	}
-	return list, rows.Err()
 }
 
 // Sealed reads an account's sealed password at a backend.

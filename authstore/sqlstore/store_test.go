@@ -33,7 +33,9 @@ func open(t testing.TB, o sqlstore.Options) *sqlstore.Store {
 }
 
 func TestSQLite(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, now func() time.Time) authstore.Truth { return open(t, sqlstore.Options{Now: now}) })
+	storetest.Run(t, func(t *testing.T, now func() time.Time) authstore.Truth {
+		return open(t, sqlstore.Options{Now: now, Notices: true})
+	})
 }
 
 func TestOpen(t *testing.T) {
@@ -93,7 +95,7 @@ INSERT INTO event (at, account, app_password, kind, actor, detail) VALUES (1, 1,
 		if list, err := s.Passwords(t.Context(), 1, true); err != nil || len(list) != 1 || list[0].Label != "Phone" {
 			t.Errorf("version %d: the app passwords are %+v, %v", version, list, err)
 		}
-		if list, err := s.Events(t.Context(), 1, 10); err != nil || len(list) != 1 || list[0].Actor != (authstore.Actor{Name: "cli:root"}) {
+		if list, err := s.Events(t.Context(), authstore.EventQuery{Account: 1, Limit: 10}); err != nil || len(list) != 1 || list[0].Actor != (authstore.Actor{Name: "cli:root"}) {
 			t.Errorf("version %d: the history is %+v, %v", version, list, err)
 		}
 	}

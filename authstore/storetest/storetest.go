@@ -14,7 +14,7 @@ import (
 	"postern/authstore"
 )
 
-// Run runs the suite. open gives an empty store; now tells and moves its clock.
+// Run runs the suite. open gives an empty store that fills its outbox; now tells and moves its clock.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.Truth) {
 	for name, test := range map[string]func(*testing.T, *fixture){
 		"Snapshot":         testSnapshot,
@@ -25,6 +25,12 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.T
 		"Feed":             testFeed,
 		"Nodes":            testNodes,
 		"Usage":            testUsage,
+		"UsageDays":        testUsageDays,
+		"NewUse":           testNewUse,
+		"Edit":             testEdit,
+		"Request":          testRequest,
+		"Events":           testEvents,
+		"Outbox":           testOutbox,
 		"Rekey":            testRekey,
 		"Sealed":           testSealed,
 		"Meta":             testMeta,
@@ -245,7 +251,7 @@ func testRevoke(t *testing.T, f *fixture) {
 	if list, _ := f.Passwords(ctx, a.ID, true); len(list) != 3 {
 		t.Errorf("all: %+v", list)
 	}
-	events, err := f.Events(ctx, a.ID, 10)
+	events, err := f.Events(ctx, authstore.EventQuery{Account: a.ID, Limit: 10})
 	if err != nil || len(events) != 6 || events[1].Kind != "password.revoked" || events[1].Actor != eve || events[1].Detail != "phone lost" || events[1].Password != p.ID {
 		t.Errorf("Events = %+v, %v", events, err)
 	}

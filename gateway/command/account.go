@@ -156,7 +156,7 @@ func accountShow(e *env) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
-				events, err := d.Events(c.Context(), a.ID, 20)
+				events, err := d.Events(c.Context(), authstore.EventQuery{Account: a.ID, Limit: 20})
 				if err != nil {
 					return err
 				}

@@ -39,6 +39,7 @@ type session struct {
 	began    time.Time
 	end      context.CancelCauseFunc
 	expiry   *time.Timer   // nil: the app password never expires
+	expires  time.Time     // when that is, which may have moved since the grant was given
 	left     chan struct{} // closed by Leave; nil: nobody waits for it
 	gone     bool
 	ended    bool
@@ -63,10 +64,37 @@ func (r *Registry) Enter(g *authstore.Grant, f *protocols.Facts, end context.Can
 	}
 	r.accounts[g.Account] = s
 	r.count++
-	if !g.Expires.IsZero() {
-		s.expiry = time.AfterFunc(time.Until(g.Expires), func() { r.finish(s, ErrExpired) })
-	}
+	s.expireAt(g.Expires)
 	return s
+}
+
+// expireAt is called with mu held.
+func (s *session) expireAt(t time.Time) {
+	if s.expires.Equal(t) {
+		return
+	}
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	s.expires, s.expiry = t, nil
+	if !t.IsZero() {
+		s.expiry = time.AfterFunc(time.Until(t), func() { s.registry.finish(s, ErrExpired) })
+	}
+}
+
+// Expire moves the time at which sessions of an account end by themselves; see authstore.Sessions.
+func (r *Registry) Expire(id authstore.AccountID, at func(authstore.Grant) (time.Time, bool)) {
+	for _, s := range r.sessions(id) {
+		t, ok := at(*s.grant)
+		if !ok {
+			continue
+		}
+		r.mu.Lock()
+		if !s.gone {
+			s.expireAt(t)
+		}
+		r.mu.Unlock()
+	}
 }
 
 // Called notes the name that the session's app gives itself.

@@ -75,9 +75,11 @@ CREATE TABLE budget (
 CREATE TABLE outbox (
   event    INTEGER PRIMARY KEY REFERENCES event,
   due      INTEGER NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0
+  attempts INTEGER NOT NULL DEFAULT 0,
+  done     INTEGER                                -- when it was sent or given up; kept for a day, to be counted
 ) STRICT;
-CREATE INDEX outbox_due ON outbox (due);
+CREATE INDEX outbox_due ON outbox (due) WHERE done IS NULL;
+CREATE INDEX event_password ON event (app_password, id);
 
 ALTER TABLE usage ADD COLUMN operator TEXT NOT NULL DEFAULT '';
 
@@ -91,3 +93,4 @@ CREATE TABLE usage_day (
   failures     INTEGER NOT NULL,
   PRIMARY KEY (app_password, day, protocol, app, network)
 ) STRICT;
+CREATE INDEX usage_day_day ON usage_day (day);
