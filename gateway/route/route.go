@@ -122,8 +122,7 @@ func (t *Table) Close() {
 
 // Route returns where a grant's data of one protocol lives; protocols.ErrNoRoute where nothing is configured.
 func (t *Table) Route(ctx context.Context, protocol string, g authstore.Grant) (*protocols.Route, error) {
-	at := strings.LastIndexByte(g.Address, '@')
-	local, domain := g.Address[:max(at, 0)], g.Address[at+1:]
+	local, domain := split(g.Address)
 	b := t.rules[ruleKey{domain, protocol}]
 	if b == nil {
 		b = t.rules[ruleKey{"*", protocol}]
@@ -170,6 +169,17 @@ func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protoco
 		}
 	}
 	return nil // Header and XClient: the network is the credential
+}
+
+func split(address string) (local, domain string) {
+	at := strings.LastIndexByte(address, '@')
+	return address[:max(at, 0)], address[at+1:]
+}
+
+// Login fills an account's address into a template of its name at a server: {address}, {local}, {domain}.
+func Login(template, address string) string {
+	local, domain := split(address)
+	return expand(template, address, local, domain, "")
 }
 
 // expand fills in a template. Names that were put in are not looked at again.

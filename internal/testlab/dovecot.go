@@ -37,6 +37,8 @@ type DovecotServer struct {
 
 	authSocket       string // where Postfix asks, in Dovecot's authentication protocol
 	mailUID, mailGID int
+	primaries        map[string]string // by user: what SetPrimary changed
+	changes          atomic.Int64      // of primaries
 	delivered        atomic.Int64
 }
 
@@ -190,15 +192,43 @@ func (d *DovecotServer) mailOwner(t testing.TB, c *dovecotConfig) {
 
 func (d *DovecotServer) makeFiles(t testing.TB, c *dovecotConfig) {
 	t.Helper()
-	var lines strings.Builder
 	for _, user := range users {
-		fmt.Fprintf(&lines, "%s:%s::::::\n", user, Primary(user)) // the fields behind are the userdb's, all by default
 		if err := d.makeFolder(filepath.Join(c.Dir, "mail", user)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(t, lines.String(), c.Dir, "users")
+	write(t, d.passwd(), c.Dir, "users")
 	write(t, c.MasterUser+":"+c.MasterPassword+"\n", c.Dir, "masters")
+}
+
+func (d *DovecotServer) passwd() string {
+	var lines strings.Builder
+	for _, user := range users {
+		primary, changed := d.primaries[user]
+		if !changed {
+			primary = Primary(user)
+		}
+		fmt.Fprintf(&lines, "%s:%s::::::\n", user, primary) // the fields behind are the userdb's, all by default
+	}
+	return lines.String()
+}
+
+// SetPrimary changes a user's primary password, as its owner would, and returns when logins see it. It may hold any byte but NUL, line ends and
+// colons, which the file can't.
+func (d *DovecotServer) SetPrimary(user, password string) {
+	d.t.Helper()
+	if d.primaries == nil {
+		d.primaries = make(map[string]string)
+	}
+	d.primaries[user] = password
+	path := filepath.Join(d.Dir, "users")
+	write(d.t, d.passwd(), d.Dir, "users.new")
+	// Dovecot looks at the file's time, in seconds, and at most once in each.
+	stamp := time.Now().Add(time.Duration(d.changes.Add(1)) * 2 * time.Second)
+	if err := errors.Join(os.Chtimes(path+".new", stamp, stamp), os.Rename(path+".new", path)); err != nil {
+		d.t.Fatal(err)
+	}
+	time.Sleep(1100 * time.Millisecond)
 }
 
 // Deliver puts a message into a user's mailbox, "INBOX" or a name like "Archive/2026", as a delivery agent does: sessions in IDLE see it at once. A missing mailbox is made.

@@ -1,0 +1,111 @@
+package imapsignin
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/protocols"
+)
+
+// bounded is a connection that gives a bounded number of bytes, under a deadline that is set already: imapclient moves deadlines as it
+// likes, and makes text of errors.
+type bounded struct {
+	net.Conn
+
+	mu     sync.Mutex // guards the fields below
+	left   int        // bytes that may still be read
+	failed error      // of the last read that failed
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	left := b.left
+	b.mu.Unlock()
+	if left == 0 {
+		b.note(errLong)
+		return 0, errLong
+	}
+	n, err := b.Conn.Read(p[:min(len(p), left)])
+	b.mu.Lock()
+	b.left -= n
+	b.mu.Unlock()
+	b.note(err)
+	return n, err
+}
+
+func (b *bounded) note(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil && b.failed == nil {
+		b.failed = err
+	}
+}
+
+// cause is why no more was read; nil: what was read made no sense.
+func (b *bounded) cause() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed
+}
+
+func (b *bounded) SetDeadline(time.Time) error      { return nil }
+func (b *bounded) SetReadDeadline(time.Time) error  { return nil }
+func (b *bounded) SetWriteDeadline(time.Time) error { return nil }
+
+// blame finds the cause of what imapclient says once it knows the password, without its words: they may quote what the server sent,
+// which may be what we sent.
+func (v *visited) blame(err error) error {
+	if _, ok := errors.AsType[*imap.Error](err); ok {
+		return err
+	}
+	if cause := v.conn.cause(); cause != nil {
+		return cause
+	}
+	return errNoSense
+}
+
+// explain is blame for what goes wrong before the password is sent: then the words may be told.
+func (v *visited) explain(err error) error {
+	answer, refused := errors.AsType[*imap.Error](err)
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	cause := v.conn.cause()
+	switch {
+	case refused:
+		return fmt.Errorf("it answers %s %q", answer.Type, answer.Text)
+	case certificate:
+		return err
+	case cause != nil:
+		return cause
+	}
+	return fmt.Errorf("%w: %.200s", errNoSense, err.Error())
+}
+
+// logout says goodbye and waits a moment for the answer, which changes nothing.
+func (v *visited) logout() {
+	timer := time.AfterFunc(logoutTime, func() { v.conn.Close() })
+	defer timer.Stop()
+	v.client.Logout().Wait()
+}
+
+func (v *visited) close() {
+	v.stop()
+	v.conn.Close()
+	if v.client != nil {
+		v.client.Close()
+	}
+}
+
+// named is the route's TLS with the name that the certificate must have.
+func named(r *protocols.Route) *tls.Config {
+	c := r.TLS.Clone()
+	if c.ServerName == "" {
+		c.ServerName, _, _ = net.SplitHostPort(r.Address)
+	}
+	return c
+}
