@@ -72,13 +72,22 @@ func (s *Server) newConn(nc net.Conn, ended func()) *conn {
 	if nc == nil || len(s.o.Proxies) > 0 {
 		return c // who the client is comes later
 	}
-	if from, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil && !s.trusts(unmapped(from).Addr()) {
-		if err := c.locate(unmapped(from)); err != nil {
+	if from, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil && !s.o.TrustedProxies.Trusts(protocols.Unmapped(from).Addr()) {
+		if err := c.locate(protocols.Unmapped(from)); err != nil {
 			s.refusals.Add(nc.RemoteAddr(), err)
 			c.hangUp()
 		}
 	}
 	return c
+}
+
+// connOf finds a request's connection. done is to be called when it is answered.
+func (s *Server) connOf(r *http.Request) (c *conn, done func()) {
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		return c, func() {}
+	}
+	c = s.newConn(nil, func() {})
+	return c, func() { c.close("client closed") }
 }
 
 // hangUp cuts the connection.

@@ -6,8 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
-	"net/netip"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -98,40 +96,6 @@ func appOf(r *http.Request) string {
 }
 
 const maxApp = 100
-
-// clientOf is the client's address. Only proxies that we trust may name another one; what stands before the first address that
-// is none of them, seen from our end, was written by somebody else.
-func (s *Server) clientOf(r *http.Request) netip.AddrPort {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	client := unmapped(remote)
-	if !s.trusts(client.Addr()) {
-		return client
-	}
-	told := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for _, field := range slices.Backward(told) {
-		a, err := netip.ParseAddr(strings.TrimSpace(field))
-		if err != nil {
-			break
-		}
-		client = netip.AddrPortFrom(a.Unmap().WithZone(""), 0)
-		if !s.trusts(client.Addr()) {
-			break
-		}
-	}
-	return client
-}
-
-// unmapped is an address in the form in which it is compared.
-func unmapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
-}
-
-func (s *Server) trusts(a netip.Addr) bool {
-	return slices.ContainsFunc(s.o.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
-}
 
 // session is one request of a verified client. Its context ends when the grant does.
 type session struct {

@@ -46,7 +46,10 @@ type Options struct {
 	// Proxies are load balancers that send the PROXY header: see protocols.Listener.
 	Proxies []netip.Prefix
 	// TrustedProxies are HTTP proxies whose X-Forwarded-For names the client. They must pass on Host.
-	TrustedProxies []netip.Prefix
+	TrustedProxies protocols.TrustedProxies
+	// Hosts are other names on the same listener and what answers there, in lower case and without a port. They share the bounds of
+	// connections; DAV is not served under them.
+	Hosts map[string]http.Handler
 	// MaxBody is the largest event or card that is taken, in bytes; zero: 20 MiB.
 	MaxBody int64
 	// BackendTimeout is how long a backend may do nothing while it is waited for; zero: a minute.
@@ -166,16 +169,17 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 
 // ServeHTTP answers one request. Behind another server than Serve's, each request counts as a connection of its own.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if h := s.o.Hosts[hostName(r.Host)]; h != nil {
+		s.serveHost(rw, r, h)
+		return
+	}
 	w := newWriter(rw, r)
 	defer w.finish()
 	defer s.recover()
 	guard(w.Header())
-	c, ok := r.Context().Value(connKey{}).(*conn)
-	if !ok {
-		c = s.newConn(nil, func() {})
-		defer c.close("client closed")
-	}
-	client := s.clientOf(r)
+	c, done := s.connOf(r)
+	defer done()
+	client := s.o.TrustedProxies.Client(r)
 	t, err := locate(r.RequestURI, r.Host)
 	switch {
 	case c.locate(client) != nil:
