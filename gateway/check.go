@@ -17,6 +17,7 @@ import (
 
 	"postern/authstore"
 	"postern/config"
+	"postern/gateway/portal"
 	"postern/gateway/route"
 	"postern/protocols"
 	"postern/protocols/davproxy"
@@ -60,6 +61,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	if desk != nil {
 		vault = desk
 	}
+	checkPortal(ctx, cfg, report)
 	checkRoutes(cfg, accounts, report)
 	for i := range cfg.Backends {
 		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault)
@@ -88,20 +90,29 @@ func checkCertificates(cfg *config.Config, report func(Finding)) {
 	}
 	if len(leaves) > 0 && len(leaves) == len(cfg.TLS.Certificates) { // else the missing one may be for it
 		checkHostname(cfg.Hostname, leaves, report)
+		checkPortalName(cfg, leaves, report)
 	}
 }
 
 // checkHostname looks whether a certificate is for the name that people are told to type.
 func checkHostname(hostname string, leaves []*x509.Certificate, report func(Finding)) {
-	if hostname == "" || slices.ContainsFunc(leaves, func(leaf *x509.Certificate) bool { return leaf.VerifyHostname(hostname) == nil }) {
+	if hostname == "" || covered(hostname, leaves) {
 		return
 	}
+	report(Finding{Subject: "hostname", Err: fmt.Errorf("no certificate is for %s, and apps that are told that name will refuse to connect; "+
+		"set hostname to a name that stands in one (%s), or add a certificate for it", hostname, allNames(leaves))})
+}
+
+func covered(host string, leaves []*x509.Certificate) bool {
+	return slices.ContainsFunc(leaves, func(leaf *x509.Certificate) bool { return leaf.VerifyHostname(host) == nil })
+}
+
+func allNames(leaves []*x509.Certificate) string {
 	var names []string
 	for _, leaf := range leaves {
 		names = append(names, namesIn(leaf)...)
 	}
-	report(Finding{Subject: "hostname", Err: fmt.Errorf("no certificate is for %s, and apps that are told that name will refuse to connect; "+
-		"set hostname to a name that stands in one (%s), or add a certificate for it", hostname, strings.Join(names, " "))})
+	return strings.Join(names, " ")
 }
 
 func certificateRemedy(c config.Certificate, err error) string {
@@ -142,6 +153,9 @@ func routeWords(protocol string) []string {
 func checkRoutes(cfg *config.Config, accounts []authstore.Account, report func(Finding)) {
 	seen := make(map[string]bool)
 	for _, l := range cfg.Listeners {
+		if l.Protocol == portal.Protocol {
+			continue
+		}
 		routed := false
 		for _, word := range routeWords(l.Protocol) {
 			domains := make(map[string]bool)

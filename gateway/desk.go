@@ -31,6 +31,7 @@ const Enforced = imapproxy.Scopes | submission.Scopes | popproxy.Scopes | sievep
 type Desk struct {
 	*authstore.Accounts
 	cfg   *config.Config
+	log   *slog.Logger
 	truth *sqlstore.Store
 	cache *rediscache.Cache // nil: no Redis
 }
@@ -52,8 +53,8 @@ func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, er
 	if err != nil {
 		return nil, err
 	}
-	d := &Desk{cfg: cfg}
-	so := sqlstore.Options{Path: cfg.Store.Database, MustExist: true, Log: o.log}
+	d := &Desk{cfg: cfg, log: o.log}
+	so := sqlstore.Options{Path: cfg.Store.Database, MustExist: true, Notices: cfg.Notices.Address != "", Log: o.log}
 	if o.ballast {
 		so.Ballast = int64(cfg.Store.Ballast)
 	}

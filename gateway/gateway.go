@@ -45,7 +45,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 		PreAuth: cfg.Limits.Preauth, PreAuthPerNetwork: cfg.Limits.PreauthPerNetwork, Sessions: cfg.Limits.Sessions}}
 	g.metrics = ops.NewMetrics(ops.Gauges{Sessions: g.live.Count, FeedLag: func() time.Duration { return g.store.Lag() }})
 	var err error
-	if g.desk, err = openDesk(ctx, cfg, deskOptions{actor: authstore.Actor{Name: "gateway"}, log: log, ballast: true}); err != nil {
+	if g.desk, err = openDesk(ctx, cfg, deskOptions{actor: authstore.Actor{Name: "gateway"}, log: log, ballast: true,
+		changed: func() { g.store.Poke() }}); err != nil {
 		return nil, err
 	}
 	g.store = authstore.New(authstore.Options{
@@ -173,6 +174,7 @@ func sameFoundation(old, next *config.Config) error {
 		{"[limits]", old.Limits, next.Limits},
 		{"default_domain", old.DefaultDomain, next.DefaultDomain},
 		{"plus_addressing", old.PlusAddressing, next.PlusAddressing},
+		{"whether there are [notices]", old.Notices.Address != "", next.Notices.Address != ""},
 	} {
 		if fmt.Sprint(part.old) != fmt.Sprint(part.next) {
 			changed = append(changed, part.name)

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync"
 
+	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway/ops"
+	"postern/gateway/portal"
 	"postern/gateway/route"
 	"postern/protocols"
 	"postern/protocols/davproxy"
@@ -27,6 +29,7 @@ type generation struct {
 	cfg    *config.Config
 	routes *route.Table
 	offers map[string]*protocols.Offers // by protocol
+	people *identity.People             // nil: there is no portal
 	doors  []door
 	ops    *ops.Server
 	leases []net.Listener // while it accepts; the last is the operations'
@@ -57,8 +60,18 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	g.makeOffers(next)
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
+	if err := g.buildPortal(next); err != nil {
+		return nil, err
+	}
 	for _, l := range cfg.Listeners {
-		next.doors = append(next.doors, door{l.Address, g.frontDoor(next, &l, serverTLS, observer)})
+		if l.Protocol == portal.Protocol && shared(cfg, davproxy.Protocol, l.Address) != nil {
+			continue // served there
+		}
+		s, err := g.frontDoor(next, &l, serverTLS, observer)
+		if err != nil {
+			return nil, err
+		}
+		next.doors = append(next.doors, door{l.Address, s})
 	}
 	for _, address := range next.addresses() {
 		if g.sockets[address] != nil {
@@ -80,21 +93,28 @@ func (n *generation) addresses() []string {
 	return append(list, n.cfg.Operations.Address)
 }
 
-func (g *Gateway) frontDoor(n *generation, l *config.Listener, serverTLS *tls.Config, observer protocols.Observer) server {
+func (g *Gateway) frontDoor(n *generation, l *config.Listener, serverTLS *tls.Config, observer protocols.Observer) (server, error) {
 	cfg, router := n.cfg, n.routes
-	if l.Protocol == davproxy.Protocol {
+	switch l.Protocol {
+	case portal.Protocol:
+		return g.pages(n, l, serverTLS)
+	case davproxy.Protocol:
+		hosts, err := g.hosts(n, l)
+		if err != nil {
+			return nil, err
+		}
 		return davproxy.New(davproxy.Options{
 			Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Log: g.log, Limits: g.limits,
-			TrustedProxies: cfg.TrustedProxies, Panicked: g.metrics.Panic,
+			TrustedProxies: cfg.TrustedProxies, Hosts: hosts, Panicked: g.metrics.Panic,
 			TLS: withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, MaxBody: int64(cfg.DAV.MaxBody),
-		})
+		}), nil
 	}
 	p := lineProtocols[l.Protocol]
 	return &protocols.Server{
 		Door: p.door(g, cfg, n.offers[l.Protocol]), Verifier: g.store, Sessions: &g.live, Router: router, Observer: observer, Names: namesOf(cfg),
 		Limits: g.limits, Log: g.log, Security: listenerSecurity[l.TLS], TLS: serverTLS, Proxies: l.ProxyProtocol,
 		LoginTimeout: cfg.LoginTimeout.Duration(), IdleTimeout: p.idle(cfg), Panicked: g.metrics.Panic,
-	}
+	}, nil
 }
 
 var listenerSecurity = map[string]protocols.Security{

@@ -1,0 +1,42 @@
+package gateway
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"slices"
+
+	"postern/config"
+	"postern/gateway/imapsignin"
+	"postern/gateway/portal"
+)
+
+// checkPortalName looks whether a certificate is for the name that browsers ask for, where no proxy in front has it.
+func checkPortalName(cfg *config.Config, leaves []*x509.Certificate, report func(Finding)) {
+	u, err := url.Parse(cfg.Portal.URL)
+	tls := slices.ContainsFunc(cfg.Listeners, func(l config.Listener) bool { return l.Protocol == portal.Protocol && l.TLS == "implicit" })
+	if err != nil || !tls || covered(u.Hostname(), leaves) {
+		return
+	}
+	report(Finding{Subject: "portal", Err: fmt.Errorf("no certificate is for %s, and browsers will warn of the portal; "+
+		"add a certificate for it, or set url in [portal] to a name that stands in one (%s)", u.Hostname(), allNames(leaves))})
+}
+
+// checkPortal looks at what [portal] and [notices] name. Nobody is signed in and nothing is sent.
+func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) {
+	if !cfg.HasPortal() {
+		return
+	}
+	p := &cfg.Portal
+	if p.SignIn == "imap" {
+		r, err := signInRoute(&p.IMAP)
+		if err == nil {
+			err = imapsignin.Probe(ctx, r)
+		}
+		report(Finding{Subject: "portal sign-in", Detail: p.IMAP.Address + " answers", Untried: "a sign-in was not tried", Err: err})
+	}
+	if p.BreachedPasswords != "" {
+		report(Finding{Subject: "breached passwords", Detail: p.BreachedPasswords, Err: breachedList(p.BreachedPasswords).check()})
+	}
+}

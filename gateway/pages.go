@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+	"postern/config"
+	"postern/gateway/appsettings"
+	"postern/gateway/imapsignin"
+	"postern/gateway/portal"
+	"postern/gateway/route"
+	"postern/protocols"
+)
+
+// ErrNoPortal says what to write for one.
+var ErrNoPortal = errors.New(`there is no portal; write a [[listener]] with protocol = "portal", and url in [portal] (docs/portal.md)`)
+
+// People is who may sign in at the portal of the configuration; ErrNoPortal.
+func (d *Desk) People() (*identity.People, error) {
+	if !d.cfg.HasPortal() {
+		return nil, ErrNoPortal
+	}
+	return d.people(d.cfg)
+}
+
+func (d *Desk) people(cfg *config.Config) (*identity.People, error) {
+	p := &cfg.Portal
+	o := identity.Options{
+		Truth: d.truth, Accounts: d.Accounts, Names: namesOf(cfg), Keys: d.Keyring, Site: p.URL, Issuer: p.Name,
+		InviteOnly: p.Enrolment == "invite", OnePrimary: p.OnePrimary, Idle: p.IdleTimeout.Duration(), Absolute: p.SessionTime.Duration(),
+	}
+	if p.SignIn == "imap" {
+		r, err := signInRoute(&p.IMAP)
+		if err != nil {
+			return nil, err
+		}
+		o.Checker = imapsignin.New(r, d.signInName(p.IMAP.Login), d.log)
+	}
+	if p.BreachedPasswords != "" {
+		o.Breached = breachedList(p.BreachedPasswords).has
+	}
+	return identity.New(o)
+}
+
+// signInRoute is the way to the server that checks primary passwords.
+func signInRoute(c *config.SignIn) (*protocols.Route, error) {
+	b, err := buildBackend(&config.Backend{Name: "portal.imap", Protocol: "imap", Address: c.Address, TLS: c.TLS, CAFile: c.CAFile, ServerName: c.ServerName})
+	if err != nil {
+		return nil, err
+	}
+	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS}, nil
+}
+
+// signInName gives the name of an account at the server that checks primary passwords: as towards backends, the account's own one goes
+// before the template.
+func (d *Desk) signInName(template string) func(context.Context, string) (string, error) {
+	return func(ctx context.Context, address string) (string, error) {
+		a, err := d.Get(ctx, address)
+		if err != nil && !errors.Is(err, authstore.ErrNotFound) {
+			return "", err
+		}
+		if err == nil && a.BackendName != "" {
+			return a.BackendName, nil
+		}
+		return route.Login(template, address), nil
+	}
+}
+
+// buildPortal makes the pages of a generation; nil: there are none.
+func (g *Gateway) buildPortal(n *generation) error {
+	if !n.cfg.HasPortal() {
+		return nil
+	}
+	var err error
+	n.people, err = g.desk.people(n.cfg)
+	return err
+}
+
+// pages makes a portal for one listener.
+func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config) (*portal.Server, error) {
+	cfg := n.cfg
+	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
+	return portal.New(portal.Options{
+		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Enforced: Enforced,
+		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
+			return settings(cfg, address, scopes)
+		},
+		Site: cfg.Portal.URL, Name: cfg.Portal.Name, Longest: time.Duration(cfg.Portal.LongestDays) * 24 * time.Hour,
+		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr() },
+		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Log: g.log, Panicked: g.metrics.Panic,
+	})
+}
+
+// shared finds the listener of a protocol that has the address of another one; nil: there is none.
+func shared(cfg *config.Config, protocol, address string) *config.Listener {
+	for i := range cfg.Listeners {
+		if l := &cfg.Listeners[i]; l.Protocol == protocol && l.Address == address {
+			return l
+		}
+	}
+	return nil
+}
+
+// hosts are the other names that a dav listener serves: the portal's, where it shares the address.
+func (g *Gateway) hosts(n *generation, l *config.Listener) (map[string]http.Handler, error) {
+	p := shared(n.cfg, portal.Protocol, l.Address)
+	if p == nil {
+		return nil, nil
+	}
+	u, err := url.Parse(n.cfg.Portal.URL)
+	if err != nil {
+		return nil, err // it was checked
+	}
+	pages, err := g.pages(n, p, nil)
+	return map[string]http.Handler{u.Hostname(): pages}, err
+}
