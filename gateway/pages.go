@@ -121,3 +121,16 @@ func (g *Gateway) hosts(n *generation, l *config.Listener) (map[string]http.Hand
 	pages, err := g.pages(n, p, nil)
 	return map[string]http.Handler{u.Hostname(): pages}, err
 }
+
+// Invite makes a link to the portal for an account; ErrNoPortal.
+func (d *Desk) Invite(ctx context.Context, who authstore.Actor, id authstore.AccountID, purpose identity.Purpose) (link string, i identity.Invitation, err error) {
+	people, err := d.People()
+	if err != nil {
+		return "", i, err
+	}
+	secret, i, err := people.Invite(ctx, who, id, purpose)
+	if err != nil {
+		return "", i, err
+	}
+	return d.cfg.Portal.URL + "/invitation/" + secret, i, nil
+}
