@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is missing (Debian packages), then runs them all with the race detector.
+# Installs what the tests need and is missing (Debian packages; axe-core by npm into the user's cache), then runs them all with the race detector.
 #
 #   ./test.sh                                      everything
 #   ./test.sh ./authstore/...                      some packages
@@ -18,6 +18,7 @@ needs=(
   /usr/lib/dovecot/managesieve=dovecot-managesieved
   /usr/lib/dovecot/pop3=dovecot-pop3d
   /usr/lib/dovecot/submission=dovecot-submissiond
+  chromium=chromium
   curl=curl
   dovecot=dovecot-imapd
   fetchmail=fetchmail
@@ -25,6 +26,7 @@ needs=(
   mbsync=isync
   msmtp=msmtp
   neomutt=neomutt
+  npm=npm
   openssl=openssl
   postfix=postfix
   radicale=radicale
@@ -79,10 +81,28 @@ ROOT
   [ -z "$still" ] || die "could not install ${still//$'\n'/ }"
 }
 
+# axe-core looks at pages as those do who can't see or use a mouse. Its licence, the MPL, keeps it out of this repository.
+axe=4.14.1 # internal/testlab/axe.go names it too
+axe_sum=29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
+fetch_axe() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test tmp
+  local file=$dir/axe-core-$axe.min.js
+  is_axe() { [ -e "$1" ] && echo "$axe_sum  $1" | sha256sum --check --status; }
+  is_axe "$file" && return
+  echo "test.sh: fetches axe-core $axe"
+  mkdir -p "$dir"
+  tmp=$(mktemp -d)
+  (cd "$tmp" && npm pack --silent "axe-core@$axe" >/dev/null && tar -xzf "axe-core-$axe.tgz" package/axe.min.js) || true # looked at below
+  is_axe "$tmp/package/axe.min.js" || { rm -r "$tmp"; die "could not fetch axe-core $axe with npm, or it is not what it was"; }
+  mv "$tmp/package/axe.min.js" "$file"
+  rm -r "$tmp"
+}
+
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
 command -v go >/dev/null || die "no go in PATH; get Go 1.26 from https://go.dev/dl"
 mapfile -t packages < <(missing)
 [ ${#packages[@]} = 0 ] || install "${packages[@]}"
+fetch_axe
 
 # A package among the arguments stands for itself, otherwise all are meant.
 what=(./...)

@@ -25,13 +25,13 @@ type CA struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+	leaf *ecdsa.PrivateKey // of all it issues, so that a browser can be told beforehand what to trust
 }
 
 // NewCA makes a certificate authority.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
-	ca := &CA{Pool: x509.NewCertPool(), t: t, dir: Dir(t)}
-	ca.key = newKey(t)
+	ca := &CA{Pool: x509.NewCertPool(), t: t, dir: Dir(t), key: newKey(t), leaf: newKey(t)}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "Lab CA"},
@@ -53,10 +53,10 @@ func NewCA(t testing.TB) *CA {
 	return ca
 }
 
-// Issue makes a certificate for localhost, 127.0.0.1, ::1 and the given names or addresses, good for servers and clients. The files are PEM.
+// Issue makes a certificate for localhost, 127.0.0.1, ::1 and the given names or addresses, good for servers and clients. All that a CA issues has
+// the same key. The files are PEM.
 func (ca *CA) Issue(names ...string) (certFile, keyFile string, cert tls.Certificate) {
 	ca.t.Helper()
-	key := newKey(ca.t)
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
 	if err != nil {
 		ca.t.Fatal(err)
@@ -76,11 +76,11 @@ func (ca *CA) Issue(names ...string) (certFile, keyFile string, cert tls.Certifi
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, ca.leaf.Public(), ca.key)
 	if err != nil {
 		ca.t.Fatal(err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(ca.leaf)
 	if err != nil {
 		ca.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package testlab_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -37,6 +38,13 @@ func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
 	g := testlab.Exec(t, nil, testlab.Postern(t), "serve", "-c", config)
 	g.WaitLine("ready")
 	g.Signal(syscall.SIGHUP)
+
+	// A Chromium that takes the test's certificates, and persons before it: what they see and do. What a page should never do fails the test.
+	b := testlab.Browser(t, ca)
+	me := b.Page(t).Zone("Europe/Berlin").Languages("de,en").Open(fmt.Sprintf("https://localhost:%d", port))
+	me.Fill("Email address", testlab.Alice).Click("Sign in").HasText("wrong").Phone().Axe().FitsWidth().Screenshot("sign-in")
+	key := me.Authenticator(testlab.DeviceKey)
+	b.Page(t).WithoutScript().Expect("net::ERR_").Open("https://elsewhere.test").Authenticator(testlab.PlainKey).Add(key.Credentials()...)
 
 	// A client that ends by itself, in an empty home. Where it is missing, the test says which package brings it.
 	testlab.Run(t, testlab.Command(t, "mbsync", "-a"))

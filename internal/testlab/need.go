@@ -13,6 +13,7 @@ var packages = map[string]string{
 	"/usr/lib/dovecot/managesieve": "dovecot-managesieved",
 	"/usr/lib/dovecot/pop3":        "dovecot-pop3d",
 	"/usr/lib/dovecot/submission":  "dovecot-submissiond",
+	"chromium":                     "chromium",
 	"curl":                         "curl",
 	"dovecot":                      "dovecot-imapd",
 	"fetchmail":                    "fetchmail",

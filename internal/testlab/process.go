@@ -35,7 +35,12 @@ type Process struct {
 // printed when the test has failed, and fails the test if the race detector speaks in it.
 func Exec(t testing.TB, env []string, argv ...string) *Process {
 	t.Helper()
-	p, err := start(t, env, argv)
+	return run(t, env, argv)
+}
+
+func run(t testing.TB, env, argv []string, files ...*os.File) *Process {
+	t.Helper()
+	p, err := start(t, env, argv, files...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,8 +56,8 @@ func Exec(t testing.TB, env []string, argv ...string) *Process {
 	return p
 }
 
-// start leaves ending the process to its caller.
-func start(t testing.TB, env, argv []string) (*Process, error) {
+// start leaves ending the process to its caller. The process gets files from descriptor 3 on; they stay the caller's too.
+func start(t testing.TB, env, argv []string, files ...*os.File) (*Process, error) {
 	k, err := lab()
 	if err != nil {
 		return nil, err
@@ -66,6 +71,7 @@ func start(t testing.TB, env, argv []string) (*Process, error) {
 	cmd.Env = append(environment(k.root), env...)
 	cmd.Dir = k.root
 	cmd.Stdout, cmd.Stderr = w, w
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		r.Close()
