@@ -9,14 +9,11 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/text/language"
-	"golang.org/x/text/language/display"
-
 	"postern/authstore/identity"
-	"postern/gateway/texts"
 )
 
 //go:embed templates/*.html
@@ -137,18 +134,30 @@ func (p view) timeElement(t time.Time, write func(time.Time) string) template.HT
 	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.Format(time.RFC3339), template.HTMLEscapeString(write(t))))
 }
 
-// Tongue is a language that the page can be read in.
-type Tongue struct{ Tag, Name string }
-
 // Tongues lists the other languages.
-func (p view) Tongues() []Tongue {
-	var list []Tongue
-	for _, tag := range texts.Languages() {
-		if tag != p.v.text.Tag {
-			list = append(list, Tongue{tag.String(), display.Self.Name(language.Make(tag.String()))})
+func (p view) Tongues() []tongue {
+	return slices.DeleteFunc(tongues(), func(t tongue) bool { return t.Tag == p.v.text.Tag.String() })
+}
+
+// Wanted is the page that the sign-in is to lead to, of those that a link may name.
+func (p view) Wanted() string { return p.v.wanted() }
+
+// Browser says in plain words what a User-Agent means.
+func (p view) Browser(agent string) string { return p.v.browser(agent) }
+
+// Has reports whether the person has a second factor of a kind, so that no other is asked for. Where that can't be read, all are.
+func (p view) Has(kind string) bool {
+	if p.v.kinds == nil {
+		factors, err := p.v.s.o.People.Factors(p.v.r.Context(), p.v.session)
+		if err != nil {
+			return true
+		}
+		p.v.kinds = make(map[identity.Kind]bool)
+		for _, f := range factors.List {
+			p.v.kinds[f.Kind] = true
 		}
 	}
-	return list
+	return p.v.kinds[identity.Kind(kind)]
 }
 
 // Here is the page's own path, to come back to.

@@ -18,6 +18,8 @@ const (
 	sessionCookie  = "__Host-postern"
 	deviceCookie   = "__Host-postern-device"   // this browser has signed in before
 	languageCookie = "__Host-postern-language" // chosen at the foot of a page
+
+	yearLong = 365 * 24 * time.Hour // how long the last two stay
 )
 
 // visit is one request of a person's browser, and the answer that is being made.
@@ -27,7 +29,8 @@ type visit struct {
 	r       *http.Request
 	text    *texts.Printer
 	zone    *time.Location
-	session identity.Session // zero where nobody is signed in
+	session identity.Session       // zero where nobody is signed in
+	kinds   map[identity.Kind]bool // of the second factors there are; nil: not read yet
 }
 
 // handler answers a visit. An error becomes a page: see (*visit).fail.
@@ -76,7 +79,7 @@ func (v *visit) identify(atLeast identity.Stage) error {
 			return err
 		case atLeast > 0:
 			v.setCookie(sessionCookie, "", -1)
-			return seeOther("/sign-in?ended")
+			return v.endedAt()
 		default:
 			v.setCookie(sessionCookie, "", -1)
 		}
@@ -85,17 +88,38 @@ func (v *visit) identify(atLeast identity.Stage) error {
 	case v.session.Stage >= atLeast:
 		return nil
 	case v.session.Stage == identity.AwaitsFactor:
-		return seeOther("/sign-in/factor")
+		return carrying("/sign-in/factor", v.here())
 	case v.session.Stage == identity.AwaitsSetUp:
 		return seeOther("/set-up")
 	}
-	return seeOther("/sign-in")
+	return carrying("/sign-in", v.here())
+}
+
+// here is the page that is visited; empty where a form is sent, which can't be gone to.
+func (v *visit) here() string {
+	if v.r.Method != http.MethodGet {
+		return ""
+	}
+	return v.r.URL.Path
+}
+
+// endedAt leads to the sign-in, and from there back.
+func (v *visit) endedAt() seeOther {
+	if to := carrying("/sign-in", v.here()); to != "/sign-in" {
+		return to + "&ended"
+	}
+	return "/sign-in?ended"
 }
 
 // seeOther is the error of a handler that sends the browser to another page of ours.
 type seeOther string
 
 func (s seeOther) Error() string { return "see " + string(s) }
+
+// refused is the error of a form that the portal itself does not take: the key of the text that says why.
+type refused string
+
+func (r refused) Error() string { return string(r) }
 
 func (v *visit) redirect(path string) {
 	// A path of ours, never one that came with the request: there is no open redirect.
@@ -130,12 +154,18 @@ func (v *visit) setCookie(name, value string, maxAge int) {
 	http.SetCookie(v.w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
-// enter takes the session that signing in, or a further factor, has led to. The cookie holds nothing that was known before.
+// enter takes the session that signing in, or a further factor, has led to. The cookie holds nothing that was known before. Somebody
+// else's session that was here until now ends.
 func (v *visit) enter(t identity.Token, s identity.Session) {
-	v.session = s
+	if v.session.Stage > 0 && v.session.ID != s.ID {
+		if err := v.s.o.People.SignOut(v.r.Context(), v.visitor(), v.session); err != nil && !errors.Is(err, identity.ErrNoSession) {
+			v.s.o.Log.Warn("a session that another took the place of goes on", "proto", Protocol, "account", int64(v.session.Account), "err", err)
+		}
+	}
+	v.session, v.kinds = s, nil
 	v.setCookie(sessionCookie, string(t), 0)
 	if s.Stage == identity.SignedIn {
-		v.setCookie(deviceCookie, v.s.o.People.Device(s), int((365 * 24 * time.Hour).Seconds()))
+		v.setCookie(deviceCookie, v.s.o.People.Device(s), int(yearLong.Seconds()))
 	}
 	v.setReader()
 }
@@ -146,6 +176,11 @@ func (v *visit) confirm() error {
 	if v.s.o.People.Fresh(v.session) {
 		return nil
 	}
+	return v.giveFactor()
+}
+
+// giveFactor takes the fields of the template "factor"; identity.ErrStepUp: they were empty.
+func (v *visit) giveFactor() error {
 	var token identity.Token
 	var session identity.Session
 	var err error
@@ -172,25 +207,33 @@ func (v *visit) fail(err error) {
 		v.redirect(string(other))
 	case errors.Is(err, identity.ErrNoSession):
 		v.setCookie(sessionCookie, "", -1)
-		v.redirect("/sign-in?ended")
+		v.redirect(string(v.endedAt()))
 	case errors.Is(err, authstore.ErrNotFound):
 		v.trouble(http.StatusNotFound, "error.not_found_title", "error.not_found")
 	case errors.As(err, &large):
 		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
 	case v.r.Context().Err() != nil: // the browser has gone
 	default:
-		number := rand.Text()[:8]
-		v.s.o.Log.LogAttrs(v.r.Context(), slog.LevelError, "page", slog.String("proto", Protocol), slog.String("number", number),
-			slog.String("path", route(v.r)), slog.Int64("account", int64(v.session.Account)), slog.Any("err", err))
-		v.trouble(http.StatusServiceUnavailable, "error.unavailable_title", "error.broken", number)
+		v.trouble(http.StatusServiceUnavailable, "error.unavailable_title", "error.broken", v.broken(err))
 	}
+}
+
+// broken logs what no form is to blame for, under a number by which people can tell of it.
+func (v *visit) broken(err error) (number string) {
+	number = rand.Text()[:8]
+	v.s.o.Log.LogAttrs(v.r.Context(), slog.LevelError, "page", slog.String("proto", Protocol), slog.String("number", number),
+		slog.String("path", route(v.r)), slog.Int64("account", int64(v.session.Account)), slog.Any("err", err))
+	return number
 }
 
 // problem says in the reader's words what a form was refused for; empty where it is not the form's fault and belongs to fail.
 func (v *visit) problem(err error) string {
 	var many *identity.TooMany
 	var weak *identity.Weak
+	var key refused
 	switch {
+	case errors.As(err, &key):
+		return v.text.Say(string(key))
 	case errors.As(err, &many):
 		return v.text.Say("sign_in.too_many", v.wait(many.Wait))
 	case errors.As(err, &weak):
@@ -201,10 +244,14 @@ func (v *visit) problem(err error) string {
 		return v.text.Say("sign_in.unavailable")
 	case errors.Is(err, identity.ErrNeedsInvitation):
 		return v.text.Say("sign_in.needs_invitation")
+	case errors.Is(err, identity.ErrWrongCode) && v.r.PostForm.Get("new_answer") != "":
+		return v.text.Say("passkey.failed")
 	case errors.Is(err, identity.ErrWrongCode) && v.r.PostForm.Get("answer") != "":
 		return v.text.Say("confirm.passkey_failed")
 	case errors.Is(err, identity.ErrWrongCode):
 		return v.text.Say("confirm.wrong")
+	case errors.Is(err, identity.ErrLastFactor):
+		return v.text.Say("factors.last")
 	}
 	return ""
 }
