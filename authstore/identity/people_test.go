@@ -150,7 +150,7 @@ func (p *place) signIn(address, password string) session {
 // kinds are an account's events, the oldest first.
 func (p *place) kinds(id authstore.AccountID) []string {
 	p.t.Helper()
-	events, err := p.accounts.Events(ctx, id, 1000)
+	events, err := p.accounts.Events(ctx, authstore.EventQuery{Account: id, Limit: 1000})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func TestInvitationToSecondSignIn(t *testing.T) {
 	if got, want := fmt.Sprint(p.kinds(a.ID)), "[account.added invitation.made invitation.accepted primary.set factor.added portal.signed_in portal.signed_out portal.signed_in]"; got != want {
 		t.Errorf("history\n%s, want\n%s", got, want)
 	}
-	events, _ := p.accounts.Events(ctx, a.ID, 1)
+	events, _ := p.accounts.Events(ctx, authstore.EventQuery{Account: a.ID, Limit: 1})
 	if want := (authstore.Actor{Name: "portal", Client: visitor.Client, Agent: aBrowser}); events[0].Actor != want {
 		t.Errorf("who = %+v, want %+v", events[0].Actor, want)
 	}
