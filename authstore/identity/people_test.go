@@ -214,4 +214,3 @@ func wrongCode(right string) string {
 	}
 	return "0" + right[1:]
 }
-

@@ -234,3 +234,30 @@ func BenchmarkDigest(b *testing.B) {
 		}
 	}
 }
+
+// A MAC is bound to its key, its purpose and where one part ends and the next begins.
+func TestMAC(t *testing.T) {
+	k, err := NewKeyring().Add()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := func(n uint32, purpose string, parts ...string) string {
+		m, err := k.MAC(n, purpose, parts...)
+		if err != nil || len(m) != 32 {
+			t.Fatalf("MAC = %x, %v", m, err)
+		}
+		return string(m)
+	}
+	one := mac(1, "a", "b", "c")
+	if mac(1, "a", "b", "c") != one {
+		t.Error("two MACs of the same differ")
+	}
+	for what, other := range map[string]string{"key": mac(2, "a", "b", "c"), "purpose": mac(1, "x", "b", "c"), "parts": mac(1, "a", "bc", ""), "fewer": mac(1, "a", "bc")} {
+		if other == one {
+			t.Errorf("another %s makes the same MAC", what)
+		}
+	}
+	if _, err := k.MAC(9, "a"); err != ErrUnknownKey {
+		t.Errorf("an unknown key: %v", err)
+	}
+}

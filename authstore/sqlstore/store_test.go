@@ -38,6 +38,12 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
+func TestSQLitePeople(t *testing.T) {
+	storetest.RunPeople(t, func(t *testing.T, now func() time.Time) storetest.PeopleTruth {
+		return open(t, sqlstore.Options{Now: now})
+	})
+}
+
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "p.db")
