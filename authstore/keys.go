@@ -151,7 +151,7 @@ func (a *Accounts) CanRetire(ctx context.Context, n uint32) error {
 		case k.New:
 			return fmt.Errorf("key %d makes new app passwords; add a newer one first and reload every gateway", n)
 		case k.Rows > 0:
-			return fmt.Errorf("%d app passwords or stored credentials still need key %d; an app password moves to the newest key when it is used next and is forgotten 90 days after it ends, a credential moves when it is stored again", k.Rows, n)
+			return fmt.Errorf("%d app passwords or stored credentials still need key %d; an app password moves to the newest key when it is used next and is forgotten 90 days after it ends, all else is moved by \"postern key retire\"", k.Rows, n)
 		default:
 			return nil
 		}

@@ -90,7 +90,7 @@ func (p *People) add(ctx context.Context, v Visitor, s Session, once spent, f St
 			if _, err := tx.EndSessions(ctx, s.ID); err != nil {
 				return err
 			}
-			t, err = p.advance(ctx, tx, &s, string(f.Kind))
+			t, err = p.advance(ctx, tx, v, &s, string(f.Kind))
 			return err
 		}
 		t, err = p.renew(ctx, tx, &s)

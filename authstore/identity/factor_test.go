@@ -126,7 +126,7 @@ func TestRecoveryCodes(t *testing.T) {
 	if f, _ := p.Factors(ctx, s); f.Recovery != 9 {
 		t.Errorf("%d are left", f.Recovery)
 	}
-	if events, _ := p.accounts.Events(ctx, in.Account, 2); events[1].Kind != "recovery.used" || events[1].Detail != "9" {
+	if events, _ := p.accounts.Events(ctx, authstore.EventQuery{Account: in.Account, Limit: 2}); events[1].Kind != "recovery.used" || events[1].Detail != "9" {
 		t.Errorf("history: %+v", events)
 	}
 	renewed, err := p.RenewRecoveryCodes(ctx, visitor, s)

@@ -251,7 +251,7 @@ func (p *People) proven(ctx context.Context, v Visitor, s *Session, once spent, 
 		if s == nil {
 			t, next, err = p.newSession(ctx, tx, v, person, SignedIn, "passkey")
 		} else {
-			t, err = p.advance(ctx, tx, &next, "passkey")
+			t, err = p.advance(ctx, tx, v, &next, "passkey")
 		}
 		return err
 	})

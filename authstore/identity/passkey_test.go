@@ -198,7 +198,7 @@ func TestAPasskeysCounter(t *testing.T) {
 	want(t, "the first time", use(), nil)
 	k.cred.Counter -= 1
 	want(t, "with the counter of before", use(), identity.ErrWrongCode)
-	if events, _ := p.accounts.Events(ctx, in.Account, 1); events[0].Kind != "portal.sign_in_refused" || events[0].Detail != "passkey counter" {
+	if events, _ := p.accounts.Events(ctx, authstore.EventQuery{Account: in.Account, Limit: 1}); events[0].Kind != "portal.sign_in_refused" || events[0].Detail != "passkey counter" {
 		t.Errorf("history: %+v", events[0])
 	}
 	want(t, "with the next", use(), nil)

@@ -225,7 +225,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 	}
 	sealed, err := p.newPrimary(ctx, s.Account, new)
 	if err != nil {
-		return "", Session{}, none, err
+		return "", Session{}, none, p.giveBack(ctx, charges, err)
 	}
 	var t Token
 	c, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
@@ -249,7 +249,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 		err = ErrWrong
 	}
 	if err != nil {
-		return "", Session{}, none, err
+		return "", Session{}, none, p.giveBack(ctx, charges, err)
 	}
 	return t, s, p.o.Accounts.Confirm(ctx, c), nil
 }

@@ -49,7 +49,7 @@ func TestChangePrimary(t *testing.T) {
 	if _, err := p.Session(ctx, visitor, token); err != nil {
 		t.Errorf("the new token: %v", err)
 	}
-	events, _ := p.accounts.Events(ctx, one.Account, 1)
+	events, _ := p.accounts.Events(ctx, authstore.EventQuery{Account: one.Account, Limit: 1})
 	if events[0].Kind != "primary.changed" || events[0].Detail != "2" {
 		t.Errorf("history: %+v", events[0])
 	}

@@ -79,7 +79,7 @@ func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Pers
 		if err := tx.Refund(ctx, charges); err != nil {
 			return err
 		}
-		t, err = p.advance(ctx, tx, &s, "recovery")
+		t, err = p.advance(ctx, tx, v, &s, "recovery")
 		return err
 	})
 	if err != nil {

@@ -124,7 +124,10 @@ func (p *People) newSession(ctx context.Context, tx Tx, v Visitor, of Person, st
 	if s.ID, err = tx.AddSession(ctx, s, digest, keep); err != nil {
 		return "", Session{}, err
 	}
-	if stage == SignedIn {
+	switch stage {
+	case AwaitsFactor: // whoever knows the password alone chooses nothing
+		return t, s, nil
+	case SignedIn:
 		err = tx.Event(ctx, "portal.signed_in", method)
 	}
 	return t, s, errors.Join(err, learn(ctx, tx, v, &s))
@@ -154,11 +157,14 @@ func (p *People) renew(ctx context.Context, tx Tx, s *Session) (Token, error) {
 }
 
 // advance notes that a session gave a second factor. One that was not signed in is then.
-func (p *People) advance(ctx context.Context, tx Tx, s *Session, factor string) (Token, error) {
+func (p *People) advance(ctx context.Context, tx Tx, v Visitor, s *Session, factor string) (Token, error) {
 	s.FactorAt = p.now()
 	if s.Stage != SignedIn {
 		s.Stage, s.Method = SignedIn, s.Method+" "+factor
 		if err := tx.Event(ctx, "portal.signed_in", s.Method); err != nil {
+			return "", err
+		}
+		if err := learn(ctx, tx, v, s); err != nil {
 			return "", err
 		}
 	}

@@ -95,7 +95,7 @@ func (p *People) giveTOTP(ctx context.Context, v Visitor, s Session, of Person, 
 			if err := tx.Refund(ctx, charges); err != nil {
 				return err
 			}
-			t, err = p.advance(ctx, tx, &s, "totp")
+			t, err = p.advance(ctx, tx, v, &s, "totp")
 			return err
 		}
 		return ErrWrongCode

@@ -412,7 +412,7 @@ func testAct(t *testing.T, f *people) {
 	if got, _ := f.Password(ctx, p.ID); got.Why != "because" || got.Revoked.IsZero() {
 		t.Errorf("the app password: %+v", got)
 	}
-	events, _ := f.Events(ctx, f.alice, 2)
+	events, _ := f.Events(ctx, authstore.EventQuery{Account: f.alice, Limit: 2})
 	if len(events) != 2 || events[0].Kind != "primary.changed" || events[0].Detail != "1" || events[0].Actor != eve || events[1].Kind != "portal.signed_in" {
 		t.Errorf("history: %+v", events)
 	}
