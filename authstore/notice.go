@@ -1,6 +1,10 @@
 package authstore
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // noticed are the kinds of events that the person is told of by mail: what lets somebody in, or takes something away.
 var noticed = map[string]bool{
@@ -30,7 +34,7 @@ type Notice struct {
 	Zone     string // an IANA time zone; empty: UTC
 	Label    string // of the event's app password, where there is one
 	Scopes   Scopes // likewise
-	Attempts int    // how often sending it has failed
+	Refusals int    // how often the mail server has refused it
 }
 
 // newUseDelay gathers: a phone that was just set up speaks several protocols within a minute, and one mail says so.
@@ -43,3 +47,6 @@ func NoticeDelay(kind string) time.Duration {
 	}
 	return 0
 }
+
+// NoticedKinds lists the kinds of events that people are told of.
+func NoticedKinds() []string { return slices.Sorted(maps.Keys(noticed)) }

@@ -148,7 +148,7 @@ func (s *Store) TakeNotices(ctx context.Context, n int, until time.Time) ([]auth
 func dueNotices(ctx context.Context, tx *sql.Tx, now int64, n int) ([]authstore.Notice, error) {
 	rows, err := tx.QueryContext(ctx, "SELECT "+eventColumns+`,
   COALESCE(a.public_id, ''), COALESCE(n.address, ''), COALESCE(a.language, ''), COALESCE(a.zone, ''),
-  COALESCE(p.label, ''), COALESCE(p.scopes, 0), o.attempts
+  COALESCE(p.label, ''), COALESCE(p.scopes, 0), o.refusals
 FROM outbox o JOIN event e ON e.id = o.event
 LEFT JOIN account a ON a.id = e.account
 LEFT JOIN login_name n ON n.account = a.id AND n.ordinal = 0
@@ -162,7 +162,7 @@ WHERE o.done IS NULL AND o.due <= $1 ORDER BY o.due, o.event LIMIT $2`, now, n)
 	for rows.Next() {
 		var n authstore.Notice
 		fields, finish := eventFields(&n.Event)
-		if err := rows.Scan(append(fields, &n.PublicID, &n.Address, &n.Language, &n.Zone, &n.Label, &n.Scopes, &n.Attempts)...); err != nil {
+		if err := rows.Scan(append(fields, &n.PublicID, &n.Address, &n.Language, &n.Zone, &n.Label, &n.Scopes, &n.Refusals)...); err != nil {
 			return nil, err
 		}
 		finish()
@@ -177,8 +177,12 @@ func (s *Store) NoticeDone(ctx context.Context, event int64) error {
 	return plain(err)
 }
 
-// NoticeFailed notes that a notice could not be sent, and when to try again.
-func (s *Store) NoticeFailed(ctx context.Context, event int64, next time.Time) error {
-	_, err := s.write.ExecContext(ctx, "UPDATE outbox SET due = $2, attempts = attempts + 1 WHERE event = $1", event, next.Unix())
+// NoticeFailed notes that a notice could not be sent, when to try again, and whether the mail server has refused it: that is counted.
+func (s *Store) NoticeFailed(ctx context.Context, event int64, next time.Time, refused bool) error {
+	query := "UPDATE outbox SET due = $2 WHERE event = $1"
+	if refused {
+		query = "UPDATE outbox SET due = $2, refusals = refusals + 1 WHERE event = $1"
+	}
+	_, err := s.write.ExecContext(ctx, query, event, next.Unix())
 	return plain(err)
 }

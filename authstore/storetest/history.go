@@ -17,7 +17,7 @@ import (
 type outbox interface {
 	TakeNotices(ctx context.Context, n int, until time.Time) ([]authstore.Notice, error)
 	NoticeDone(ctx context.Context, event int64) error
-	NoticeFailed(ctx context.Context, event int64, next time.Time) error
+	NoticeFailed(ctx context.Context, event int64, next time.Time, refused bool) error
 }
 
 // take takes what is due, for a minute.
@@ -67,14 +67,16 @@ func testOutbox(t *testing.T, f *fixture) {
 		t.Fatalf("the rest = %+v", list)
 	}
 	if n := list[0]; n.Address != "alice@example.test" || n.PublicID != a.PublicID || n.Label != "Phone" || n.Scopes != authstore.ScopeMail ||
-		n.Actor != eve || n.Detail != "lost" || n.Password != p.ID || !n.At.Equal(f.Now()) || n.Attempts != 0 || n.Language != "" || n.Zone != "" {
+		n.Actor != eve || n.Detail != "lost" || n.Password != p.ID || !n.At.Equal(f.Now()) || n.Refusals != 0 || n.Language != "" || n.Zone != "" {
 		t.Errorf("the notice = %+v", n)
 	}
 	if again := f.take(t); len(again) != 0 {
 		t.Errorf("taken twice: %+v", again)
 	}
-	if err := box.NoticeFailed(ctx, list[0].ID, f.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
+	for _, refused := range []bool{true, false} {
+		if err := box.NoticeFailed(ctx, list[0].ID, f.Now().Add(time.Hour), refused); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f.pass(2 * time.Minute) // whoever took the first has died
 	list2 := f.take(t)
@@ -84,7 +86,7 @@ func testOutbox(t *testing.T, f *fixture) {
 	f.done(t, list2)
 	f.pass(time.Hour)
 	list2 = f.take(t)
-	if len(list2) != 1 || list2[0].ID != list[0].ID || list2[0].Attempts != 1 {
+	if len(list2) != 1 || list2[0].ID != list[0].ID || list2[0].Refusals != 1 {
 		t.Errorf("when the failed one is due again: %+v", list2)
 	}
 	f.done(t, list2)

@@ -24,6 +24,7 @@ type Metrics struct {
 	verify   *prometheus.HistogramVec
 	backend  *prometheus.HistogramVec
 	panics   *prometheus.CounterVec
+	notices  *prometheus.CounterVec
 }
 
 var _ protocols.Observer = (*Metrics)(nil)
@@ -53,8 +54,10 @@ func NewMetrics(g Gauges) *Metrics {
 			Name: "postern_backend_seconds", Help: "Time of one step towards a backend.", Buckets: latencies}, []string{"backend", "step", "outcome"}),
 		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_panics_total", Help: "Connections that ended in a defect of ours; please report it."}, []string{"protocol"}),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_notices_total", Help: "Attempts to send a notice by mail, by outcome: sent, failed, given_up."}, []string{"outcome"}),
 	}
-	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics,
+	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_sessions", Help: "Open sessions."}, func() float64 { return float64(g.Sessions()) }),
@@ -92,6 +95,9 @@ func (m *Metrics) Verify(layer string, d time.Duration) {
 
 // Panic counts a connection that ended in a defect of ours.
 func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).Inc() }
+
+// Notice counts one attempt to send a notice; see notice.Options.Observe.
+func (m *Metrics) Notice(outcome string) { m.notices.WithLabelValues(outcome).Inc() }
 
 // Outcome names a login's result for logs and metrics: "ok", a refusal's code, "authzid" where somebody wants to act as somebody else, "gone"
 // where the client or we ended the connection before it was decided, "too_many" where there was no room for another session, or "backend" where our own way to the backend failed.

@@ -75,7 +75,7 @@ CREATE TABLE budget (
 CREATE TABLE outbox (
   event    INTEGER PRIMARY KEY REFERENCES event,
   due      INTEGER NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0,
+  refusals INTEGER NOT NULL DEFAULT 0,            -- by the mail server
   done     INTEGER                                -- when it was sent or given up; kept for a day, to be counted
 ) STRICT;
 CREATE INDEX outbox_due ON outbox (due) WHERE done IS NULL;

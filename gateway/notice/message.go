@@ -1,0 +1,164 @@
+package notice
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail"
+
+	"postern/authstore"
+	"postern/gateway/place"
+	"postern/gateway/texts"
+)
+
+// message writes the mail. It is plain text only: it reads the same everywhere, nothing in it can be other than it looks, and a mail about
+// security that is full of pictures and buttons teaches people to press buttons in mails.
+func (s *Sender) message(n *authstore.Notice) (*mail.Msg, error) {
+	p := texts.In(n.Language)
+	at := n.At.In(zone(n.Zone))
+	m := mail.NewMsg(mail.WithEncoding(mail.EncodingQP), mail.WithCharset(mail.CharsetUTF8), mail.WithNoDefaultUserAgent())
+	m.FromMailAddress(s.from)
+	if err := m.To(n.Address); err != nil {
+		return nil, err
+	}
+	m.Subject(subject(p, n))
+	m.SetDateWithValue(at)
+	// The time is in it because a database that is restored from a backup gives the numbers of events again.
+	m.SetMessageIDWithValue(fmt.Sprintf("%d.%d.%s@%s", n.ID, n.At.Unix(), strings.ToLower(s.o.Epoch), s.o.Host))
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5: nobody answers that he is on holiday
+	m.SetGenHeader("Content-Language", p.Tag.String())
+	m.SetBodyString(mail.TypeTextPlain, s.body(p, n, at))
+	return m, nil
+}
+
+// zone is UTC for a name that is unknown.
+func zone(name string) *time.Location {
+	if loc, err := time.LoadLocation(name); err == nil && name != "Local" {
+		return loc
+	}
+	return time.UTC
+}
+
+// textKey is where an event's texts stand.
+func textKey(kind string) string { return "notice." + strings.ReplaceAll(kind, ".", "_") }
+
+const (
+	maxSubject = 60  // of what somebody else wrote in the subject, in runes
+	maxQuoted  = 200 // and in the text
+)
+
+// quoted is what somebody else wrote, in one printable line that is cut short, and nothing that a mail program makes a link of.
+func quoted(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		text = string(runes[:most]) + "..."
+	}
+	text = strings.NewReplacer("://", ": //", "=?", "= ?").Replace(clean(text))
+	return web.ReplaceAllString(text, "$1 .")
+}
+
+var web = regexp.MustCompile(`(?i)(www)\.`)
+
+// subject names the app password, whose label people chose themselves. go-mail encodes what is not ASCII (RFC 2047).
+func subject(p *texts.Printer, n *authstore.Notice) string {
+	if n.Password == 0 {
+		return p.Say(textKey(n.Kind) + ".subject")
+	}
+	return p.Say(textKey(n.Kind)+".subject", quoted(n.Label, maxSubject))
+}
+
+func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) string {
+	key := textKey(n.Kind)
+	what, mine := p.Say(key+".what"), p.Say("notice.mine")
+	facts := []string{p.Say("notice.when", when(p, at, n.Zone))}
+	fact := func(key, value string) {
+		if value != "" {
+			facts = append(facts, p.Say("notice."+key, value))
+		}
+	}
+	if n.Password != 0 {
+		fact("app_password", quoted(n.Label, maxQuoted))
+		fact("opens", scopes(p, n.Scopes))
+	}
+	switch n.Kind {
+	case authstore.KindNewUse:
+		u, err := authstore.ParseNewUse(n.Detail)
+		if err != nil {
+			s.o.Log.Error("an event's detail can't be read", "event", n.ID, "err", err) // ours, so this is a defect
+		}
+		which := "both"
+		switch {
+		case !u.NewOperator:
+			which = "app"
+		case !u.NewApp:
+			which = "network"
+		}
+		what, mine = p.Say(key+"."+which), p.Say(key+".mine")
+		fact("app", quoted(u.App, maxQuoted))
+		fact("protocol", cmp.Or(protocols[u.Protocol], quoted(u.Protocol, maxQuoted)))
+		fact("network", s.network(p, u))
+	case "password.revoked", "password.revoked_all":
+		fact("reason", quoted(n.Detail, maxQuoted))
+	case "factor.added", "factor.removed":
+		fact("factor", quoted(n.Detail, maxQuoted))
+	}
+	byAdministrator := strings.HasPrefix(n.Actor.Name, "cli:")
+	if byAdministrator {
+		facts = append(facts, p.Say("notice.by_administrator"))
+	}
+	if n.Actor.Client.IsValid() {
+		fact("from", s.where(p, n.Actor.Client.String(), n.Actor.Client, s.o.Places.Operator(n.Actor.Client)))
+		fact("browser", quoted(n.Actor.Agent, maxQuoted))
+	}
+	parts := []string{what, strings.Join(facts, "\n"), mine, p.Say(key + ".not_mine")}
+	if byAdministrator {
+		parts = append(parts[:2], p.Say("notice.not_expected"))
+	}
+	if s.o.Site != "" {
+		parts = append(parts, p.Say("notice.site", s.o.Site))
+	}
+	return strings.Join(append(parts, "-- \n"+p.Say("notice.footer", n.Address)), "\n\n") + "\n"
+}
+
+// protocols are called so in every language.
+var protocols = map[string]string{"imap": "IMAP", "submission": "SMTP", "pop3": "POP3", "managesieve": "ManageSieve", "dav": "CalDAV, CardDAV"}
+
+// when names the zone too, by which people know it better than by its abbreviation.
+func when(p *texts.Printer, at time.Time, zone string) string {
+	if at.Location() == time.UTC {
+		return p.Time(at)
+	}
+	return p.Time(at) + " (" + zone + ")"
+}
+
+func scopes(p *texts.Printer, s authstore.Scopes) string {
+	var names []string
+	for _, name := range s.Names() {
+		names = append(names, p.Say("scope."+strings.ReplaceAll(name, ":", "_")))
+	}
+	return strings.Join(names, "; ")
+}
+
+// network tells what is known of where an app password was used. A prefix that stands for the operator tells nothing.
+func (s *Sender) network(p *texts.Printer, u authstore.NewUse) string {
+	if !u.Network.IsValid() || u.Network.Bits() == 0 {
+		return ""
+	}
+	operator := u.Operator
+	if _, err := netip.ParsePrefix(operator); err == nil {
+		operator = ""
+	}
+	return s.where(p, u.Network.String(), u.Network.Addr(), operator)
+}
+
+func (s *Sender) where(p *texts.Printer, address string, a netip.Addr, operator string) string {
+	for _, more := range []string{place.CountryName(s.o.Places.Country(a), p.Tag), quoted(operator, maxQuoted)} {
+		if more != "" {
+			address += ", " + more
+		}
+	}
+	return address
+}
