@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,36 @@ func viewEvents(events []authstore.Event) []eventView {
 		views = append(views, eventView{e.At, e.Kind, e.Actor.Name, e.Password, e.Detail})
 	}
 	return views
+}
+
+// detail writes what stands in an event for programs as words for a table.
+func detail(e authstore.Event) string {
+	switch e.Kind {
+	case authstore.KindFirstUse, authstore.KindNewUse:
+		u, err := authstore.ParseNewUse(e.Detail)
+		if err != nil {
+			break
+		}
+		words := []string{fmt.Sprintf("app password %d", e.Password), u.Protocol, u.App, u.Network.String(), u.Operator}
+		return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
+	case "password.edited":
+		edit, err := authstore.ParseEdited(e.Detail)
+		if err != nil {
+			break
+		}
+		words := []string{fmt.Sprintf("app password %d", e.Password)}
+		if edit.From.Label != edit.To.Label {
+			words = append(words, "label "+edit.To.Label)
+		}
+		if !edit.From.Expires.Equal(edit.To.Expires) {
+			words = append(words, "expires "+day(edit.To.Expires))
+		}
+		if !slices.Equal(edit.From.Networks, edit.To.Networks) {
+			words = append(words, fmt.Sprintf("networks %v", edit.To.Networks))
+		}
+		return strings.Join(words, ", ")
+	}
+	return e.Detail
 }
 
 // withDesk opens what the configuration names, calls do and closes it again.
@@ -171,7 +202,7 @@ func accountShow(e *env) *cobra.Command {
 					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
 				var rows [][]string
 				for _, ev := range events {
-					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor.Name, ev.Detail})
+					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor.Name, printable(detail(ev))})
 				}
 				return table(out, []string{"WHEN", "WHAT", "BY", "DETAIL"}, rows)
 			})
