@@ -158,6 +158,7 @@ func (g *Gateway) start(n *generation) {
 		g.serve(n, d.address, func(ln net.Listener) error { return d.Serve(n.accepting, g.life, ln) }, &g.servers)
 	}
 	g.watchOffers(n)
+	g.watchPeople(n)
 	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)
 	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
 }

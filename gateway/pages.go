@@ -83,6 +83,30 @@ func (g *Gateway) buildPortal(n *generation) error {
 	return err
 }
 
+// pruneEvery is how often is forgotten what nobody needs of sign-ins.
+const pruneEvery = 5 * time.Minute
+
+// watchPeople prunes until the generation accepts no more.
+func (g *Gateway) watchPeople(n *generation) {
+	if n.people == nil {
+		return
+	}
+	g.servers.Go(func() {
+		tick := time.NewTicker(pruneEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-n.accepting.Done():
+				return
+			case <-tick.C:
+				if err := n.people.Prune(n.accepting); err != nil && n.accepting.Err() == nil {
+					g.log.Warn("sessions that have ended are not forgotten", "err", err)
+				}
+			}
+		}
+	})
+}
+
 // pages makes a portal for one listener.
 func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config) (*portal.Server, error) {
 	cfg := n.cfg

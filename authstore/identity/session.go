@@ -195,11 +195,15 @@ func (p *People) Sessions(ctx context.Context, s Session) ([]Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := p.o.Truth.SessionsOf(ctx, s.Account)
+	return p.signedIn(ctx, s.Account)
+}
+
+func (p *People) signedIn(ctx context.Context, id authstore.AccountID) ([]Session, error) {
+	all, err := p.o.Truth.SessionsOf(ctx, id)
 	var list []Session
-	for _, other := range all {
-		if other.Stage == SignedIn && p.alive(other) {
-			list = append(list, other.Session)
+	for _, s := range all {
+		if s.Stage == SignedIn && p.alive(s) {
+			list = append(list, s.Session)
 		}
 	}
 	return list, err

@@ -23,7 +23,7 @@ func accountCommand(e *env) *cobra.Command {
 		accountAdd(e), accountList(e), accountShow(e),
 		accountStatus(e, "suspend", "Refuse all logins and end all sessions, keeping the app passwords", (*authstore.Accounts).Suspend),
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
-		accountRemove(e), accountInvite(e), accountAlias(e), accountBackendName(e), accountCredential(e),
+		accountRemove(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e),
 	)
 }
 
@@ -183,7 +183,7 @@ func accountList(e *env) *cobra.Command {
 func accountShow(e *env) *cobra.Command {
 	return e.jsonFlag(&cobra.Command{
 		Use:   "show ADDRESS",
-		Short: "Show one account and its history",
+		Short: "Show one account, how it signs in at the portal, and its history",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
@@ -191,15 +191,22 @@ func accountShow(e *env) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				portal, err := overview(c.Context(), d, a.ID)
+				if err != nil {
+					return err
+				}
 				out := c.OutOrStdout()
 				if e.json {
 					return printJSON(out, struct {
 						accountView
+						Portal *portalView `json:"portal,omitempty"`
 						Events []eventView `json:"events"`
-					}{viewAccount(a), viewEvents(events)})
+					}{viewAccount(a), portal, viewEvents(events)})
 				}
-				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n\n",
+				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n",
 					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
+				portal.print(out)
+				fmt.Fprintln(out)
 				var rows [][]string
 				for _, ev := range events {
 					rows = append(rows, []string{day(ev.At), ev.Kind, ev.Actor.Name, printable(detail(ev))})

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -72,4 +74,103 @@ func printInvitation(w io.Writer, link string, i identity.Invitation) error {
 	_, err := fmt.Fprintf(w, "\n    %s\n\nGive it to %s and nobody else. It is good once, until %s, and is shown only now.\nIt %s.\n%s\n",
 		link, i.Address, day(i.Expires), does, ends)
 	return err
+}
+
+func accountSignOut(e *env) *cobra.Command {
+	return e.jsonFlag(&cobra.Command{
+		Use:   "sign-out ADDRESS",
+		Short: "End all of an account's sessions at the portal; apps stay logged in",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				people, err := d.People()
+				if err != nil {
+					return err
+				}
+				n, err := people.SignOutAll(c.Context(), actor(), a.ID)
+				if err != nil {
+					return err
+				}
+				if e.json {
+					return printJSON(c.OutOrStdout(), struct {
+						Ended int `json:"ended"`
+					}{n})
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "signed %s out of the portal: sessions ended: %d\n", a.Names[0], n)
+				return err
+			})
+		},
+	})
+}
+
+// portalView is how an account signs in at the portal.
+type portalView struct {
+	Primary  bool              `json:"primary_password"`
+	Factors  []factorView      `json:"second_factors"`
+	Recovery int               `json:"recovery_codes_left"`
+	Sessions []portalLoginView `json:"sessions"`
+
+	keeps bool // primary passwords are kept here
+}
+
+type factorView struct {
+	Kind     identity.Kind `json:"kind"`
+	Label    string        `json:"label"`
+	Created  time.Time     `json:"created"`
+	LastUsed *time.Time    `json:"last_used,omitempty"`
+}
+
+type portalLoginView struct {
+	Began  time.Time `json:"began"`
+	Seen   time.Time `json:"seen"`
+	Method string    `json:"method"`
+	Client string    `json:"client"`
+	Agent  string    `json:"browser"`
+}
+
+// overview tells how an account signs in; nil: there is no portal.
+func overview(ctx context.Context, d *gateway.Desk, id authstore.AccountID) (*portalView, error) {
+	people, err := d.People()
+	if errors.Is(err, gateway.ErrNoPortal) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	o, err := people.Overview(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	v := &portalView{Primary: o.Primary, Factors: []factorView{}, Recovery: o.Factors.Recovery, Sessions: []portalLoginView{}, keeps: people.KeepsPrimary()}
+	for _, f := range o.Factors.List {
+		v.Factors = append(v.Factors, factorView{f.Kind, f.Label, f.Created, orNil(f.LastUsed)})
+	}
+	for _, s := range o.Sessions {
+		v.Sessions = append(v.Sessions, portalLoginView{s.Began, s.Seen, s.Method, s.Client.String(), s.Agent})
+	}
+	return v, nil
+}
+
+func (v *portalView) print(w io.Writer) {
+	if v == nil {
+		return
+	}
+	primary, factors := "set", "none"
+	switch {
+	case !v.keeps && v.Primary:
+		primary = "the server of [portal.imap] has it"
+	case !v.keeps:
+		primary = "the server of [portal.imap] has it; nobody has signed in yet"
+	case !v.Primary:
+		primary = "not set; its owner begins with the link of \"postern account invite\""
+	}
+	for i, f := range v.Factors {
+		if i == 0 {
+			factors = ""
+		} else {
+			factors += ", "
+		}
+		factors += fmt.Sprintf("%s %q", f.Kind, printable(f.Label))
+	}
+	fmt.Fprintf(w, "primary       %s\nfactors       %s\nrecovery      %d codes left\nsigned in     %d at the portal\n", primary, factors, v.Recovery, len(v.Sessions))
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -35,7 +36,8 @@ type Checker struct {
 	Login func(ctx context.Context, address string) (string, error)
 	Log   *slog.Logger
 
-	places chan struct{}
+	places     chan struct{}
+	complained atomic.Int64 // when the log was last told of trouble, in Unix seconds
 }
 
 var _ identity.Checker = (*Checker)(nil)
@@ -72,9 +74,19 @@ func (c *Checker) Check(ctx context.Context, address string, password []byte) er
 		if errors.Is(err, identity.ErrWrong) {
 			return identity.ErrWrong
 		}
-		return fmt.Errorf("sign in at %s: %w", c.Route.Address, err)
+		err = fmt.Errorf("sign in at %s: %w", c.Route.Address, err)
+		c.complain(err)
+		return err
 	}
 	return nil
+}
+
+// complain tells the log that primary passwords can't be checked, at most once a minute. It is not told of who gave up.
+func (c *Checker) complain(err error) {
+	now, last := time.Now().Unix(), c.complained.Load()
+	if !errors.Is(err, context.Canceled) && now-last >= 60 && c.complained.CompareAndSwap(last, now) {
+		c.Log.Error("primary passwords can't be checked", "err", err)
+	}
 }
 
 // sayable reports whether PLAIN can carry a name and a password (RFC 4616 section 2).

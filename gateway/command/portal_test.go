@@ -1,0 +1,93 @@
+package command
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// withPortal is configured with a portal.
+func withPortal(t *testing.T, more string) (file string) {
+	t.Helper()
+	file = configured(t)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "listener = [", "listener = [\n  { protocol = \"portal\", address = \"127.0.0.1:8081\", tls = \"none\" },", 1) +
+		"\n[portal]\nurl = \"https://passwords.example.test\"\n" + more
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestInvite(t *testing.T) {
+	t.Parallel()
+	file := withPortal(t, "")
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := run(t, "", append(args, "-c", file)...)
+		if code != 0 {
+			t.Fatalf("%v: %d %s", args, code, stderr)
+		}
+		return stdout
+	}
+	must("account", "add", "alice@example.test")
+	out := must("account", "invite", "alice@example.test")
+	link := regexp.MustCompile(`(?m)^    https://passwords\.example\.test/invitation/[A-Z2-7]{26}$`)
+	if !link.MatchString(out) || !strings.Contains(out, "It sets a new primary password and a new second factor.") || strings.Contains(out, "app password") {
+		t.Errorf("invite says\n%s", out)
+	}
+	var v invitationView
+	if err := json.Unmarshal([]byte(must("account", "invite", "alice@example.test", "--json")), &v); err != nil {
+		t.Fatal(err)
+	}
+	if life := time.Until(v.Expires); v.Address != "alice@example.test" || !v.SetsPrimary || v.Revokes != 0 || life < 71*time.Hour || life > 72*time.Hour {
+		t.Errorf("invite --json: %+v", v)
+	}
+	out = must("account", "show", "alice@example.test")
+	for _, want := range []string{"primary       not set; its owner begins", "factors       none", "signed in     0", "invitation.made"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("show lacks %q:\n%s", want, out)
+		}
+	}
+	if out := must("account", "show", "alice@example.test", "--json"); !strings.Contains(out, `"primary_password": false`) {
+		t.Errorf("show --json:\n%s", out)
+	}
+	if out := must("account", "sign-out", "alice@example.test"); out != "signed alice@example.test out of the portal: sessions ended: 0\n" {
+		t.Errorf("sign-out says %q", out)
+	}
+}
+
+// Without a portal the commands say what to write.
+func TestNoPortal(t *testing.T) {
+	t.Parallel()
+	file := configured(t)
+	run(t, "", "account", "add", "alice@example.test", "-c", file)
+	for _, command := range []string{"invite", "sign-out"} {
+		code, _, stderr := run(t, "", "account", command, "alice@example.test", "-c", file)
+		if code != 1 || !strings.Contains(stderr, `write a [[listener]] with protocol = "portal"`) {
+			t.Errorf("account %s: %d %q", command, code, stderr)
+		}
+	}
+	if _, stdout, _ := run(t, "", "account", "show", "alice@example.test", "-c", file); strings.Contains(stdout, "primary") {
+		t.Errorf("account show tells of a portal:\n%s", stdout)
+	}
+}
+
+// Each thing that [portal] names is looked at.
+func TestCheckPortal(t *testing.T) {
+	t.Parallel()
+	file := withPortal(t, "sign_in = \"imap\"\n[portal.imap]\naddress = \"127.0.0.1:1\"\ntls = \"none\"\n")
+	if _, stdout, _ := run(t, "", "check", "-c", file); !strings.Contains(stdout, "FAIL  portal sign-in: 127.0.0.1:1: nobody listens there") {
+		t.Errorf("check says\n%s", stdout)
+	}
+	file = withPortal(t, "breached_passwords = \"/nowhere/pwned.txt\"\n")
+	if _, stdout, _ := run(t, "", "check", "-c", file); !strings.Contains(stdout, "FAIL  breached passwords: open /nowhere/pwned.txt") {
+		t.Errorf("check says\n%s", stdout)
+	}
+}
