@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 
 	"postern/config"
 	"postern/gateway/imapsignin"
+	"postern/gateway/place"
 	"postern/gateway/portal"
 )
 
@@ -35,6 +37,12 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 			err = imapsignin.Probe(ctx, r)
 		}
 		report(Finding{Subject: "portal sign-in", Detail: p.IMAP.Address + " answers", Untried: "a sign-in was not tried", Err: err})
+	}
+	for subject, files := range map[string][2]string{"country database": {p.CountryDatabase, ""}, "operator database": {"", p.OperatorDatabase}} {
+		if path := files[0] + files[1]; path != "" {
+			_, err := place.Open(files[0], files[1], slog.New(slog.DiscardHandler))
+			report(Finding{Subject: subject, Detail: path, Err: err})
+		}
 	}
 	if p.BreachedPasswords != "" {
 		report(Finding{Subject: "breached passwords", Detail: p.BreachedPasswords, Err: breachedList(p.BreachedPasswords).check()})

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"postern/config"
 	"postern/gateway/live"
 	"postern/gateway/ops"
+	"postern/gateway/place"
 	"postern/protocols"
 	"postern/protocols/davproxy"
 )
@@ -30,6 +32,7 @@ type Gateway struct {
 	limits     *protocols.Limits
 	metrics    *ops.Metrics
 	draining   atomic.Bool
+	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
 	servers    sync.WaitGroup // front doors of all generations, with their connections
 	operations sync.WaitGroup // the operations listeners of all generations, and releaseMemory
 
@@ -52,6 +55,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 	g.store = authstore.New(authstore.Options{
 		Truth: g.desk.truth, Cache: g.desk.sharedCache(), Sessions: &g.live, Keys: g.desk.Keyring(), Names: namesOf(cfg), Log: log,
 		SessionGrace: cfg.Store.SessionGrace.Duration(), StaleGrace: cfg.Store.StaleGrace.Duration(), Observe: g.metrics.Verify,
+		Operator: func(a netip.Addr) string { return g.atlas.Load().Operator(a) },
 	})
 	if g.current, err = g.build(ctx, cfg); err != nil {
 		return nil, errors.Join(err, g.Close())

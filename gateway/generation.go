@@ -12,6 +12,7 @@ import (
 	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway/ops"
+	"postern/gateway/place"
 	"postern/gateway/portal"
 	"postern/gateway/route"
 	"postern/protocols"
@@ -30,6 +31,7 @@ type generation struct {
 	routes *route.Table
 	offers map[string]*protocols.Offers // by protocol
 	people *identity.People             // nil: there is no portal
+	atlas  *place.Atlas                 // of the files that are configured
 	doors  []door
 	ops    *ops.Server
 	leases []net.Listener // while it accepts; the last is the operations'
@@ -60,7 +62,7 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	g.makeOffers(next)
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
-	if err := g.buildPortal(next); err != nil {
+	if err = g.buildPortal(next); err != nil {
 		return nil, err
 	}
 	for _, l := range cfg.Listeners {
@@ -154,6 +156,7 @@ func domainsOf(cfg *config.Config) func(string) bool {
 
 // start lets a generation accept. The caller holds g.mu.
 func (g *Gateway) start(n *generation) {
+	g.atlas.Store(n.atlas)
 	for _, d := range n.doors {
 		g.serve(n, d.address, func(ln net.Listener) error { return d.Serve(n.accepting, g.life, ln) }, &g.servers)
 	}

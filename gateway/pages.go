@@ -14,6 +14,7 @@ import (
 	"postern/config"
 	"postern/gateway/appsettings"
 	"postern/gateway/imapsignin"
+	"postern/gateway/place"
 	"postern/gateway/portal"
 	"postern/gateway/route"
 	"postern/protocols"
@@ -79,6 +80,9 @@ func (g *Gateway) buildPortal(n *generation) error {
 		return nil
 	}
 	var err error
+	if n.atlas, err = place.Open(n.cfg.Portal.CountryDatabase, n.cfg.Portal.OperatorDatabase, g.log); err != nil {
+		return err
+	}
 	n.people, err = g.desk.people(n.cfg)
 	return err
 }
