@@ -33,8 +33,8 @@ type Gateway struct {
 	metrics    *ops.Metrics
 	draining   atomic.Bool
 	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
-	servers    sync.WaitGroup // front doors of all generations, with their connections
-	operations sync.WaitGroup // the operations listeners of all generations, and releaseMemory
+	servers    sync.WaitGroup              // front doors of all generations, with their connections
+	operations sync.WaitGroup              // the operations listeners of all generations, and releaseMemory
 
 	mu      sync.Mutex      // guards the fields below
 	life    context.Context // of the connections; set by Run

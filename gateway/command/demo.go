@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,13 +11,18 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/pquerna/otp/totp"
 	"github.com/spf13/cobra"
 
 	"postern/authstore"
+	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway"
 	"postern/gateway/demo"
@@ -32,8 +38,9 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "A first look: everything in one process, on loopback, with sample data",
 		Long: `Starts mail, calendar and contacts servers with sample data in this process, and
-the gateway in front of them; makes an account and its app passwords; prints commands
-to try, and what apps send. Everything is on loopback and ends with Ctrl-C.`,
+the gateway in front of them, with its portal; makes an account and its app passwords;
+prints how to sign in, commands to try, and what apps send. Everything is on loopback
+and ends with Ctrl-C.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -78,8 +85,9 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2], SubmissionsPort: ports[4], SubmissionPort: ports[5]}
-	if tour.PublicID, tour.Passwords, err = demoAccount(ctx, cfg, log); err != nil {
+	tour := demo.Tour{Dir: dir, Address: demoAddress, IMAPSPort: ports[0], IMAPPort: ports[1], DAVPort: ports[2], SubmissionsPort: ports[4], SubmissionPort: ports[5],
+		PortalPort: ports[6]}
+	if err := demoAccount(ctx, cfg, log, &tour); err != nil {
 		return err
 	}
 	if err := tour.WriteFiles(); err != nil {
@@ -95,10 +103,11 @@ func runDemo(ctx context.Context, dir string, log *slog.Logger, out io.Writer) e
 	return g.Run(ctx)
 }
 
-// demoPorts prefers ports that are the same at each start: IMAPS, IMAP with STARTTLS, DAV, operations, submission over TLS and with STARTTLS.
+// demoPorts prefers ports that are the same at each start: IMAPS, IMAP with STARTTLS, DAV, operations, submission over TLS and with STARTTLS,
+// the portal.
 func demoPorts() ([]int, error) {
 	var ports []int
-	for _, preferred := range []int{10993, 10143, 10443, 10180, 10465, 10587} {
+	for _, preferred := range []int{10993, 10143, 10443, 10180, 10465, 10587, 10444} {
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred)))
 		if err != nil {
 			if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -122,6 +131,7 @@ func demoConfig(ctx context.Context, dir string, b *demo.Backends, ports []int) 
 tls.certificate = [{ cert = %[1]q, key = %[2]q }]
 store = { database = %[3]q, key_file = %[4]q, ballast = "0" }
 operations.address = "127.0.0.1:%[5]d"
+portal = { url = "https://localhost:%[17]d", name = "Postern demo" }
 shutdown_grace = "2s"
 
 [[listener]]
@@ -145,6 +155,10 @@ tls = "starttls"
 [[listener]]
 protocol = "dav"
 address = "127.0.0.1:%[8]d"
+
+[[listener]]
+protocol = "portal"
+address = "127.0.0.1:%[17]d"
 
 [[backend]]
 name = "demo-imap"
@@ -173,7 +187,7 @@ tls = "none"
 credential = "basic"
 password_file = %[13]q
 `, path("cert.pem"), path("key.pem"), path("postern.db"), path("root.key"), ports[3], ports[0], ports[1], ports[2],
-		b.IMAPAddress, b.MasterUser, path("imap.password"), b.DAVAddress, path("dav.password"), ports[4], ports[5], b.SMTPAddress)
+		b.IMAPAddress, b.MasterUser, path("imap.password"), b.DAVAddress, path("dav.password"), ports[4], ports[5], b.SMTPAddress, ports[6])
 	certificate, key, err := pemFiles(ca.Certificate)
 	if err != nil {
 		return nil, err
@@ -205,11 +219,12 @@ func pemFiles(c tls.Certificate) (chain, key []byte, err error) {
 	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// demoAccount makes the account if need be, and new app passwords in place of those of an earlier start.
-func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (publicID string, passwords []demo.Password, err error) {
-	desk, err := gateway.OpenDesk(ctx, cfg, authstore.Actor{Name: "demo"}, log)
+// demoAccount makes the account if need be, and new secrets in place of those of an earlier start.
+func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger, tour *demo.Tour) error {
+	who := authstore.Actor{Name: "demo"}
+	desk, err := gateway.OpenDesk(ctx, cfg, who, log)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
 	defer desk.Close()
 	account, err := desk.Get(ctx, demoAddress)
@@ -217,10 +232,14 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (pub
 		account, err = desk.Add(ctx, demoAddress)
 	}
 	if err != nil {
-		return "", nil, err
+		return err
 	}
+	tour.PublicID = account.PublicID
 	if _, err := desk.RevokeAll(ctx, account.ID, "demo started again"); err != nil {
-		return "", nil, err
+		return err
+	}
+	if tour.SignIn, err = demoSignIn(ctx, desk, who, account.ID); err != nil {
+		return err
 	}
 	for _, p := range authstore.Presets {
 		if p.Scopes.Any(authstore.ScopePOP) {
@@ -228,10 +247,49 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger) (pub
 		}
 		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: p.Title, Scopes: p.Scopes})
 		if err != nil {
-			return "", nil, err
+			return err
 		}
-		passwords = append(passwords, demo.Password{Preset: p, Secret: secret.Reveal()})
+		tour.Passwords = append(tour.Passwords, demo.Password{Preset: p, Secret: secret.Reveal()})
 		secret.Clear()
 	}
-	return account.PublicID, passwords, nil
+	return nil
+}
+
+// demoCodes is how many recovery codes are shown: enough for a look.
+const demoCodes = 5
+
+// demoSignIn goes the way of somebody who was invited: a primary password, an authenticator app, recovery codes.
+func demoSignIn(ctx context.Context, desk *gateway.Desk, who authstore.Actor, id authstore.AccountID) (demo.SignIn, error) {
+	people, err := desk.People()
+	if err != nil {
+		return demo.SignIn{}, err
+	}
+	link, _, err := people.Invite(ctx, who, id, identity.Begin)
+	if err != nil {
+		return demo.SignIn{}, err
+	}
+	v := identity.Visitor{Client: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Agent: "postern demo"}
+	in := demo.SignIn{Primary: strings.ToLower(rand.Text()[:16])}
+	_, session, err := people.Accept(ctx, v, link, []byte(in.Primary))
+	if err != nil {
+		return in, err
+	}
+	enrolment, err := people.EnrolTOTP(ctx, session)
+	if err != nil {
+		return in, err
+	}
+	in.Key = enrolment.Key
+	code, err := totp.GenerateCode(in.Key, time.Now())
+	if err != nil {
+		return in, err
+	}
+	if _, session, err = people.AddTOTP(ctx, v, session, enrolment.State, code, "Demo"); err != nil {
+		return in, err
+	}
+	codes, err := people.RenewRecoveryCodes(ctx, v, session)
+	if err != nil {
+		return in, err
+	}
+	in.Codes = codes[:demoCodes]
+	return in, people.SignOut(ctx, v, session)
 }

@@ -21,6 +21,15 @@ type Tour struct {
 	SubmissionsPort int        // for sending, TLS
 	SubmissionPort  int        // STARTTLS
 	Passwords       []Password // one of each preset that the front doors enforce
+	PortalPort      int        // https://localhost
+	SignIn          SignIn     // at the portal
+}
+
+// SignIn is what signs the account in at the portal. Its secrets are told once, in Text.
+type SignIn struct {
+	Primary string   // the primary password
+	Codes   []string // recovery codes: each is a second factor, once
+	Key     string   // of an authenticator app, in base32
 }
 
 // Password is an app password. Its secret is told once, in Text.
@@ -123,7 +132,22 @@ func (t Tour) Text() string {
 	line("Sending  localhost:%d (TLS)", t.SubmissionsPort)
 	line("         localhost:%d (STARTTLS)", t.SubmissionPort)
 	line("DAV      https://localhost:%d/dav/", t.DAVPort)
+	line("Portal   https://localhost:%d", t.PortalPort)
 	line("CA       %s", filepath.Join(t.Dir, "ca.pem"))
+	line("")
+	line("The portal, where people make and revoke app passwords, in a browser that trusts")
+	line("the CA (or goes on after a warning):")
+	line("  address        %s", t.Address)
+	line("  password       %s", t.SignIn.Primary)
+	for i, code := range t.SignIn.Codes {
+		title, note := "", ""
+		if i == 0 {
+			title, note = "second factor", "  (each of these once)"
+		}
+		line("  %-13s  %s%s", title, code, note)
+	}
+	line("  or by app      add this key to an authenticator app for its codes:")
+	line("                 %s", t.SignIn.Key)
 	line("")
 	line("App passwords, shown this once:")
 	for _, p := range t.Passwords {

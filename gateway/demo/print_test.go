@@ -15,7 +15,8 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 func newTour(dir string) Tour {
-	t := Tour{Dir: dir, Address: alice, PublicID: "qwertzuvop", IMAPSPort: 41993, IMAPPort: 41143, DAVPort: 41443, SubmissionsPort: 41465, SubmissionPort: 41587}
+	t := Tour{Dir: dir, Address: alice, PublicID: "qwertzuvop", IMAPSPort: 41993, IMAPPort: 41143, DAVPort: 41443, SubmissionsPort: 41465, SubmissionPort: 41587,
+		PortalPort: 41444, SignIn: SignIn{"primary-secret", []string{"abcde-fghjk", "mnpqr-stvwx"}, strings.Repeat("ABCDEFGH", 4)}}
 	for i, p := range authstore.Presets {
 		t.Passwords = append(t.Passwords, Password{p, strings.Repeat("secre-", 3) + "tsec" + string(rune('a'+i))})
 	}

@@ -1,8 +1,15 @@
 package acceptance
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -44,14 +51,56 @@ func TestDemo(t *testing.T) {
 	if shown := p.Output(); !strings.Contains(shown, "A message arrived") || !strings.Contains(shown, "subject  ") {
 		t.Errorf("the message that was sent is not shown:\n%s", shown)
 	}
+	signInAtDemo(t, dir, shown)
 	p.Terminate()
 	if code := p.Wait(); code != 0 {
 		t.Errorf("the demo ended with %d", code)
 	}
 	again := testlab.Exec(t, nil, testlab.Postern(t), "demo", "--dir", dir)
 	again.WaitLine("Password")
+	signInAtDemo(t, dir, again.Output())
 	again.Terminate()
 	if _, err := os.Stat(filepath.Join(dir, "postern.db")); err != nil {
 		t.Error(err)
+	}
+}
+
+// signInAtDemo signs in at the portal as the demo says.
+func signInAtDemo(t *testing.T, dir, shown string) {
+	t.Helper()
+	told := func(pattern string) string {
+		m := regexp.MustCompile(pattern).FindStringSubmatch(shown)
+		if m == nil {
+			t.Fatalf("nothing like %s in\n%s", pattern, shown)
+		}
+		return m[1]
+	}
+	site := told(`(?m)^Portal   (https://localhost:\d+)$`)
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	defer browser.CloseIdleConnections()
+	send := func(path string, form url.Values) string {
+		t.Helper()
+		resp, err := browser.PostForm(site+path, form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return resp.Request.URL.Path
+	}
+	if at := send("/sign-in", url.Values{"address": {told(`(?m)^  address +(\S+)$`)}, "password": {told(`(?m)^  password +(\S+)$`)}}); at != "/sign-in/factor" {
+		t.Fatalf("the primary password leads to %s", at)
+	}
+	if at := send("/sign-in/factor", url.Values{"code": {told(`(?m)^  second factor +(\S+) `)}}); at != "/passwords" {
+		t.Errorf("the second factor leads to %s", at)
 	}
 }
