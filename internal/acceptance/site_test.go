@@ -27,9 +27,11 @@ type site struct {
 	dir     string
 	program string
 	ca      *testlab.CA
-	data    string // the database's folder
-	backend string // the [[backend]] and [redis] parts of the configuration
-	doors   string // more listeners
+	data    string   // the database's folder
+	backend string   // the [[backend]] and [redis] parts of the configuration
+	doors   string   // more listeners; {dav} is the port of dav's
+	top     string   // more keys above all tables
+	names   []string // in the certificate, besides localhost
 	mu      sync.Mutex
 	next    int
 }
@@ -81,7 +83,7 @@ func newSite(t *testing.T) *site {
 // writeConfig writes the configuration of one more gateway on the site's stores and returns its file.
 func (s *site) writeConfig(ports []int) string {
 	s.t.Helper()
-	cert, key, _ := s.ca.Issue()
+	cert, key, _ := s.ca.Issue(s.names...)
 	s.mu.Lock()
 	s.next++
 	path := filepath.Join(s.dir, fmt.Sprintf("postern%d.toml", s.next))
@@ -91,12 +93,12 @@ store = { database = %q, key_file = %q, ballast = "64KiB" }
 operations.address = "127.0.0.1:%d"
 shutdown_grace = "2s"
 limits.preauth_per_network = 1000
-listener = [
+%slistener = [
   { protocol = "imap", address = "127.0.0.1:%d" },
   { protocol = "imap", address = "127.0.0.1:%d", tls = "starttls" },
   { protocol = "dav", address = "127.0.0.1:%d" },
 %s]
-`, cert, key, filepath.Join(s.data, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], ports[0], ports[1], ports[2], s.doors)
+`, cert, key, filepath.Join(s.data, "postern.db"), filepath.Join(s.dir, "root.key"), ports[3], s.top, ports[0], ports[1], ports[2], strings.ReplaceAll(s.doors, "{dav}", strconv.Itoa(ports[2])))
 	if err := os.WriteFile(path, []byte(text+s.backend), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
