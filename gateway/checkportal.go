@@ -38,13 +38,18 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 		}
 		report(Finding{Subject: "portal sign-in", Detail: p.IMAP.Address + " answers", Untried: "a sign-in was not tried", Err: err})
 	}
-	for subject, files := range map[string][2]string{"country database": {p.CountryDatabase, ""}, "operator database": {"", p.OperatorDatabase}} {
-		if path := files[0] + files[1]; path != "" {
-			_, err := place.Open(files[0], files[1], slog.New(slog.DiscardHandler))
-			report(Finding{Subject: subject, Detail: path, Err: err})
+	for _, db := range []struct{ subject, country, operator string }{
+		{"country database", p.CountryDatabase, ""}, {"operator database", "", p.OperatorDatabase},
+	} {
+		if path := db.country + db.operator; path != "" {
+			_, err := place.Open(db.country, db.operator, slog.New(slog.DiscardHandler))
+			report(Finding{Subject: db.subject, Detail: path, Err: err})
 		}
 	}
 	if p.BreachedPasswords != "" {
 		report(Finding{Subject: "breached passwords", Detail: p.BreachedPasswords, Err: breachedList(p.BreachedPasswords).check()})
+	}
+	if n := &cfg.Notices; n.Address != "" {
+		report(Finding{Subject: "notices", Detail: n.Address + " answers", Untried: "no mail was sent", Err: probeRelay(ctx, n)})
 	}
 }
