@@ -122,7 +122,8 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		},
 		Site: cfg.Portal.URL, Name: cfg.Portal.Name, Longest: time.Duration(cfg.Portal.LongestDays) * 24 * time.Hour,
 		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr() },
-		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Log: g.log, Panicked: g.metrics.Panic,
+		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Limits: g.limits, TrustedProxies: trusted,
+		Log: g.log, Panicked: g.metrics.Panic,
 	})
 }
 

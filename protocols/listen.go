@@ -23,6 +23,10 @@ type Listener struct {
 	// PROXY header, version 1 or 2; any other is cut. Where there are none, nobody's header is believed.
 	Proxies []netip.Prefix
 	Refused func(from net.Addr, err error) // told of what is cut; nil: nobody
+	// Limits count each connection, until it is closed, as one that has not logged in; nil: nobody counts, or the front door itself does.
+	Limits *Limits
+	// TrustedProxies are HTTP proxies, whose connections count for no network: they are many clients'.
+	TrustedProxies TrustedProxies
 }
 
 // headerTime is how long a load balancer may take to send its header.
@@ -40,13 +44,56 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		switch {
 		case len(l.Proxies) == 0:
-			return nc, nil
 		case l.trusts(nc.RemoteAddr()):
-			return &proxied{Conn: nc, refused: l.refused}, nil
+			nc = &proxied{Conn: nc, refused: l.refused}
+		default:
+			l.refused(nc.RemoteAddr(), errNoProxy)
+			nc.Close()
+			continue
 		}
-		l.refused(nc.RemoteAddr(), errNoProxy)
-		nc.Close()
+		if l.Limits == nil {
+			return nc, nil
+		}
+		return l.count(nc), nil
 	}
+}
+
+// count gives a connection its place. Its client's network is known, and counted, when it is first read from.
+func (l *Listener) count(nc net.Conn) net.Conn {
+	c := &counted{Conn: nc}
+	c.slot = l.Limits.Enter(func() { nc.Close() })
+	c.locate = sync.OnceValue(func() error {
+		client := addrPort(nc.RemoteAddr()).Addr()
+		if l.TrustedProxies.Trusts(client) {
+			return nil
+		}
+		err := c.slot.Locate(client)
+		if err != nil {
+			l.refused(nc.RemoteAddr(), err)
+			nc.Close()
+		}
+		return err
+	})
+	return c
+}
+
+// counted is a connection that leaves its place when it is closed.
+type counted struct {
+	net.Conn
+	slot   *Slot
+	locate func() error
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	if err := c.locate(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *counted) Close() error {
+	c.slot.Leave()
+	return c.Conn.Close()
 }
 
 func (l *Listener) trusts(a net.Addr) bool {

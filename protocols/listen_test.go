@@ -147,3 +147,80 @@ type failing struct {
 }
 
 func (f failing) Accept() (net.Conn, error) { return nil, f.err }
+
+// Connections that nobody logs in on have their place until they are closed, by their client's network; those of HTTP proxies by none.
+func TestListenerCounts(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		limits  *Limits
+		proxies []netip.Prefix
+		sent    string
+		trusted TrustedProxies
+		want    int // that are served at once, of three
+	}{
+		"by network":              {&Limits{PreAuthPerNetwork: 2}, nil, "x", nil, 2},
+		"in all":                  {&Limits{PreAuth: 2}, nil, "x", nil, 2},
+		"behind a load balancer":  {&Limits{PreAuthPerNetwork: 2}, loopback, "PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\nx", nil, 2},
+		"behind an HTTP proxy":    {&Limits{PreAuthPerNetwork: 2}, nil, "x", loopback, 3},
+		"room for all":            {&Limits{PreAuthPerNetwork: 3}, nil, "x", nil, 3},
+		"a network beside others": {&Limits{PreAuthPerNetwork: 2}, nil, "x", TrustedProxies{netip.MustParsePrefix("192.0.2.0/24")}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tcp, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tcp.Close()
+			ln := &Listener{Listener: tcp, Proxies: tt.proxies, Limits: tt.limits, TrustedProxies: tt.trusted}
+			go func() {
+				for {
+					nc, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer nc.Close()
+						io.Copy(nc, nc)
+					}()
+				}
+			}()
+			served := func() (n int, close func()) {
+				var all []net.Conn
+				for range 3 {
+					nc, err := net.Dial("tcp", tcp.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, nc)
+					io.WriteString(nc, tt.sent)
+					nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+					nc.Read(make([]byte, 1)) // until it is served, or cut
+				}
+				for _, nc := range all {
+					io.WriteString(nc, "x")
+					if _, err := nc.Read(make([]byte, 1)); err == nil {
+						n++
+					}
+				}
+				return n, func() {
+					for _, nc := range all {
+						nc.Close()
+					}
+				}
+			}
+			for range 2 { // the places are given back
+				n, closeAll := served()
+				if n != tt.want {
+					t.Errorf("%d are served, want %d", n, tt.want)
+				}
+				closeAll()
+				for left := true; left; time.Sleep(time.Millisecond) {
+					tt.limits.mu.Lock()
+					left = tt.limits.waiting.Len() > 0
+					tt.limits.mu.Unlock()
+				}
+			}
+		})
+	}
+}

@@ -54,7 +54,11 @@ type Options struct {
 	// TLS is for Serve; nil: plain text, or a listener that does TLS itself.
 	TLS     *tls.Config
 	Proxies []netip.Prefix // load balancers that send the PROXY header
-	Log     *slog.Logger
+	// Limits bound the connections of Serve, which count as ones that have not logged in; nil: nothing does.
+	Limits *protocols.Limits
+	// TrustedProxies are HTTP proxies in front, whose connections count for no network.
+	TrustedProxies protocols.TrustedProxies
+	Log            *slog.Logger
 	// Panicked is told of each defect of ours that ended a request; nil: nobody.
 	Panicked func(protocol string)
 }
@@ -104,7 +108,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
 	refusals := &protocols.Refusals{Protocol: Protocol, Log: s.o.Log}
-	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: refusals.Add}
+	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: refusals.Add, Limits: s.o.Limits, TrustedProxies: s.o.TrustedProxies}
 	drained := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(drained)
