@@ -221,3 +221,36 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What docs/portal.md has people write is taken: lines of listeners go into the list, top keys above it, tables behind all.
+func TestPortalPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/portal.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) < 5 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		before, tables, found := strings.Cut(string(block[1]), "\n[")
+		if !found {
+			t.Fatalf("no table in %s", block[1])
+		}
+		var top, listeners string
+		for line := range strings.Lines(before) {
+			if strings.HasPrefix(line, "{") {
+				listeners += line
+			} else {
+				top += line
+			}
+		}
+		text := top + "\n" + strings.Replace(Example(), "listener = [\n", "listener = [\n"+listeners, 1) + "\n[" + tables
+		c, err := Parse("portal.md", []byte(text))
+		if err != nil {
+			t.Errorf("%v\n%s", err, text)
+		} else if !c.HasPortal() {
+			t.Errorf("no portal in\n%s", text)
+		}
+	}
+}
