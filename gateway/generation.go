@@ -11,6 +11,7 @@ import (
 
 	"postern/authstore/identity"
 	"postern/config"
+	"postern/gateway/notice"
 	"postern/gateway/ops"
 	"postern/gateway/place"
 	"postern/gateway/portal"
@@ -27,14 +28,15 @@ type server interface {
 
 // generation is what one reading of the configuration built. After a reload its connections go on; it accepts no more.
 type generation struct {
-	cfg    *config.Config
-	routes *route.Table
-	offers map[string]*protocols.Offers // by protocol
-	people *identity.People             // nil: there is no portal
-	atlas  *place.Atlas                 // of the files that are configured
-	doors  []door
-	ops    *ops.Server
-	leases []net.Listener // while it accepts; the last is the operations'
+	cfg     *config.Config
+	routes  *route.Table
+	offers  map[string]*protocols.Offers // by protocol
+	people  *identity.People             // nil: there is no portal
+	atlas   *place.Atlas                 // of the files that are configured
+	notices *notice.Sender               // nil: nobody is sent any
+	doors   []door
+	ops     *ops.Server
+	leases  []net.Listener // while it accepts; the last is the operations'
 
 	accepting context.Context // of the front doors
 	stop      context.CancelCauseFunc
@@ -63,6 +65,9 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	g.makeOffers(next)
 	observer := &journal{Metrics: g.metrics, log: g.log, ours: domainsOf(cfg)}
 	if err = g.buildPortal(next); err != nil {
+		return nil, err
+	}
+	if err = g.buildNotices(ctx, next); err != nil {
 		return nil, err
 	}
 	for _, l := range cfg.Listeners {
@@ -162,6 +167,7 @@ func (g *Gateway) start(n *generation) {
 	}
 	g.watchOffers(n)
 	g.watchPeople(n)
+	g.sendNotices(n)
 	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)
 	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
 }

@@ -90,4 +90,3 @@ func greetRelay(ctx context.Context, r *protocols.Route, login bool) error {
 	}
 	return client.Quit()
 }
-

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -159,6 +161,40 @@ func TestPortalSignInByIMAP(t *testing.T) {
 		if strings.Contains(g.Output(), secret) {
 			t.Errorf("the log holds %q", secret)
 		}
+	}
+	g.Terminate()
+}
+
+// A notice is mailed of what the command line does too, by a server that wants a login, also after a reload.
+func TestNoticesAreMailed(t *testing.T) {
+	t.Parallel()
+	d := testlab.Dovecot(t)
+	p := testlab.Postfix(t, testlab.SASL(d))
+	password := filepath.Join(testlab.Dir(t), "relay.password")
+	if err := os.WriteFile(password, []byte(testlab.Primary(testlab.Bob)+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	s := portalSite(t, fmt.Sprintf("[notices]\naddress = %q\ntls = \"starttls\"\nca_file = %q\nuser = %q\npassword_file = %q\nfrom = \"Example Mail <postmaster@example.test>\"\n",
+		p.Submission, p.CAFile, testlab.Bob, password))
+	g := s.serve()
+	s.cli(g.config, "account", "add", alice)
+	s.password(g.config, alice, "--for", "mail")
+	m := p.WaitMessages(1)[0]
+	if m.Sender != "postmaster@example.test" || len(m.Recipients) != 1 || m.Recipients[0] != alice {
+		t.Errorf("from %s to %v", m.Sender, m.Recipients)
+	}
+	for _, want := range []string{"Subject: New app password", "https://" + portalName, "Message-ID: <"} {
+		if !strings.Contains(string(m.Content), want) {
+			t.Errorf("the mail lacks %q:\n%s", want, m.Content)
+		}
+	}
+	g.WaitLine("notice sent")
+	g.reload("reloaded")
+	s.cli(g.config, "password", "revoke", "1")
+	p.WaitMessages(2)
+	eventually(t, "the second notice is done", func() bool { return strings.Count(g.Output(), "notice sent") == 2 })
+	if n := len(p.Messages()); n != 2 {
+		t.Errorf("%d mails", n)
 	}
 	g.Terminate()
 }
