@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"postern/authstore"
 	"postern/authstore/identity"
 )
 
@@ -40,8 +41,10 @@ func (v *visit) askFailed(err error) (int, ceremony) {
 	switch {
 	case errors.Is(err, identity.ErrNoSession), errors.Is(err, identity.ErrStepUp):
 		return http.StatusForbidden, ceremony{Problem: v.text.Say("passkey.late")}
-	case errors.Is(err, identity.ErrWrongCode): // there is no passkey to ask for
+	case errors.Is(err, authstore.ErrNotFound):
 		return http.StatusUnprocessableEntity, ceremony{Problem: v.text.Say("passkey.none")}
+	case errors.Is(err, identity.ErrNoPasskeys):
+		return http.StatusNotImplemented, ceremony{Problem: v.problem(err)}
 	case errors.As(err, &many):
 		return http.StatusTooManyRequests, ceremony{Problem: v.problem(err)}
 	}

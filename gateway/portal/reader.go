@@ -2,10 +2,10 @@ package portal
 
 import (
 	_ "embed"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	_ "time/tzdata" // a container may have none, and all times would be UTC's
 
 	"golang.org/x/text/language"
@@ -95,12 +95,12 @@ func (s *Server) language(v *visit) error {
 
 // reader notes the language and the zone of the security page.
 func (s *Server) reader(v *visit) error {
-	zone := v.field("zone")
-	if !knownZone(zone) {
+	tag := languageTag(v.field("language"))
+	err := s.o.People.SetPreferences(v.r.Context(), v.session, tag, v.field("zone"))
+	if errors.Is(err, identity.ErrPreference) {
 		return seeOther("/security?done=reader_unknown")
 	}
-	tag := languageTag(v.field("language"))
-	if err := s.o.People.SetPreferences(v.r.Context(), v.session, tag, zone); err != nil {
+	if err != nil {
 		return err
 	}
 	if tag == "" {
@@ -109,13 +109,4 @@ func (s *Server) reader(v *visit) error {
 		v.setCookie(languageCookie, tag, int(yearLong.Seconds()))
 	}
 	return seeOther("/security?done=reader")
-}
-
-// knownZone reports whether a name is an IANA zone's. "Local" would be the server's.
-func knownZone(name string) bool {
-	if name == "" || name == "Local" || len(name) > 64 {
-		return false
-	}
-	_, err := time.LoadLocation(name)
-	return err == nil
 }

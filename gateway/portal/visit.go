@@ -252,6 +252,14 @@ func (v *visit) problem(err error) string {
 		return v.text.Say("confirm.wrong")
 	case errors.Is(err, identity.ErrLastFactor):
 		return v.text.Say("factors.last")
+	case errors.Is(err, identity.ErrManyFactors):
+		return v.text.Say("factors.many")
+	case errors.Is(err, identity.ErrKnownFactor):
+		return v.text.Say("factors.known")
+	case errors.Is(err, identity.ErrLabel):
+		return v.text.Say("factors.label_wrong")
+	case errors.Is(err, identity.ErrNoPasskeys):
+		return v.text.Say("passkey.impossible")
 	}
 	return ""
 }

@@ -22,7 +22,7 @@ addEventListener('pageshow', () => each('form[data-sent]', form => {
 each('button[data-copy]', button => {
   button.hidden = false
   button.addEventListener('click', async () => {
-    const text = document.getElementById(button.dataset.copy).textContent.trim()
+    const text = document.getElementById(button.dataset.copy).textContent.trim().replace(/ *\n */g, '\n')
     try {
       await navigator.clipboard.writeText(text)
     } catch {
@@ -36,7 +36,10 @@ each('button[data-copy]', button => {
 })
 
 // What is shown once is forgotten when the page is left: a browser may keep the page for its Back button.
-addEventListener('pagehide', () => each('[data-secret]', shown => { shown.textContent = '' }))
+addEventListener('pagehide', () => {
+  each('[data-secret]', shown => { shown.textContent = '' })
+  each('input[data-secret]', held => { held.value = '' })
+})
 
 // Passkeys. A button with data-passkey="sign-in", "prove" or "new" asks the server for a challenge, the browser for an answer, puts it
 // into its form's hidden fields and sends the form.
@@ -65,34 +68,44 @@ const encoded = credential => {
   })
 }
 
+// Told is an error with words of the server's for the person.
+class Told extends Error {}
+
 const passkey = async button => {
   const form = button.form
-  const asked = await fetch('/passkey/' + button.dataset.passkey, { method: 'POST', headers: { Accept: 'application/json' } })
-  if (!asked.ok) throw new Error('asked: ' + asked.status)
-  const { options, state } = await asked.json()
-  const publicKey = decoded(options)
-  const credential = button.dataset.passkey === 'new'
+  const kind = button.dataset.passkey
+  const asked = await fetch('/passkey/' + kind, { method: 'POST', headers: { Accept: 'application/json' } })
+  const { options, state, problem } = await asked.json()
+  if (!asked.ok) throw new Told(problem)
+  const publicKey = decoded(options.publicKey ?? options)
+  const credential = kind === 'new'
     ? await navigator.credentials.create({ publicKey })
     : await navigator.credentials.get({ publicKey })
-  form.elements.state.value = state
-  form.elements.answer.value = encoded(credential)
-  form.noValidate = button.dataset.passkey !== 'new'
+  const prefix = kind === 'new' ? 'new_' : ''
+  form.elements[prefix + 'state'].value = state
+  form.elements[prefix + 'answer'].value = encoded(credential)
   form.requestSubmit()
 }
 
 if (window.PublicKeyCredential) {
   each('.with-script', part => { part.hidden = false })
   each('button[data-passkey]', button => {
+    const form = button.form
+    const problem = form.querySelector('[data-passkey-problem]')
     button.hidden = false
     button.addEventListener('click', async () => {
-      const problem = button.form.querySelector('[data-passkey-problem]')
-      if (button.dataset.passkey === 'new' && !button.form.reportValidity()) return
+      const code = form.elements.code // not needed when there is a passkey; all else of the form is
+      if (code) code.required = false
+      if (!form.reportValidity()) return
       problem.hidden = true
       button.setAttribute('aria-busy', 'true')
       try {
         await passkey(button)
-      } catch {
-        problem.hidden = false // the person cancelled, or has no such key here: browsers don't say which
+      } catch (error) {
+        // The person cancelled, or has no such key here: browsers don't say which.
+        problem.textContent = (error instanceof Told && error.message) || problem.dataset.passkeyProblem
+        problem.hidden = false
+        if (code) code.required = true
       }
       button.removeAttribute('aria-busy')
     })
