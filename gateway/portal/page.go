@@ -23,7 +23,7 @@ var templates embed.FS
 type pages map[string]*template.Template
 
 func parsePages() (pages, error) {
-	layout, err := template.ParseFS(templates, "templates/layout.html", "templates/parts.html")
+	layout, err := template.ParseFS(templates, "templates/layout.html", "templates/parts*.html")
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type Options struct {
 	// Settings tells what an app needs to use an account for some scopes.
 	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
 	Enforced authstore.Scopes // what can be made here
+	Places   Places           // nil: nobody knows where an address is
 	// Site is the portal's origin, as identity.Options has it.
 	Site string
 	// Name is what the service is called on every page.
@@ -66,6 +67,11 @@ type Options struct {
 // Sessions are the open connections of apps on this node; gateway/live implements it.
 type Sessions interface {
 	List(live.Selection) []live.Session
+}
+
+// Places tells where addresses are; gateway/place implements it.
+type Places interface {
+	Country(netip.Addr) string // ISO 3166-1; empty: not known
 }
 
 // Server serves the portal's pages. Goroutines may share it.
@@ -178,6 +184,19 @@ func (s *Server) routes() *http.ServeMux {
 	signedIn("POST /security/sessions/{id}/end", s.endSession)
 	signedIn("GET /security/primary", s.fresh("/security/primary", "primary.title", s.primaryPage))
 	signedIn("POST /security/primary", s.fresh("/security/primary", "primary.title", s.changePrimary))
+
+	signedIn("GET /passwords", s.passwords)
+	signedIn("GET /passwords/new", s.createPage)
+	signedIn("POST /passwords/new", s.create)
+	signedIn("GET /passwords/revoke-all", s.revokeAllPage)
+	signedIn("POST /passwords/revoke-all", s.revokeAll)
+	signedIn("GET /passwords/{id}", s.detail)
+	signedIn("GET /passwords/{id}/edit", s.editPage)
+	signedIn("POST /passwords/{id}/edit", s.edit)
+	signedIn("GET /passwords/{id}/revoke", s.revokePage)
+	signedIn("POST /passwords/{id}/revoke", s.revoke)
+	signedIn("GET /history", s.history)
+	signedIn("GET /history.csv", s.historyCSV)
 
 	open("/", s.notFound)
 	return mux

@@ -210,6 +210,9 @@ func (v *visit) fail(err error) {
 		v.redirect(string(v.endedAt()))
 	case errors.Is(err, authstore.ErrNotFound):
 		v.trouble(http.StatusNotFound, "error.not_found_title", "error.not_found")
+	case errors.Is(err, authstore.ErrUncertain):
+		v.s.o.Log.Error("page", "proto", Protocol, "path", route(v.r), "account", int64(v.session.Account), "err", err)
+		v.trouble(http.StatusServiceUnavailable, "error.uncertain_title", "error.uncertain")
 	case errors.As(err, &large):
 		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
 	case v.r.Context().Err() != nil: // the browser has gone

@@ -1,0 +1,314 @@
+package portal
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"postern/authstore"
+)
+
+const (
+	maxName    = 100 // as authstore has it, in runes
+	maxNetworks = 32  // likewise
+	day         = 24 * time.Hour
+)
+
+// lifetimes are the expiries to choose from, in days.
+var lifetimes = []int{30, 90, 365}
+
+// mistakes are what is wrong with a form, by field, in the reader's words.
+type mistakes map[string]string
+
+// terms are the fields that making an app password and changing it have in common, as typed.
+type terms struct {
+	Named  string // the label
+	Choice string // of the expiry: "never", "30", "date"; when it is changed, "keep" too
+	Until  string // the date, as YYYY-MM-DD
+	From   string // networks, one on a line
+	Wrong  mistakes
+
+	// what there is to choose
+	Keeps    bool      // the expiry may stay as it is
+	Ends     time.Time // how it is
+	Days     []int
+	Longest  int // days; 0: for ever
+	First    string
+	Last     string // the last date; empty: any
+	Here     netip.Addr
+	HereWide netip.Prefix
+}
+
+// createForm is what the template create.html shows.
+type createForm struct {
+	terms
+	Request string
+	Preset  string
+	Exact   authstore.Scopes
+	App     string
+
+	Presets []authstore.Preset
+	Scopes  []string
+	Apps    []string
+	Most    int
+	Full    bool
+}
+
+// Has reports whether a box is ticked.
+func (f createForm) Has(scope string) bool {
+	s, err := authstore.ParseScopes(scope)
+	return err == nil && f.Exact.Any(s)
+}
+
+func (s *Server) createPage(v *visit) error {
+	f := s.newCreateForm(v)
+	f.Request, f.Choice, f.App = rand.Text(), "never", "other"
+	if s.o.Longest > 0 {
+		f.Choice = "date"
+		f.Until = f.Last
+		if n := len(f.Days); n > 0 {
+			f.Choice, f.Until = strconv.Itoa(f.Days[n-1]), ""
+		}
+	}
+	n, err := v.active()
+	if err != nil {
+		return err
+	}
+	f.Full = n >= f.Most
+	return v.form("create.html", f, nil)
+}
+
+func (s *Server) newCreateForm(v *visit) createForm {
+	f := createForm{terms: v.newTerms(time.Now()), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Enforced.Names()}
+	for _, p := range authstore.Presets {
+		if p.Scopes&^s.o.Enforced == 0 {
+			f.Presets = append(f.Presets, p)
+		}
+	}
+	return f
+}
+
+// newTerms are the choices for an app password that begins at a time.
+func (v *visit) newTerms(begins time.Time) terms {
+	now := time.Now().In(v.zone)
+	t := terms{Wrong: make(mistakes), First: now.Format(time.DateOnly), Here: v.s.o.Client(v.r)}
+	t.HereWide = wide(t.Here)
+	for _, n := range lifetimes {
+		if !v.tooLong(begins, now.Add(time.Duration(n)*day)) {
+			t.Days = append(t.Days, n)
+		}
+	}
+	if longest := v.s.o.Longest; longest > 0 {
+		t.Longest = int(longest / day)
+		t.Last = begins.Add(longest).In(v.zone).Format(time.DateOnly)
+	}
+	return t
+}
+
+// tooLong reports whether an expiry is beyond what this portal allows.
+func (v *visit) tooLong(begins, expires time.Time) bool {
+	return v.s.o.Longest > 0 && (expires.IsZero() || expires.Sub(begins) > v.s.o.Longest)
+}
+
+// wide is the network around an address that a household has.
+func wide(a netip.Addr) netip.Prefix {
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// readTerms reads the fields of a form, and notes what is wrong with them.
+func (v *visit) readTerms(t *terms) (networks []netip.Prefix) {
+	t.Named, t.Choice, t.Until, t.From = v.field("label"), v.field("expires"), v.field("until"), v.field("networks")
+	switch {
+	case t.Named == "":
+		t.Wrong["label"] = v.text.Say("create.label_missing")
+	case utf8.RuneCountInString(t.Named) > maxName:
+		t.Wrong["label"] = v.text.Say("create.label_long", maxName)
+	case !utf8.ValidString(t.Named) || strings.ContainsFunc(t.Named, unicode.IsControl):
+		t.Wrong["label"] = v.text.Say("create.label_signs")
+	}
+	networks, wrong := v.readNetworks(t.From)
+	if wrong != "" {
+		t.Wrong["networks"] = wrong
+	}
+	return networks
+}
+
+// readExpiry reads when an app password that began at a time is to end; zero: never.
+func (v *visit) readExpiry(t *terms, begins time.Time) time.Time {
+	now := time.Now().In(v.zone)
+	var end time.Time
+	switch n, err := strconv.Atoi(t.Choice); {
+	case t.Choice == "never":
+	case err == nil && slices.Contains(lifetimes, n):
+		end = now.Add(time.Duration(n) * day)
+	case t.Choice == "date":
+		date, err := time.ParseInLocation(time.DateOnly, t.Until, v.zone)
+		if err != nil {
+			t.Wrong["expires"] = v.text.Say("create.date_missing")
+			return end
+		}
+		end = date.AddDate(0, 0, 1).Add(-time.Second) // it works on that day
+		if last := begins.Add(v.s.o.Longest); t.Last == t.Until && end.After(last) {
+			end = last
+		}
+		if !end.After(now) {
+			t.Wrong["expires"] = v.text.Say("create.date_past")
+			return end
+		}
+		if end.Year() > 9999 { // no browser's date field goes on after that
+			t.Wrong["expires"] = v.text.Say("create.date_missing")
+			return end
+		}
+	default:
+		t.Wrong["expires"] = v.text.Say("create.expires_missing")
+		return end
+	}
+	if v.tooLong(begins, end) {
+		t.Wrong["expires"] = v.text.Say("create.expires_long", int(v.s.o.Longest/day))
+	}
+	return end
+}
+
+// readNetworks reads addresses and networks, one on a line; commas and blanks part them as well.
+func (v *visit) readNetworks(typed string) (list []netip.Prefix, wrong string) {
+	for _, word := range strings.FieldsFunc(typed, func(r rune) bool { return r == ',' || r == ';' || unicode.IsSpace(r) }) {
+		n, err := parseNetwork(word)
+		switch {
+		case err != nil:
+			return nil, v.text.Say("create.network_wrong", short(word))
+		case n.Bits() == 0:
+			return nil, v.text.Say("create.network_all", short(word))
+		}
+		if !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	if len(list) > maxNetworks {
+		return nil, v.text.Say("create.networks_many", maxNetworks)
+	}
+	return list, ""
+}
+
+var errZone = errors.New("an address with a zone is this machine's affair")
+
+// parseNetwork reads an address, or a network by its first address and length, in the form in which clients are compared.
+func parseNetwork(s string) (netip.Prefix, error) {
+	n, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		if a.Zone() != "" {
+			return netip.Prefix{}, errZone
+		}
+		n = netip.PrefixFrom(a, a.BitLen())
+	}
+	if n.Addr().Is4In6() && n.Bits() >= 96 {
+		n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
+	}
+	return n.Masked(), nil
+}
+
+// short cuts what is repeated to the person.
+func short(s string) string {
+	const most = 50
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+func (s *Server) create(v *visit) error {
+	f := s.newCreateForm(v)
+	r := s.readCreate(v, &f)
+	if len(f.Wrong) > 0 {
+		return v.form("create.html", f, refused("words.look"))
+	}
+	if err := v.confirm(); err != nil {
+		return v.form("create.html", f, err)
+	}
+	p, made, err := v.accounts().CreatePassword(v.r.Context(), r)
+	var before *authstore.ErrMade
+	switch {
+	case errors.As(err, &before):
+		return s.madeBefore(v, before.Password)
+	case errors.Is(err, authstore.ErrTooMany):
+		f.Full = true
+		return v.form("create.html", f, refused("create.full_now"))
+	case err != nil:
+		return err
+	}
+	defer made.Clear()
+	s.o.Log.Info("app password created", "proto", Protocol, "client", s.o.Client(v.r), "account", int64(p.Account), "app_password", int64(p.ID))
+	d := madeData{entry: entry{p, 0}, Secret: made.Reveal(), Apps: v.appHelp(f.App, p.Scopes)}
+	return v.show(http.StatusOK, "made.html", d, nil)
+}
+
+func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
+	networks := v.readTerms(&f.terms)
+	expires := v.readExpiry(&f.terms, time.Now())
+	f.Request, f.Preset, f.App = v.field("request"), v.field("preset"), v.field("app")
+	if n := len(f.Request); n == 0 || n > 100 { // a form of somebody's own
+		f.Request = rand.Text()
+	}
+	exact, err := authstore.ParseScopes(v.r.PostForm["scope"]...)
+	f.Exact = exact & s.o.Enforced
+	scopes := f.Exact
+	if scopes == 0 {
+		for _, p := range f.Presets {
+			if p.Name == f.Preset {
+				scopes = p.Scopes
+			}
+		}
+	}
+	if scopes == 0 || err != nil {
+		f.Wrong["preset"] = v.text.Say("create.preset_missing")
+	}
+	if !slices.Contains(appNames, f.App) {
+		f.App = "other"
+	}
+	if scopes != 0 && !fits(f.App, scopes) {
+		f.Wrong["app"] = v.text.Say("create.app_misfit." + f.App)
+	}
+	return authstore.PasswordRequest{Account: v.session.Account, Label: f.Named, Scopes: scopes, Expires: expires, Networks: networks, Request: f.Request}
+}
+
+// madeData is what the template made.html shows, once.
+type madeData struct {
+	entry
+	Secret string
+	Apps   []appHelp
+}
+
+// madeBefore answers a form that was sent again: by a reload, say.
+func (s *Server) madeBefore(v *visit, id authstore.PasswordID) error {
+	p, err := s.o.Accounts.Password(v.r.Context(), id)
+	if err == nil && p.Account != v.session.Account {
+		err = authstore.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	return v.show(http.StatusOK, "made_before.html", entry{p, 0}, nil)
+}
+
+// Suggestions are names for app passwords to choose from. Nearly all are apps' own, in every language.
+func (p view) Suggestions() []string {
+	return strings.Split(p.T("create.suggestions"), "|")
+}

@@ -1,0 +1,341 @@
+package portal
+
+import (
+	"encoding/csv"
+	"html/template"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/authstore"
+)
+
+const (
+	historyPage  = 50
+	historyBatch = 500 // of a download
+)
+
+// filters choose from the history by kinds of events, in the order of the menu.
+var filters = []struct {
+	Name  string
+	Kinds []string
+}{
+	{"all", nil},
+	{"passwords", []string{"password."}},
+	{"sign_in", []string{"portal."}},
+	{"factors", []string{"factor.", "recovery."}},
+	{"primary", []string{"primary."}},
+	{"admin", []string{"account.", "alias.", "credential.", "invitation."}},
+}
+
+// line is one event in the reader's words.
+type line struct {
+	ID     int64
+	At     time.Time
+	Text   string
+	More   []string // what there is to say besides
+	Actor  string
+	Client netip.Addr
+	Agent  string
+}
+
+// historyData is what the template history.html shows.
+type historyData struct {
+	Lines   []line
+	Filter  string
+	Filters []string
+	Of      *authstore.AppPassword // nil: of all
+	Next    string                 // the older events; empty: there are none
+	Newest  string                 // the way back; empty: this is it
+	CSV     string
+}
+
+// historyQuery reads what of the history is asked for.
+func (v *visit) historyQuery() (q authstore.EventQuery, d historyData, err error) {
+	asked := v.r.URL.Query()
+	q.Account, d.Filter = v.session.Account, "all"
+	for _, f := range filters {
+		d.Filters = append(d.Filters, f.Name)
+		if f.Name == asked.Get("show") {
+			q.Kinds, d.Filter = f.Kinds, f.Name
+		}
+	}
+	if id, err := strconv.ParseInt(asked.Get("password"), 10, 64); err == nil {
+		p, err := v.s.o.Accounts.Password(v.r.Context(), authstore.PasswordID(id))
+		if err == nil && p.Account != v.session.Account {
+			err = authstore.ErrNotFound
+		}
+		if err != nil {
+			return q, d, err
+		}
+		q.Password, d.Of = p.ID, &p
+	}
+	if before, err := strconv.ParseInt(asked.Get("before"), 10, 64); err == nil && before > 0 {
+		q.Before = before
+	}
+	return q, d, nil
+}
+
+// address is where the history is shown, with what chooses from it.
+func (d historyData) address(path string, before int64) string {
+	q := make(url.Values)
+	if d.Filter != "all" {
+		q.Set("show", d.Filter)
+	}
+	if d.Of != nil {
+		q.Set("password", strconv.FormatInt(int64(d.Of.ID), 10))
+	}
+	if before > 0 {
+		q.Set("before", strconv.FormatInt(before, 10))
+	}
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}
+
+func (s *Server) history(v *visit) error {
+	q, d, err := v.historyQuery()
+	if err != nil {
+		return err
+	}
+	q.Limit = historyPage + 1
+	events, err := s.o.Accounts.Events(v.r.Context(), q)
+	if err != nil {
+		return err
+	}
+	d.CSV = d.address("/history.csv", 0)
+	if q.Before > 0 {
+		d.Newest = d.address("/history", 0)
+	}
+	if len(events) > historyPage {
+		events = events[:historyPage]
+		d.Next = d.address("/history", events[historyPage-1].ID)
+	}
+	labels, err := v.labels()
+	if err != nil {
+		return err
+	}
+	d.Lines = v.lines(events, labels)
+	return v.show(http.StatusOK, "history.html", d, nil)
+}
+
+// shownLine is an event as a page shows it.
+type shownLine struct {
+	line
+	When template.HTML
+	From string // where the person sat, and at which browser
+}
+
+// Shown makes lines ready for the template "events".
+func (p view) Shown(lines []line) []shownLine {
+	var list []shownLine
+	for _, l := range lines {
+		one := shownLine{line: l, When: p.Time(l.At), From: p.Place(l.Client)}
+		if l.Agent != "" {
+			one.From = strings.Trim(one.From+" · "+p.Browser(l.Agent), " ·")
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// labels are what the account's app passwords are called, those that have ended too.
+func (v *visit) labels() (map[authstore.PasswordID]string, error) {
+	list, err := v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, true)
+	labels := make(map[authstore.PasswordID]string, len(list))
+	for _, p := range list {
+		labels[p.ID] = p.Label
+	}
+	return labels, err
+}
+
+func (s *Server) historyCSV(v *visit) error {
+	q, _, err := v.historyQuery()
+	if err != nil {
+		return err
+	}
+	labels, err := v.labels()
+	if err != nil {
+		return err
+	}
+	q.Before, q.Limit = 0, historyBatch
+	events, err := s.o.Accounts.Events(v.r.Context(), q)
+	if err != nil {
+		return err
+	}
+	v.w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present") // RFC 4180 section 3
+	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": v.text.Say("history.file")}))
+	v.w.Write([]byte("\ufeff")) // without it, Excel takes the letters for another alphabet's
+	w := csv.NewWriter(v.w)
+	w.UseCRLF = true
+	w.Write(v.csvHeader())
+	for len(events) > 0 && err == nil {
+		for _, l := range v.lines(events, labels) {
+			w.Write(v.csvRow(l))
+		}
+		q.Before = events[len(events)-1].ID
+		if len(events) < historyBatch {
+			break
+		}
+		events, err = s.o.Accounts.Events(v.r.Context(), q)
+	}
+	w.Flush()
+	if err != nil || w.Error() != nil { // half a table must not look like a whole one
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+func (v *visit) csvHeader() []string {
+	var cells []string
+	for _, name := range []string{"when", "what", "more", "actor", "address", "country", "browser"} {
+		cells = append(cells, v.text.Say("history."+name))
+	}
+	return cells
+}
+
+func (v *visit) csvRow(l line) []string {
+	client := ""
+	if l.Client.IsValid() {
+		client = l.Client.String()
+	}
+	cells := []string{l.At.In(v.zone).Format(time.RFC3339), l.Text, strings.Join(l.More, " "), l.Actor, client, v.country(l.Client), l.Agent}
+	for i := range cells {
+		cells[i] = inert(cells[i])
+	}
+	return cells
+}
+
+// inert makes a cell that no spreadsheet takes for a formula: names of apps and browsers are what strangers write.
+func inert(cell string) string {
+	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		return "'" + cell
+	}
+	return cell
+}
+
+// lines puts events into words. labels are what the app passwords are called.
+func (v *visit) lines(events []authstore.Event, labels map[authstore.PasswordID]string) []line {
+	var list []line
+	for _, e := range events {
+		l := line{ID: e.ID, At: e.At, Actor: v.actorWords(e.Actor), Client: e.Actor.Client, Agent: e.Actor.Agent}
+		l.Text, l.More = v.sentence(e, labels[e.Password])
+		list = append(list, l)
+	}
+	return list
+}
+
+// actorWords says who did it.
+func (v *visit) actorWords(a authstore.Actor) string {
+	switch {
+	case a.Name == Protocol:
+		return v.text.Say("actor.you")
+	case a.Name == "gateway":
+		return v.text.Say("actor.gateway")
+	}
+	return v.text.Say("actor.admin", a.Name)
+}
+
+// sentence says what an event tells. label is its app password's, empty where it has none.
+func (v *visit) sentence(e authstore.Event, label string) (text string, more []string) {
+	key := "event." + e.Kind
+	switch e.Kind {
+	case "password.created", "password.rekeyed":
+		return v.text.Say(key, label), nil
+	case "password.revoked":
+		return v.text.Say(key, label), v.reason(e)
+	case "password.revoked_all", "account.suspended":
+		return v.text.Say(key), v.reason(e)
+	case "password.edited":
+		return v.text.Say(key, label), v.edits(e.Detail)
+	case authstore.KindFirstUse, authstore.KindNewUse:
+		return v.newUse(e, label)
+	}
+	if e.Kind == "portal.session_ended" && e.Detail != "" {
+		e.Detail = v.browser(e.Detail)
+	}
+	switch with, plain := key+".with", key+".plain"; {
+	case e.Detail != "" && v.text.Has(with):
+		return v.text.Say(with, e.Detail), nil
+	case v.text.Has(plain):
+		return v.text.Say(plain), nil
+	case v.text.Has(key):
+		return v.text.Say(key), nil
+	}
+	return v.text.Say("event.other", e.Kind), detail(e.Detail)
+}
+
+func detail(d string) []string {
+	if d == "" {
+		return nil
+	}
+	return []string{d}
+}
+
+// reason is what an administrator gave.
+func (v *visit) reason(e authstore.Event) []string {
+	if e.Detail == "" || e.Detail == whyPortal {
+		return nil
+	}
+	return []string{v.text.Say("event.reason", e.Detail)}
+}
+
+// edits says what was changed of an app password.
+func (v *visit) edits(detail string) []string {
+	e, err := authstore.ParseEdited(detail)
+	if err != nil {
+		return nil
+	}
+	var more []string
+	if e.From.Label != e.To.Label {
+		more = append(more, v.text.Say("event.renamed", e.From.Label, e.To.Label))
+	}
+	if !e.From.Expires.Equal(e.To.Expires) {
+		if e.To.Expires.IsZero() {
+			more = append(more, v.text.Say("event.expires_never"))
+		} else {
+			more = append(more, v.text.Say("event.expires", v.text.Time(e.To.Expires.In(v.zone))))
+		}
+	}
+	if from, to := networkList(e.From.Networks), networkList(e.To.Networks); from != to {
+		if to == "" {
+			more = append(more, v.text.Say("event.networks_any"))
+		} else {
+			more = append(more, v.text.Say("event.networks", to))
+		}
+	}
+	return more
+}
+
+func networkList(list []netip.Prefix) string {
+	var words []string
+	for _, n := range list {
+		words = append(words, networkText(n))
+	}
+	return strings.Join(words, ", ")
+}
+
+// newUse says that something used an app password that had not before.
+func (v *visit) newUse(e authstore.Event, label string) (text string, more []string) {
+	n, err := authstore.ParseNewUse(e.Detail)
+	key := "event." + e.Kind
+	if e.Kind == authstore.KindNewUse && n.NewApp != n.NewOperator {
+		key += map[bool]string{true: "_app", false: "_network"}[n.NewApp]
+	}
+	text = v.text.Say(key, label)
+	if err != nil {
+		return text, nil
+	}
+	app := n.App
+	if app == "" {
+		app = v.text.Say("words.nameless_for", v.protocol(n.Protocol))
+	} else {
+		app += " (" + v.protocol(n.Protocol) + ")"
+	}
+	return text, []string{app + ", " + v.network(n.Network, n.Operator)}
+}
