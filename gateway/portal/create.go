@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxName    = 100 // as authstore has it, in runes
+	maxName     = 100 // as authstore has it, in runes
 	maxNetworks = 32  // likewise
 	day         = 24 * time.Hour
 )
@@ -153,6 +153,9 @@ func (v *visit) readExpiry(t *terms, begins time.Time) time.Time {
 	now := time.Now().In(v.zone)
 	var end time.Time
 	switch n, err := strconv.Atoi(t.Choice); {
+	case t.Until != "" && t.Choice != "date": // which of the two was meant can't be known
+		t.Wrong["expires"] = v.text.Say("create.date_unchosen")
+		return end
 	case t.Choice == "never":
 	case err == nil && slices.Contains(lifetimes, n):
 		end = now.Add(time.Duration(n) * day)
@@ -256,7 +259,7 @@ func (s *Server) create(v *visit) error {
 	}
 	defer made.Clear()
 	s.o.Log.Info("app password created", "proto", Protocol, "client", s.o.Client(v.r), "account", int64(p.Account), "app_password", int64(p.ID))
-	d := madeData{entry: entry{p, 0}, Secret: made.Reveal(), Apps: v.appHelp(f.App, p.Scopes)}
+	d := madeData{entry: entry{p, 0}, Secret: strings.SplitAfter(made.Reveal(), "-"), Apps: v.appHelp(f.App, p.Scopes)}
 	return v.show(http.StatusOK, "made.html", d, nil)
 }
 
@@ -292,7 +295,7 @@ func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 // madeData is what the template made.html shows, once.
 type madeData struct {
 	entry
-	Secret string
+	Secret []string // by groups, so that a line breaks between them
 	Apps   []appHelp
 }
 

@@ -123,7 +123,7 @@ func (s *Server) edit(v *visit) error {
 		return err
 	}
 	e := authstore.PasswordEdit{Networks: v.readTerms(&f.terms), Expires: f.Expires}
-	if f.Choice != "keep" {
+	if f.Choice != "keep" || f.Until != "" {
 		e.Expires = v.readExpiry(&f.terms, f.Created)
 	}
 	e.Label = f.Named

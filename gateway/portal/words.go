@@ -11,8 +11,18 @@ import (
 	"postern/gateway/place"
 )
 
+// parts are scopes that say nothing more beside another.
+var parts = map[authstore.Scopes]authstore.Scopes{
+	authstore.ScopeMail: authstore.ScopeMailRead, authstore.ScopeCalendar: authstore.ScopeCalendarRead, authstore.ScopeContacts: authstore.ScopeContactsRead,
+}
+
 // opens says what an app password opens: the preset's name where it is exactly one, else its scopes in words.
 func (v *visit) opens(s authstore.Scopes) string {
+	for whole, part := range parts {
+		if s.Any(whole) {
+			s &^= part
+		}
+	}
 	for _, p := range authstore.Presets {
 		if p.Scopes == s {
 			return v.text.Say("preset." + p.Name)
