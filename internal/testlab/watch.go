@@ -108,7 +108,9 @@ func exception(e *runtime.ExceptionDetails) string {
 }
 
 func (p *Page) problem(format string, args ...any) {
-	p.problems = append(p.problems, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !slices.Contains(p.problems, text) {
+		p.problems = append(p.problems, text)
+	}
 }
 
 // Expect says that a problem with this text in it will come, once or more often, and is right. It fails the test if none comes.
