@@ -1,0 +1,123 @@
+package portal
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+)
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in, _ := p.signedUp(alice)
+	for _, b := range []*browser{p.browser().get("/sign-in"), p.browser().get("/no/such/page"), p.browser().get("/invitation/x"), in.get("/security"), in.get("/security/recovery")} {
+		for name, want := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-store",
+			"Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "Strict-Transport-Security": "max-age", "Content-Type": "text/html; charset=utf-8",
+		} {
+			if got := b.header.Get(name); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %s is %q, want %q", b.path, name, got, want)
+			}
+		}
+		for n := range b.root.Descendants() {
+			for _, a := range n.Attr {
+				if strings.HasPrefix(a.Key, "on") || a.Key == "style" || n.Data == "script" && n.FirstChild != nil || n.Data == "style" {
+					t.Errorf("%s: <%s %s> would be refused by the policy", b.path, n.Data, a.Key)
+				}
+			}
+		}
+	}
+}
+
+func TestCookies(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	b, _ := p.signedUp(alice)
+	b.submitSignOut()
+	var got []*http.Cookie
+	b.client.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+		got = append(got, r.Response.Cookies()...)
+		return nil
+	}
+	b.signIn(alice, goodPrimary).get("/security").submit("/language language=de", nil)
+	var names []string
+	for _, c := range got {
+		names = append(names, c.Name)
+		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
+			t.Errorf("%s", c)
+		}
+	}
+	slices.Sort(names)
+	if names := slices.Compact(names); len(names) != 3 {
+		t.Errorf("the cookies are %q", names)
+	}
+}
+
+// What another site sends in a person's name changes nothing.
+func TestOtherSites(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	b, a := p.signedUp(alice)
+	before := len(p.events(a))
+	for name, header := range map[string]http.Header{
+		"cross-site":      {"Sec-Fetch-Site": {"cross-site"}},
+		"same-site":       {"Sec-Fetch-Site": {"same-site"}},
+		"other origin":    {"Origin": {"https://evil.example"}},
+		"null origin":     {"Origin": {"null"}},
+		"plain-text twin": {"Origin": {"https://passwords.example.test:8443"}},
+	} {
+		for _, path := range []string{"/sign-out", "/sign-in", "/language", "/security", "/security/recovery", "/security/sessions/end", "/passkey/prove", "/set-up/kept", "/no/such"} {
+			r, _ := http.NewRequest("POST", origin+path, strings.NewReader(url.Values{"language": {"de"}, "zone": {"UTC"}}.Encode()))
+			r.Header = header.Clone()
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if b.do(r); b.status != http.StatusForbidden {
+				t.Errorf("POST %s, %s: %d", path, name, b.status)
+			}
+		}
+	}
+	b.get("/security").at("/security")
+	if got := p.events(a); len(got) != before {
+		t.Errorf("the history has grown: %s", got)
+	}
+}
+
+func TestWithoutASession(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	for path, want := range map[string]string{
+		"/": "/sign-in", "/security": "/sign-in?to=%2Fsecurity", "/sign-in/factor": "/sign-in", "/set-up": "/sign-in", "/security/app": "/sign-in",
+		"/security/passkey": "/sign-in", "/security/primary": "/sign-in", "/security/recovery": "/sign-in", "/security/factors/1": "/sign-in", "/security/factors/1/remove": "/sign-in",
+	} {
+		p.browser().get(path).at(want)
+	}
+	for _, path := range []string{"/sign-in/factor", "/set-up", "/set-up/kept", "/recovery-codes", "/security", "/security/app", "/security/passkey", "/security/primary",
+		"/security/recovery", "/security/factors/1", "/security/factors/1/remove", "/security/sessions/1/end", "/security/sessions/end"} {
+		p.browser().post(path, nil).at("/sign-in")
+	}
+	// A cookie that somebody else has put there is no session, and is taken away.
+	b := p.browser()
+	site, _ := url.Parse(origin)
+	b.client.Jar.SetCookies(site, []*http.Cookie{{Name: sessionCookie, Value: strings.Repeat("A", 43), Secure: true, Path: "/"}})
+	if b.get("/security").at("/sign-in?to=%2Fsecurity&ended"); b.cookie(sessionCookie) != "" {
+		t.Error("a strange cookie stays")
+	}
+}
+
+func TestLargeForms(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	b := p.browser().post("/sign-in", url.Values{"password": {strings.Repeat("x", maxBody)}})
+	if b.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d", b.status)
+	}
+	b.post("/invitation/"+strings.Repeat("x", 3000), nil).says("not valid any more")
+	for n := range b.elements("script") {
+		if n.FirstChild != nil && n.FirstChild.Type == html.TextNode {
+			t.Error("a script stands in the page")
+		}
+	}
+}
