@@ -323,15 +323,6 @@ func (r reply) within(doc *html.Node, tag string) *html.Node {
 	return nil
 }
 
-func has(n *html.Node, name string) bool {
-	for _, a := range n.Attr {
-		if a.Key == name {
-			return true
-		}
-	}
-	return false
-}
-
 // made is an app password that was made without the portal.
 func (p *person) made(label string, s authstore.Scopes) authstore.AppPassword {
 	p.t.Helper()

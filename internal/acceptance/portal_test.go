@@ -22,8 +22,8 @@ const (
 	appsName   = "mail.example.test"
 )
 
-// portalSite is a site whose portal shares the address of dav, until its configuration is changed.
-func portalSite(t *testing.T, more string) *site {
+// portalBesideDAV is a site whose portal shares the address of dav, until its configuration is changed.
+func portalBesideDAV(t *testing.T, more string) *site {
 	s := newSite(t)
 	s.names = []string{portalName, appsName}
 	s.top = fmt.Sprintf("hostname = %q\n", appsName)
@@ -66,7 +66,7 @@ func visit(t *testing.T, do func() (*http.Response, error)) (*http.Response, str
 // The portal and DAV on one address are told apart by name; a reload gives the portal an address of its own, and back.
 func TestPortalBesideDAV(t *testing.T) {
 	t.Parallel()
-	s := portalSite(t, "")
+	s := portalBesideDAV(t, "")
 	g := s.serve()
 	shared := strings.TrimPrefix(g.DAV, "https://localhost")
 	get := func(address, url string) (*http.Response, string) {
@@ -114,7 +114,7 @@ func TestPortalBesideDAV(t *testing.T) {
 func TestPortalSignInByIMAP(t *testing.T) {
 	t.Parallel()
 	d := testlab.Dovecot(t)
-	s := portalSite(t, fmt.Sprintf("sign_in = \"imap\"\n[portal.imap]\naddress = %q\nca_file = %q\nserver_name = \"imap.example.test\"\n", d.IMAPS, d.CAFile))
+	s := portalBesideDAV(t, fmt.Sprintf("sign_in = \"imap\"\n[portal.imap]\naddress = %q\nca_file = %q\nserver_name = \"imap.example.test\"\n", d.IMAPS, d.CAFile))
 	g := s.serve()
 	s.cli(g.config, "account", "add", alice)
 	signIn := func(address, password string) (*http.Response, string) {
@@ -174,7 +174,7 @@ func TestNoticesAreMailed(t *testing.T) {
 	if err := os.WriteFile(password, []byte(testlab.Primary(testlab.Bob)+"\n"), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	s := portalSite(t, fmt.Sprintf("[notices]\naddress = %q\ntls = \"starttls\"\nca_file = %q\nuser = %q\npassword_file = %q\nfrom = \"Example Mail <postmaster@example.test>\"\n",
+	s := portalBesideDAV(t, fmt.Sprintf("[notices]\naddress = %q\ntls = \"starttls\"\nca_file = %q\nuser = %q\npassword_file = %q\nfrom = \"Example Mail <postmaster@example.test>\"\n",
 		p.Submission, p.CAFile, testlab.Bob, password))
 	g := s.serve()
 	s.cli(g.config, "account", "add", alice)
