@@ -23,6 +23,9 @@ import (
 // ErrNoPortal says what to write for one.
 var ErrNoPortal = errors.New(`there is no portal; write a [[listener]] with protocol = "portal", and url in [portal] (docs/portal.md)`)
 
+// HasPortal reports whether people have pages of their own.
+func (d *Desk) HasPortal() bool { return d.cfg.HasPortal() }
+
 // People is who may sign in at the portal of the configuration; ErrNoPortal.
 func (d *Desk) People() (*identity.People, error) {
 	if !d.cfg.HasPortal() {

@@ -145,7 +145,11 @@ func accountAdd(e *env) *cobra.Command {
 				if e.json {
 					return printJSON(c.OutOrStdout(), viewAccount(a))
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "added %s\nNext, an app password: postern password create %[1]s --label Thunderbird --for everything\n", a.Names[0])
+				next := "an app password: postern password create %[1]s --label Thunderbird --for everything"
+				if d.HasPortal() {
+					next = "a link for its owner: postern account invite %[1]s"
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "added %s\nNext, "+next+"\n", a.Names[0])
 				return err
 			})
 		},

@@ -124,7 +124,7 @@ func (c *Checker) judge(login string, err error) error {
 		case "", imap.ResponseCodeAuthenticationFailed:
 			return identity.ErrWrong
 		case imap.ResponseCodeExpired, imap.ResponseCodeContactAdmin:
-			c.Log.Warn("the server of [portal.imap] lets nobody in for this account", "account", login, "code", string(code))
+			c.Log.Warn("the server of [portal.imap] lets nobody in by this name", "login", login, "code", string(code))
 			return identity.ErrWrong
 		}
 	}
