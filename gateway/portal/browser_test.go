@@ -8,13 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
-	"net/http/httptest"
-	"net/netip"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,13 +24,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
-	"postern/authstore/secret"
-	"postern/authstore/sqlstore"
-	"postern/gateway/appsettings"
 )
-
-// origin is the portal's, by name: passkeys need one.
-const origin = "https://passwords.example.test"
 
 const (
 	firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -44,17 +34,10 @@ const (
 	otherPrimary = "quiet anchor marble sunrise"
 )
 
-// place is a portal with a store of its own, and a clock that the test moves.
-type place struct {
-	*testing.T
-	store    *sqlstore.Store
-	accounts *authstore.Accounts
-	people   *identity.People
-	http     *httptest.Server
-	log      *lines
-
-	mu  sync.Mutex // guards now
-	now time.Time
+// scene is a lab whose log is read.
+type scene struct {
+	*lab
+	log *lines
 }
 
 // lines is a log.
@@ -75,78 +58,42 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-// newPlace serves a portal. change may set what the two need besides; nil: nothing.
-func newPlace(t *testing.T, change func(*identity.Options, *Options)) *place {
+// newScene serves a portal. change may set what it needs besides; nil: nothing.
+func newScene(t *testing.T, change func(*identity.Options, *Options)) *scene {
 	t.Helper()
-	p := &place{T: t, log: new(lines), now: time.Now().Truncate(30 * time.Second)}
-	ctx := context.Background()
-	names := authstore.Names{DefaultDomain: "example.test"}
-	all := authstore.ScopeMail | authstore.ScopeMailRead | authstore.ScopeSubmit | authstore.ScopeCalendar | authstore.ScopeContacts
-	var err error
-	if p.store, err = sqlstore.Open(ctx, sqlstore.Options{Path: filepath.Join(t.TempDir(), "p.db"), Now: p.clock}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.store.Close() })
-	if p.accounts, err = authstore.NewAccounts(ctx, authstore.AccountsOptions{Truth: p.store, Keys: secret.NewKeyring(), Names: names, Enforced: all,
-		Actor: authstore.Actor{Name: "test"}, Now: p.clock}); err != nil {
-		t.Fatal(err)
-	}
-	who := identity.Options{Truth: p.store, Accounts: p.accounts, Keys: p.accounts.Keyring, Names: names, Site: origin, Now: p.clock, RefusalDelay: -1}
-	o := Options{Accounts: p.accounts, Names: names, Enforced: all, Site: origin, Name: "Example",
-		Settings: func(string, authstore.Scopes) appsettings.Settings { return appsettings.Settings{} },
-		Client:   func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
-		Log:      slog.New(slog.NewTextHandler(p.log, nil))}
-	if change != nil {
-		change(&who, &o)
-	}
-	if p.people, err = identity.New(who); err != nil {
-		t.Fatal(err)
-	}
-	o.People = p.people
-	s, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.http = httptest.NewTLSServer(s)
-	t.Cleanup(p.http.Close)
+	p := &scene{log: new(lines)}
+	p.lab = newLabWith(t, func(who *identity.Options, o *Options) {
+		who.Names = authstore.Names{DefaultDomain: "example.test"}
+		o.Log = slog.New(slog.NewTextHandler(p.log, nil))
+		if change != nil {
+			change(who, o)
+		}
+	})
 	return p
 }
 
-func (p *place) clock() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.now
-}
-
-// pass lets time pass.
-func (p *place) pass(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.now = p.now.Add(d)
-}
-
-func (p *place) account(address string) authstore.Account {
-	p.Helper()
+func (p *scene) account(address string) authstore.Account {
+	p.t.Helper()
 	a, err := p.accounts.Add(context.Background(), address)
 	if err != nil {
-		p.Fatal(err)
+		p.t.Fatal(err)
 	}
 	return a
 }
 
 // invite makes a link's path.
-func (p *place) invite(a authstore.Account, purpose identity.Purpose) string {
-	p.Helper()
+func (p *scene) invite(a authstore.Account, purpose identity.Purpose) string {
+	p.t.Helper()
 	link, _, err := p.people.Invite(context.Background(), authstore.Actor{Name: "test"}, a.ID, purpose)
 	if err != nil {
-		p.Fatal(err)
+		p.t.Fatal(err)
 	}
 	return "/invitation/" + link
 }
 
 // browser is a person's, without script: it keeps cookies, follows links and fills in forms.
 type browser struct {
-	*place
+	*scene
 	client   *http.Client
 	agent    string
 	language string
@@ -163,59 +110,55 @@ type page struct {
 	root   *html.Node
 }
 
-func (p *place) browser() *browser {
+func (p *scene) browser() *browser {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		p.Fatal(err)
+		p.t.Fatal(err)
 	}
-	var dial net.Dialer
-	return &browser{place: p, agent: firefox, language: "en", client: &http.Client{Jar: jar, Timeout: 20 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dial.DialContext(ctx, network, p.http.Listener.Addr().String())
-		}}}}
+	return &browser{scene: p, agent: firefox, language: "en", client: &http.Client{Jar: jar, Timeout: 20 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: p.ca.Pool}}}}
 }
 
 // get goes to a path.
 func (b *browser) get(path string) *browser {
-	b.Helper()
-	r, err := http.NewRequest("GET", origin+path, nil)
+	b.t.Helper()
+	r, err := http.NewRequest("GET", b.site+path, nil)
 	if err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	return b.do(r)
 }
 
 // post sends what no form of a page need hold, as a page of ours would.
 func (b *browser) post(path string, fields url.Values) *browser {
-	b.Helper()
-	r, err := http.NewRequest("POST", origin+path, strings.NewReader(fields.Encode()))
+	b.t.Helper()
+	r, err := http.NewRequest("POST", b.site+path, strings.NewReader(fields.Encode()))
 	if err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Origin", origin)
+	r.Header.Set("Origin", b.site)
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
 	return b.do(r)
 }
 
 // do sends a request and shows what it leads to.
 func (b *browser) do(r *http.Request) *browser {
-	b.Helper()
+	b.t.Helper()
 	r.Header.Set("User-Agent", b.agent)
 	r.Header.Set("Accept-Language", b.language)
 	resp, err := b.client.Do(r)
 	if err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	b.page = &page{path: resp.Request.URL.RequestURI(), status: resp.StatusCode, header: resp.Header, source: string(body)}
 	if b.root, err = html.Parse(bytes.NewReader(body)); err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	return b
 }
@@ -223,14 +166,14 @@ func (b *browser) do(r *http.Request) *browser {
 // submit sends the page's form that goes to an action, with its hidden and prefilled fields and these. It fails where the form lacks one of them.
 // A value of "button=value" as the action's second word presses that button: "/language language=de".
 func (b *browser) submit(action string, fields map[string]string) *browser {
-	b.Helper()
+	b.t.Helper()
 	action, button, _ := strings.Cut(action, " ")
 	for form := range b.elements("form") {
-		to := attr(form, "action")
+		to := attribute(form, "action")
 		if to == "" {
 			to, _, _ = strings.Cut(b.path, "?")
 		}
-		if to != action || attr(form, "method") != "post" {
+		if to != action || attribute(form, "method") != "post" {
 			continue
 		}
 		values, names := filled(form)
@@ -249,7 +192,7 @@ func (b *browser) submit(action string, fields map[string]string) *browser {
 		}
 		return b.post(to, values)
 	}
-	b.Fatalf("%s has no form for %s with %v:\n%s", b.path, action, slices.Sorted(maps.Keys(fields)), b.text())
+	b.t.Fatalf("%s has no form for %s with %v:\n%s", b.path, action, slices.Sorted(maps.Keys(fields)), b.text())
 	return b
 }
 
@@ -257,28 +200,28 @@ func (b *browser) submit(action string, fields map[string]string) *browser {
 func filled(form *html.Node) (values url.Values, names map[string]bool) {
 	values, names = make(url.Values), make(map[string]bool)
 	for n := range form.Descendants() {
-		name := attr(n, "name")
+		name := attribute(n, "name")
 		if n.Type != html.ElementNode || name == "" || n.Data == "button" {
 			continue
 		}
 		names[name] = true
-		kind := attr(n, "type")
+		kind := attribute(n, "type")
 		switch {
 		case n.Data == "select":
 			values.Set(name, "")
 			for o := range n.Descendants() {
 				if o.Data == "option" && (has(o, "selected") || values.Get(name) == "" && !values.Has(name)) {
-					values.Set(name, attr(o, "value"))
+					values.Set(name, attribute(o, "value"))
 				}
 			}
 		case n.Data == "textarea":
 			values.Add(name, textOf(n))
 		case kind == "checkbox" || kind == "radio":
 			if has(n, "checked") {
-				values.Add(name, attr(n, "value"))
+				values.Add(name, attribute(n, "value"))
 			}
 		default:
-			values.Add(name, attr(n, "value"))
+			values.Add(name, attribute(n, "value"))
 		}
 	}
 	return values, names
@@ -298,7 +241,7 @@ func (p *page) elements(name string) func(func(*html.Node) bool) {
 // with finds the text of the first element that has an attribute's value: a class, an id.
 func (p *page) with(name, value string) string {
 	for n := range p.root.Descendants() {
-		if n.Type == html.ElementNode && slices.Contains(strings.Fields(attr(n, name)), value) {
+		if n.Type == html.ElementNode && slices.Contains(strings.Fields(attribute(n, name)), value) {
 			return strings.Join(strings.Fields(textOf(n)), " ")
 		}
 	}
@@ -329,49 +272,36 @@ func textOf(n *html.Node) string {
 	return b.String()
 }
 
-func attr(n *html.Node, name string) string {
-	for _, a := range n.Attr {
-		if a.Key == name {
-			return a.Val
-		}
-	}
-	return ""
-}
-
-func has(n *html.Node, name string) bool {
-	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
-}
-
 // at fails unless the browser has come to a path.
 func (b *browser) at(path string) *browser {
-	b.Helper()
+	b.t.Helper()
 	if b.path != path {
-		b.Fatalf("at %s (%d, %q), want %s\n%s", b.path, b.status, b.alert(), path, b.log)
+		b.t.Fatalf("at %s (%d, %q), want %s\n%s", b.path, b.status, b.alert(), path, b.log)
 	}
 	return b
 }
 
 // says fails unless the page shows a text.
 func (b *browser) says(text string) *browser {
-	b.Helper()
+	b.t.Helper()
 	if !strings.Contains(b.text(), text) {
-		b.Fatalf("%s does not say %q:\n%s", b.path, text, b.text())
+		b.t.Fatalf("%s does not say %q:\n%s", b.path, text, b.text())
 	}
 	return b
 }
 
 // refused fails unless the form was, with a text.
 func (b *browser) refused(text string) *browser {
-	b.Helper()
+	b.t.Helper()
 	if b.status != http.StatusUnprocessableEntity || !strings.Contains(b.alert(), text) {
-		b.Fatalf("%s: %d, %q, want a refusal that says %q\n%s", b.path, b.status, b.alert(), text, b.text())
+		b.t.Fatalf("%s: %d, %q, want a refusal that says %q\n%s", b.path, b.status, b.alert(), text, b.text())
 	}
 	return b
 }
 
 // cookie is a cookie's value; empty: there is none.
 func (b *browser) cookie(name string) string {
-	site, _ := url.Parse(origin)
+	site, _ := url.Parse(b.site)
 	for _, c := range b.client.Jar.Cookies(site) {
 		if c.Name == name {
 			return c.Value
@@ -382,11 +312,11 @@ func (b *browser) cookie(name string) string {
 
 // code is what the person's authenticator app shows next. Each is good once, so time passes.
 func (b *browser) code() string {
-	b.Helper()
+	b.t.Helper()
 	b.pass(30 * time.Second)
 	code, err := totp.GenerateCode(b.seed, b.clock())
 	if err != nil {
-		b.Fatal(err)
+		b.t.Fatal(err)
 	}
 	return code
 }
@@ -421,37 +351,37 @@ func (b *browser) codes() []string {
 
 // setUp does the set-up with an authenticator app, to the page of recovery codes.
 func (b *browser) setUp() *browser {
-	b.Helper()
+	b.t.Helper()
 	b.at("/set-up")
 	b.seed = strings.ReplaceAll(b.with("id", "key"), " ", "")
 	return b.submit("/set-up", map[string]string{"app_code": b.code()})
 }
 
 // signedUp is a new account's browser: invited, set up, signed in a moment ago.
-func (p *place) signedUp(address string) (*browser, authstore.Account) {
-	p.Helper()
+func (p *scene) signedUp(address string) (*browser, authstore.Account) {
+	p.t.Helper()
 	a := p.account(address)
 	b := p.browser().get(p.invite(a, identity.Begin))
 	b.submit(b.path, map[string]string{"password": goodPrimary, "again": goodPrimary, "zone": "Europe/Berlin"}).setUp()
 	if len(b.codes()) != 10 {
-		p.Fatalf("no recovery codes after the set-up: %s %s", b.path, b.text())
+		p.t.Fatalf("no recovery codes after the set-up: %s %s", b.path, b.text())
 	}
 	return b, a
 }
 
 // signIn signs in again with the authenticator app of another browser.
 func (b *browser) signIn(address, password string) *browser {
-	b.Helper()
+	b.t.Helper()
 	b.get("/sign-in").submit("/sign-in", map[string]string{"address": address, "password": password}).at("/sign-in/factor")
 	return b.submit("/sign-in/factor", map[string]string{"code": b.code()})
 }
 
 // events are the kinds of an account's events, the newest first.
-func (p *place) events(a authstore.Account) []string {
-	p.Helper()
+func (p *scene) events(a authstore.Account) []string {
+	p.t.Helper()
 	list, err := p.accounts.Events(context.Background(), authstore.EventQuery{Account: a.ID, Limit: 100})
 	if err != nil {
-		p.Fatal(err)
+		p.t.Fatal(err)
 	}
 	var kinds []string
 	for _, e := range list {
@@ -466,7 +396,9 @@ type key struct {
 	cred virtualwebauthn.Credential
 }
 
-var relyingParty = virtualwebauthn.RelyingParty{ID: "passwords.example.test", Name: "Example", Origin: origin}
+func (p *scene) relyingParty() virtualwebauthn.RelyingParty {
+	return virtualwebauthn.RelyingParty{ID: "localhost", Name: "Example", Origin: p.site}
+}
 
 func newKey() *key {
 	return &key{virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
@@ -474,11 +406,11 @@ func newKey() *key {
 
 // ask gets a challenge as the script does. The page stays.
 func (b *browser) ask(kind string) (status int, c ceremony) {
-	b.Helper()
+	b.t.Helper()
 	shown := b.page
 	b.post("/passkey/"+kind, nil)
 	if err := json.Unmarshal([]byte(b.source), &c); err != nil {
-		b.Fatalf("POST /passkey/%s: %v in %q", kind, err, b.source)
+		b.t.Fatalf("POST /passkey/%s: %v in %q", kind, err, b.source)
 	}
 	status, b.page = b.status, shown
 	return status, c
@@ -486,24 +418,24 @@ func (b *browser) ask(kind string) (status int, c ceremony) {
 
 // prove answers a challenge with a passkey.
 func (b *browser) prove(k *key, kind string) map[string]string {
-	b.Helper()
+	b.t.Helper()
 	_, c := b.ask(kind)
 	o, err := virtualwebauthn.ParseAssertionOptions(string(c.Options))
 	if err != nil {
-		b.Fatalf("%v in %s %s", err, c.Options, c.Problem)
+		b.t.Fatalf("%v in %s %s", err, c.Options, c.Problem)
 	}
 	k.cred.Counter++
-	return map[string]string{"state": c.State, "answer": virtualwebauthn.CreateAssertionResponse(relyingParty, k.auth, k.cred, *o)}
+	return map[string]string{"state": c.State, "answer": virtualwebauthn.CreateAssertionResponse(b.relyingParty(), k.auth, k.cred, *o)}
 }
 
 // make makes a passkey.
 func (b *browser) make(k *key) map[string]string {
-	b.Helper()
+	b.t.Helper()
 	_, c := b.ask("new")
 	o, err := virtualwebauthn.ParseAttestationOptions(string(c.Options))
 	if err != nil {
-		b.Fatalf("%v in %s %s", err, c.Options, c.Problem)
+		b.t.Fatalf("%v in %s %s", err, c.Options, c.Problem)
 	}
 	k.auth.Options.UserHandle = []byte(o.UserID)
-	return map[string]string{"new_state": c.State, "new_answer": virtualwebauthn.CreateAttestationResponse(relyingParty, k.auth, k.cred, *o)}
+	return map[string]string{"new_state": c.State, "new_answer": virtualwebauthn.CreateAttestationResponse(b.relyingParty(), k.auth, k.cred, *o)}
 }

@@ -12,7 +12,7 @@ import (
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	in, _ := p.signedUp(alice)
 	for _, b := range []*browser{p.browser().get("/sign-in"), p.browser().get("/no/such/page"), p.browser().get("/invitation/x"), in.get("/security"), in.get("/security/recovery")} {
 		for name, want := range map[string]string{
@@ -35,7 +35,7 @@ func TestHeaders(t *testing.T) {
 
 func TestCookies(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	b.submitSignOut()
 	var got []*http.Cookie
@@ -60,7 +60,7 @@ func TestCookies(t *testing.T) {
 // What another site sends in a person's name changes nothing.
 func TestOtherSites(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
 	before := len(p.events(a))
 	for name, header := range map[string]http.Header{
@@ -68,10 +68,10 @@ func TestOtherSites(t *testing.T) {
 		"same-site":       {"Sec-Fetch-Site": {"same-site"}},
 		"other origin":    {"Origin": {"https://evil.example"}},
 		"null origin":     {"Origin": {"null"}},
-		"plain-text twin": {"Origin": {"https://passwords.example.test:8443"}},
+		"plain-text twin": {"Origin": {"https://localhost:8443"}},
 	} {
 		for _, path := range []string{"/sign-out", "/sign-in", "/language", "/security", "/security/recovery", "/security/sessions/end", "/passkey/prove", "/set-up/kept", "/no/such"} {
-			r, _ := http.NewRequest("POST", origin+path, strings.NewReader(url.Values{"language": {"de"}, "zone": {"UTC"}}.Encode()))
+			r, _ := http.NewRequest("POST", b.site+path, strings.NewReader(url.Values{"language": {"de"}, "zone": {"UTC"}}.Encode()))
 			r.Header = header.Clone()
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			if b.do(r); b.status != http.StatusForbidden {
@@ -87,7 +87,7 @@ func TestOtherSites(t *testing.T) {
 
 func TestWithoutASession(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	for path, want := range map[string]string{
 		"/": "/sign-in", "/security": "/sign-in?to=%2Fsecurity", "/sign-in/factor": "/sign-in", "/set-up": "/sign-in", "/security/app": "/sign-in",
 		"/security/passkey": "/sign-in", "/security/primary": "/sign-in", "/security/recovery": "/sign-in", "/security/factors/1": "/sign-in", "/security/factors/1/remove": "/sign-in",
@@ -100,7 +100,7 @@ func TestWithoutASession(t *testing.T) {
 	}
 	// A cookie that somebody else has put there is no session, and is taken away.
 	b := p.browser()
-	site, _ := url.Parse(origin)
+	site, _ := url.Parse(b.site)
 	b.client.Jar.SetCookies(site, []*http.Cookie{{Name: sessionCookie, Value: strings.Repeat("A", 43), Secure: true, Path: "/"}})
 	if b.get("/security").at("/sign-in?to=%2Fsecurity&ended"); b.cookie(sessionCookie) != "" {
 		t.Error("a strange cookie stays")
@@ -109,7 +109,7 @@ func TestWithoutASession(t *testing.T) {
 
 func TestLargeForms(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b := p.browser().post("/sign-in", url.Values{"password": {strings.Repeat("x", maxBody)}})
 	if b.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d", b.status)

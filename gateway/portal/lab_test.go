@@ -48,6 +48,16 @@ type lab struct {
 
 func newLab(t *testing.T, change func(*Options)) *lab {
 	t.Helper()
+	return newLabWith(t, func(_ *identity.Options, o *Options) {
+		if change != nil {
+			change(o)
+		}
+	})
+}
+
+// newLabWith is newLab with other rules of signing in as well.
+func newLabWith(t *testing.T, change func(*identity.Options, *Options)) *lab {
+	t.Helper()
 	l := &lab{t: t, ca: testlab.NewCA(t), keys: secret.NewKeyring(), now: time.Now()}
 	_, _, cert := l.ca.Issue()
 	srv := httptest.NewUnstartedServer(nil)
@@ -65,16 +75,16 @@ func newLab(t *testing.T, change func(*Options)) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.people, err = identity.New(identity.Options{Truth: l.store, Accounts: l.accounts, Keys: l.accounts.Keyring, Site: l.site, Now: l.clock, RefusalDelay: -1}); err != nil {
-		t.Fatal(err)
-	}
-	o := Options{People: l.people, Accounts: l.accounts, Sessions: &l.live, Enforced: enforced, Settings: settings, Site: l.site, Name: "Example Mail",
+	who := identity.Options{Truth: l.store, Accounts: l.accounts, Keys: l.accounts.Keyring, Site: l.site, Now: l.clock, RefusalDelay: -1}
+	o := Options{Accounts: l.accounts, Sessions: &l.live, Enforced: enforced, Settings: settings, Site: l.site, Name: "Example Mail",
 		Client: func(r *http.Request) netip.Addr {
 			return netip.MustParseAddrPort(r.RemoteAddr).Addr().Unmap()
 		}}
-	if change != nil {
-		change(&o)
+	change(&who, &o)
+	if l.people, err = identity.New(who); err != nil {
+		t.Fatal(err)
 	}
+	o.People = l.people
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 
 func TestFactors(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
 	b.get("/security").says("Authenticator app").says("only one")
 	if strings.Contains(b.source, "/security/factors/1/remove") {
@@ -74,7 +74,7 @@ func TestFactors(t *testing.T) {
 // What people and browsers call themselves is text on a page, and nothing in a header.
 func TestLabelsAndAgentsAreText(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	for label, taken := range map[string]bool{
 		"<img src=x onerror=alert(1)>": true, `"><script>alert(1)</script>`: true, "Käthes Schlüssel 🔑": true, "{{.Session}}": true,
@@ -101,7 +101,7 @@ func TestLabelsAndAgentsAreText(t *testing.T) {
 
 func TestSessionsList(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
 	phone := p.browser()
 	phone.agent, phone.seed = iPhone, b.seed
@@ -114,7 +114,7 @@ func TestSessionsList(t *testing.T) {
 	p.pass(6 * time.Minute)
 	action := ""
 	for n := range b.elements("form") {
-		if to := attr(n, "action"); to != "/security/sessions/end" && strings.HasSuffix(to, "/end") && strings.Contains(textOf(n.Parent), "iPhone") {
+		if to := attribute(n, "action"); to != "/security/sessions/end" && strings.HasSuffix(to, "/end") && strings.Contains(textOf(n.Parent), "iPhone") {
 			action = to
 		}
 	}
@@ -140,7 +140,7 @@ func TestSessionsList(t *testing.T) {
 
 func TestRecoveryCodesAreMadeAnew(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	old := b.codes()
 	p.pass(6 * time.Minute)
@@ -165,7 +165,7 @@ func TestRecoveryCodesAreMadeAnew(t *testing.T) {
 
 func TestPrimaryIsChanged(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
 	for _, label := range []string{"Thunderbird", "<b>Phone</b>"} {
 		if _, _, err := p.accounts.CreatePassword(context.Background(), authstore.PasswordRequest{Account: a.ID, Label: label, Scopes: authstore.ScopeMail}); err != nil {
@@ -220,7 +220,7 @@ func (e *elsewhere) Check(_ context.Context, _ string, password []byte) error {
 func TestPrimaryIsKeptElsewhere(t *testing.T) {
 	t.Parallel()
 	server := new(elsewhere)
-	p := newPlace(t, func(o *identity.Options, _ *Options) { o.Checker = server })
+	p := newScene(t, func(o *identity.Options, _ *Options) { o.Checker = server })
 	a := p.account(alice)
 	b := p.browser().get("/sign-in").submit("/sign-in", map[string]string{"address": alice, "password": goodPrimary, "zone": "Asia/Tokyo"})
 	b.setUp().get("/security").says("kept by your mail server").says("JST")
@@ -238,14 +238,14 @@ func TestPrimaryIsKeptElsewhere(t *testing.T) {
 
 func TestOnlyByInvitation(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, func(o *identity.Options, _ *Options) { o.Checker, o.InviteOnly = new(elsewhere), true })
+	p := newScene(t, func(o *identity.Options, _ *Options) { o.Checker, o.InviteOnly = new(elsewhere), true })
 	p.account(alice)
 	p.browser().get("/sign-in").submit("/sign-in", map[string]string{"address": alice, "password": goodPrimary}).refused("Ask your administrator for an invitation")
 }
 
 func TestInvitationSaysWhatEnds(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
 	if _, _, err := p.accounts.CreatePassword(context.Background(), authstore.PasswordRequest{Account: a.ID, Label: "Phone", Scopes: authstore.ScopeMail}); err != nil {
 		t.Fatal(err)
@@ -258,7 +258,7 @@ func TestInvitationSaysWhatEnds(t *testing.T) {
 
 func TestReader(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b := p.browser()
 	b.language = "de-AT,de;q=0.9"
 	if b.get("/sign-in?to=/history"); b.title() != "Anmelden" {

@@ -12,11 +12,9 @@ import (
 	"postern/authstore/secret"
 )
 
-const alice = "alice@example.test"
-
 func TestInvitationToAppPasswords(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	a := p.account(alice)
 	link := p.invite(a, identity.Begin)
 	b := p.browser()
@@ -82,7 +80,7 @@ func TestInvitationToAppPasswords(t *testing.T) {
 
 func TestSignIn(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	b.get("/sign-in").at("/passwords")
 	b.submitSignOut().at("/sign-in?out").says("You are signed out")
@@ -134,13 +132,13 @@ func TestSignIn(t *testing.T) {
 
 // submitSignOut presses the button in the head of each page.
 func (b *browser) submitSignOut() *browser {
-	b.Helper()
+	b.t.Helper()
 	return b.get("/security").submit("/sign-out", nil)
 }
 
 func TestAnotherAccountTakesTheSessionsPlace(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	old := identity.Token(b.cookie(sessionCookie))
 	b.get(p.invite(p.account("bob@example.test"), identity.Begin))
@@ -154,7 +152,7 @@ func TestAnotherAccountTakesTheSessionsPlace(t *testing.T) {
 
 func TestRecoveryCodeSignsIn(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	code := b.codes()[3]
 	for range 2 {
@@ -170,7 +168,7 @@ func TestRecoveryCodeSignsIn(t *testing.T) {
 
 func TestTooManyAttempts(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	p.account(alice)
 	b := p.browser()
 	for range 50 {
@@ -190,7 +188,7 @@ func TestTooManyAttempts(t *testing.T) {
 // The way back from the sign-in leads to a few pages of ours and nowhere else.
 func TestNoOpenRedirect(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	for to, want := range map[string]string{
 		"/security":                        "/security",
@@ -212,7 +210,7 @@ func TestNoOpenRedirect(t *testing.T) {
 	} {
 		b.submitSignOut().get("/sign-in?to=" + url.QueryEscape(to))
 		for form := range b.elements("form") {
-			if values, _ := filled(form); attr(form, "action") != "/language" && attr(form, "action") != "/sign-out" && values.Has("to") != (want == to) {
+			if values, _ := filled(form); attribute(form, "action") != "/language" && attribute(form, "action") != "/sign-out" && values.Has("to") != (want == to) {
 				t.Errorf("the sign-in to %q carries %q on", to, values["to"])
 			}
 		}
@@ -233,7 +231,7 @@ func TestNoOpenRedirect(t *testing.T) {
 
 func TestPasskeyAlone(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	a := p.account(alice)
 	b := p.browser().get(p.invite(a, identity.Begin))
 	b.submit(b.path, map[string]string{"password": goodPrimary, "again": goodPrimary}).at("/set-up")
@@ -271,7 +269,7 @@ func TestPasskeyAlone(t *testing.T) {
 // The script is told in words why it gets no challenge, and never led to a page.
 func TestChallengesAreForWhoMayHaveThem(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b := p.browser()
 	for kind, want := range map[string]int{"sign-in": http.StatusOK, "prove": http.StatusForbidden, "new": http.StatusForbidden} {
 		if status, c := b.ask(kind); status != want || (status == http.StatusOK) != (c.State != "") || (status == http.StatusOK) != (c.Problem == "") {
@@ -297,7 +295,7 @@ func TestChallengesAreForWhoMayHaveThem(t *testing.T) {
 
 func TestSessionsEndByThemselves(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
+	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	p.pass(31 * time.Minute)
 	b.get("/security").at("/sign-in?to=%2Fsecurity&ended").says("signed out, because you were away")
