@@ -119,7 +119,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 	cfg := n.cfg
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	return portal.New(portal.Options{
-		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Enforced: Enforced,
+		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Places: n.atlas, Enforced: Enforced,
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},
