@@ -12,7 +12,7 @@ import (
 // From the administrator's link to being signed in, and what may go wrong on the way.
 func TestPortalBegins(t *testing.T) {
 	t.Parallel()
-	p := portalSite(t, newSite(t), "")
+	p := openPortal(t, newSite(t), "")
 	a := p.visitor(t, alice)
 	link := p.invite(t, alice)
 
@@ -84,7 +84,7 @@ func TestPortalBegins(t *testing.T) {
 // Passkeys and security keys.
 func TestPortalKeys(t *testing.T) {
 	t.Parallel()
-	p := portalSite(t, newSite(t), "")
+	p := openPortal(t, newSite(t), "")
 
 	// A passkey is set up in place of an authenticator app, and signs in without a name or a password.
 	a := p.visitor(t, alice)
@@ -142,7 +142,7 @@ func TestPortalKeys(t *testing.T) {
 // Sessions are listed, ended one by one and all, and end by themselves. What matters needs a fresh second factor.
 func TestPortalSessions(t *testing.T) {
 	t.Parallel()
-	p := portalSite(t, newSite(t), "")
+	p := openPortal(t, newSite(t), "")
 	a := p.person(t, alice)
 	browsers := map[string]string{
 		"Firefox": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -193,14 +193,14 @@ func TestPortalPrimaryChange(t *testing.T) {
 	t.Parallel()
 	s, dovecot := newSite(t), testlab.Dovecot(t)
 	s.backend = dovecotBackend(t, dovecot, s.dir)
-	p := portalSite(t, s, "")
+	p := openPortal(t, s, "")
 	a := p.person(t, alice)
-	secret := p.password(p.config, alice).Secret
+	secret := p.password(p.config, alice, "--for", "mail", "--label", "Laptop").Secret
 	open := p.login(p.gateway, alice, secret)
 	other := a.elsewhere().signIn()
 
 	const next = "granite spoons 42 under maple fog"
-	a.open("/security").Click("Change the primary password").HasText("One app password ends", "test").Screenshot("primary-password")
+	a.open("/security").Click("Change the primary password").HasText("One app password ends", "Laptop").Screenshot("primary-password")
 	a.Fill("Primary password so far", "wrong").Fill("New primary password", next).Fill("The new primary password again", next).Click("Change the password").HasText("The primary password so far is wrong.")
 	a.Fill("Primary password so far", a.primary).Fill("New primary password", a.primary).Fill("The new primary password again", a.primary).Click("Change the password").HasText("That is the password you have already.")
 	if err := open.Noop().Wait(); err != nil {
@@ -211,7 +211,7 @@ func TestPortalPrimaryChange(t *testing.T) {
 	p.wantRefused(t, alice, secret)
 	eventually(t, "the app's session has ended", func() bool { return open.Noop().Wait() != nil })
 	signedOut(t, other)
-	a.open("/passwords").HasText("App passwords").HasNoText("test")
+	a.open("/passwords").HasText("App passwords").HasNoText("Laptop")
 	other.givePrimary().HasText("The address or the password is wrong.")
 	other.primary = next
 	other.signIn()
@@ -231,7 +231,7 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	t.Parallel()
 	s, dovecot := newSite(t), testlab.Dovecot(t)
 	s.backend = dovecotBackend(t, dovecot, s.dir)
-	p := portalSite(t, s, imapSignIn(dovecot))
+	p := openPortal(t, s, imapSignIn(dovecot))
 	p.cli(p.config, "account", "add", alice)
 	p.cli(p.config, "account", "add", bob)
 
@@ -246,7 +246,7 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	if a.Has("Change the primary password") {
 		t.Error("the portal would change a password that is not its own")
 	}
-	secret := p.password(p.config, alice).Secret
+	secret := p.password(p.config, alice, "--for", "mail", "--label", "Laptop").Secret
 	open := p.login(p.gateway, alice, secret)
 	other := a.elsewhere().signIn()
 
@@ -258,7 +258,7 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	wrong.primary = a.primary
 	wrong.givePrimary().HasText("Signing in is not possible at the moment")
 	dovecot.Resume()
-	other.open("/passwords").HasText("test")
+	other.open("/passwords").HasText("Laptop")
 	if err := open.Noop().Wait(); err != nil {
 		t.Fatalf("the app's session: %v", err)
 	}
@@ -268,7 +268,7 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	p.login(p.gateway, alice, secret).Logout()
 	again := a.elsewhere()
 	again.primary = "changed at the mail server"
-	again.signIn().HasNoText("test")
+	again.signIn().HasNoText("Laptop")
 	p.wantRefused(t, alice, secret)
 	eventually(t, "the app's session has ended", func() bool { return open.Noop().Wait() != nil })
 	signedOut(t, a)
@@ -288,7 +288,7 @@ func TestPortalIMAPInvited(t *testing.T) {
 	t.Parallel()
 	s, dovecot := newSite(t), testlab.Dovecot(t)
 	s.backend = dovecotBackend(t, dovecot, s.dir)
-	p := portalSite(t, s, "enrolment = \"invite\"\n"+imapSignIn(dovecot))
+	p := openPortal(t, s, "enrolment = \"invite\"\n"+imapSignIn(dovecot))
 	link := p.invite(t, alice)
 	a := p.visitor(t, alice)
 	a.primary = testlab.Primary(alice)
@@ -303,7 +303,7 @@ func TestPortalIMAPInvited(t *testing.T) {
 // Somebody who tries out passwords or codes is stopped, and who knows them and sits at a browser that has signed in before is not.
 func TestPortalGuessing(t *testing.T) {
 	t.Parallel()
-	p := portalSite(t, newSite(t), "")
+	p := openPortal(t, newSite(t), "")
 	a := p.person(t, alice)
 	a.Click("Sign out")
 	thief := p.visitor(t, alice)
@@ -334,13 +334,13 @@ func TestPortalGuessing(t *testing.T) {
 	if codes < 3 || codes > 10 {
 		t.Errorf("a thief may try %d codes", codes)
 	}
-	a.open("/history").HasText("refused")
+	a.open("/history").HasText("Somebody could not sign in here")
 }
 
 // An administrator's link works for 72 hours, and a newer one takes its place.
 func TestPortalInvitationEnds(t *testing.T) {
 	t.Parallel()
-	p := portalSite(t, newSite(t), "")
+	p := openPortal(t, newSite(t), "")
 	first := p.invite(t, alice)
 	second := p.invite(t, alice)
 	a := p.visitor(t, alice)

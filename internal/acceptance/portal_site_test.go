@@ -34,15 +34,15 @@ type portal struct {
 	submit  string // host:port of submission, TLS
 }
 
-// portalSite starts a gateway with a portal. settings are lines of its [portal]; backends and what else there is stand in s.backend.
-func portalSite(t *testing.T, s *site, settings string) *portal {
+// openPortal starts a gateway with a portal. settings are lines of its [portal]; backends and what else there is stand in s.backend.
+func openPortal(t *testing.T, s *site, settings string) *portal {
 	t.Helper()
 	ports := testlab.Ports(t, 2)
 	p := &portal{site: s, url: fmt.Sprintf("https://localhost:%d", ports[0]), submit: fmt.Sprintf("127.0.0.1:%d", ports[1])}
 	if s.backend == "" {
 		s.backend = davBackend("nobody", "http://127.0.0.1:9") // for tests in which no app logs in
 	}
-	s.doors = fmt.Sprintf("  { protocol = \"portal\", address = \"127.0.0.1:%d\" },\n", ports[0])
+	s.doors += fmt.Sprintf("  { protocol = \"portal\", address = \"127.0.0.1:%d\" },\n", ports[0])
 	if strings.Contains(s.backend, `"submission"`) {
 		s.doors += fmt.Sprintf("  { protocol = \"submission\", address = \"127.0.0.1:%d\" },\n", ports[1])
 	}
@@ -80,7 +80,7 @@ type person struct {
 	address  string
 	primary  string
 	seed     string // of the authenticator app
-	last     int64  // the time step of the last code
+	last     *int64 // the time step of the last code, of all browsers
 	recovery []string
 }
 
@@ -88,7 +88,7 @@ type person struct {
 func (p *portal) visitor(t *testing.T, address string) *person {
 	t.Helper()
 	name, _, _ := strings.Cut(address, "@")
-	return &person{Page: p.browser.Page(t).Named(name), t: t, p: p, address: address, primary: strong}
+	return &person{Page: p.browser.Page(t).Named(name), t: t, p: p, address: address, primary: strong, last: new(int64)}
 }
 
 // open goes to a path of the portal.
@@ -132,10 +132,10 @@ func totp(t *testing.T, seed string, step int64) string {
 func (a *person) code() string {
 	a.t.Helper()
 	now := time.Now().Unix() / 30
-	if a.last >= now {
+	if *a.last >= now {
 		a.p.sql(a.t, fmt.Sprintf("UPDATE factor SET step = 0 WHERE account = (SELECT account FROM login_name WHERE address = '%s')", a.address))
 	}
-	a.last = now
+	*a.last = now
 	return totp(a.t, a.seed, now)
 }
 
@@ -148,7 +148,7 @@ func (a *person) scan() {
 	if err != nil || u.Query().Get("secret") == "" {
 		a.t.Fatalf("the link for the app is %q: %v", link, err)
 	}
-	a.seed, a.last = u.Query().Get("secret"), 0
+	a.seed, *a.last = u.Query().Get("secret"), 0
 	a.Eval(`document.body.textContent.replace(/\s/g, "")`, &key)
 	if !strings.Contains(key, a.seed) {
 		a.t.Errorf("the key for typing is not that of the link")
@@ -179,6 +179,7 @@ func (a *person) setUp() {
 // keepCodes notes the recovery codes that the page shows, and says so.
 func (a *person) keepCodes() {
 	a.t.Helper()
+	a.recovery = nil
 	a.Eval(`[...document.querySelectorAll("#codes li")].map(e => e.textContent.trim())`, &a.recovery)
 	if len(a.recovery) != 10 {
 		a.t.Fatalf("recovery codes: %q", a.recovery)
