@@ -92,7 +92,7 @@ func (p *Page) setUp() {
 	p.agent = strings.Replace(version.UserAgent, "Headless", "", 1)
 	p.downloads = Dir(p.t)
 	inBrowser(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, BrowserContextID: p.context, DownloadPath: p.downloads})
-	p.Desktop().Zone("UTC").Languages("en")
+	p.Desktop().Light().Zone("UTC").Languages("en")
 }
 
 // Tab opens another tab of the same person: with the same cookies.
@@ -119,7 +119,7 @@ func (p *Page) size(width, height int64, mobile bool) *Page {
 	return p
 }
 
-// Dark prefers dark colours; Light ends that.
+// Dark prefers dark colours; Light ends that. Nothing on the lab's pages moves on the way: Axe would look at colours in between.
 func (p *Page) Dark() *Page { return p.colours("dark") }
 
 // Light prefers light colours, as pages do from the start.
@@ -127,7 +127,8 @@ func (p *Page) Light() *Page { return p.colours("light") }
 
 func (p *Page) colours(scheme string) *Page {
 	p.t.Helper()
-	do(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+	do(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
+	p.Eval("document.getAnimations().forEach(a => a.finish())", nil) // for pages that don't ask
 	return p
 }
 
