@@ -439,3 +439,13 @@ func (b *browser) make(k *key) map[string]string {
 	k.auth.Options.UserHandle = []byte(o.UserID)
 	return map[string]string{"new_state": c.State, "new_answer": virtualwebauthn.CreateAttestationResponse(b.relyingParty(), k.auth, k.cred, *o)}
 }
+
+// madePasswords makes app passwords without the portal.
+func (p *scene) madePasswords(a authstore.Account, labels ...string) {
+	p.t.Helper()
+	for _, label := range labels {
+		if _, _, err := p.accounts.CreatePassword(p.t.Context(), authstore.PasswordRequest{Account: a.ID, Label: label, Scopes: authstore.ScopeMail}); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/gateway/texts"
 )
@@ -167,11 +166,7 @@ func TestPrimaryIsChanged(t *testing.T) {
 	t.Parallel()
 	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
-	for _, label := range []string{"Thunderbird", "<b>Phone</b>"} {
-		if _, _, err := p.accounts.CreatePassword(context.Background(), authstore.PasswordRequest{Account: a.ID, Label: label, Scopes: authstore.ScopeMail}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p.madePasswords(a, "Thunderbird", "<b>Phone</b>")
 	other := p.browser()
 	other.seed = b.seed
 	other.signIn(alice, goodPrimary)
@@ -247,9 +242,7 @@ func TestInvitationSaysWhatEnds(t *testing.T) {
 	t.Parallel()
 	p := newScene(t, nil)
 	b, a := p.signedUp(alice)
-	if _, _, err := p.accounts.CreatePassword(context.Background(), authstore.PasswordRequest{Account: a.ID, Label: "Phone", Scopes: authstore.ScopeMail}); err != nil {
-		t.Fatal(err)
-	}
+	p.madePasswords(a, "Phone")
 	p.browser().get(p.invite(a, identity.NewFactor)).says("First give your primary password")
 	visitor := p.browser().get(p.invite(a, identity.Begin)).says("One app password ends with that")
 	visitor.submit(visitor.path, map[string]string{"password": otherPrimary, "again": otherPrimary}).at("/set-up")
