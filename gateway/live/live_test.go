@@ -94,6 +94,47 @@ func TestExpiryEndsASession(t *testing.T) {
 	})
 }
 
+func TestExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Registry
+		begin := time.Now()
+		in := func(d time.Duration) time.Time { return begin.Add(d) }
+		sooner, _ := enter(&r, authstore.Grant{Account: 1, Password: 11, Expires: in(time.Hour)})
+		later, _ := enter(&r, authstore.Grant{Account: 1, Password: 12, Expires: in(time.Minute)})
+		never, _ := enter(&r, authstore.Grant{Account: 1, Password: 13, Expires: in(time.Minute)})
+		new, _ := enter(&r, authstore.Grant{Account: 1, Password: 14})
+		same, _ := enter(&r, authstore.Grant{Account: 1, Password: 15})
+		_, leave := enter(&r, authstore.Grant{Account: 1, Password: 11})
+		leave()
+		other, _ := enter(&r, authstore.Grant{Account: 2, Password: 11})
+		move := map[authstore.PasswordID]time.Time{11: in(time.Second), 12: in(time.Hour), 13: {}, 14: in(time.Second)}
+		for range 2 {
+			r.Expire(1, func(g authstore.Grant) (time.Time, bool) { at, ok := move[g.Password]; return at, ok })
+		}
+		for _, step := range []struct {
+			at    time.Duration
+			ended string // which, in order
+		}{{999 * time.Millisecond, "------"}, {time.Second, "x--x--"}, {time.Hour - 1, "x--x--"}, {time.Hour, "xx-x--"}, {24 * time.Hour, "xx-x--"}} {
+			time.Sleep(time.Until(in(step.at)))
+			synctest.Wait()
+			got := ""
+			for _, cause := range []func() error{sooner, later, never, new, same, other} {
+				switch cause() {
+				case nil:
+					got += "-"
+				case ErrExpired:
+					got += "x"
+				default:
+					t.Errorf("cause %v", cause())
+				}
+			}
+			if got != step.ended {
+				t.Errorf("after %v ended %s, want %s", step.at, got, step.ended)
+			}
+		}
+	})
+}
+
 // Clients of a node that stops connect to the others: not all at once, and few without waiting.
 func TestDrain(t *testing.T) {
 	for name, tt := range map[string]struct {
