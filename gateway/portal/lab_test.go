@@ -351,3 +351,12 @@ func (p *person) active() []authstore.AppPassword {
 	}
 	return list
 }
+
+func has(n *html.Node, name string) bool {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return true
+		}
+	}
+	return false
+}
