@@ -9,6 +9,7 @@ import (
 // noticed are the kinds of events that the person is told of by mail: what lets somebody in, or takes something away.
 var noticed = map[string]bool{
 	"password.created":     true,
+	"password.edited":      true,
 	"password.revoked":     true,
 	"password.revoked_all": true,
 	KindNewUse:             true,

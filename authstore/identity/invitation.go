@@ -94,7 +94,7 @@ func (p *People) Accept(ctx context.Context, v Visitor, secret string, password 
 			if err := p.check(person.Names[0], password); err != nil {
 				return "", Session{}, err
 			}
-			pr = &proof{person: person, first: person.Primary.Key == 0, changed: person.Primary.Key != 0}
+			pr = &proof{person: person, first: person.Primary.Key == 0, firstKind: "primary.set", changed: person.Primary.Key != 0}
 			pr.hash, err = p.newPrimary(ctx, person.ID, password)
 		} else {
 			if person, charges, err = p.prover(ctx, v, person.ID); err != nil {

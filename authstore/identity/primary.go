@@ -62,10 +62,12 @@ func (p *People) matches(ctx context.Context, password []byte, hash string) (ok,
 
 // proof is a primary password that was right.
 type proof struct {
-	person  Person // as it was when that was found
-	first   bool   // nothing was kept of the account's password yet
-	changed bool   // another than the last one that the Checker took
-	hash    Sealed // to be kept; none: that stays
+	person Person // as it was when that was found
+	first  bool   // nothing was kept of the account's password yet
+	// firstKind is the event that tells of the first: it was chosen here, or another server took it here for the first time.
+	firstKind string
+	changed   bool   // another than the last one that the Checker took
+	hash      Sealed // to be kept; none: that stays
 }
 
 // prove checks an account's primary password; ErrWrong, ErrUnavailable. Of nobody (nil), a suspended account, and one without a
@@ -86,7 +88,7 @@ func (p *People) prove(ctx context.Context, person *Person, password []byte) (*p
 			return nil, err
 		}
 	}
-	pr := &proof{person: *person, first: person.Primary.Key == 0}
+	pr := &proof{person: *person, first: person.Primary.Key == 0, firstKind: "portal.first_sign_in"}
 	ok := false
 	if !pr.first {
 		var err error
@@ -180,7 +182,7 @@ func (pr *proof) settle(ctx context.Context, tx Tx, now time.Time) error {
 	}
 	switch {
 	case pr.first:
-		return tx.Event(ctx, "primary.set", "")
+		return tx.Event(ctx, pr.firstKind, "")
 	case pr.changed:
 		return changed(ctx, tx, 0)
 	}
