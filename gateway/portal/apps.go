@@ -3,6 +3,7 @@ package portal
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"postern/authstore"
 	"postern/gateway/appsettings"
@@ -79,10 +80,14 @@ func (v *visit) steps(app string, s authstore.Scopes, settings appsettings.Setti
 func (v *visit) groups(app string, s authstore.Scopes, settings appsettings.Settings) []settingsGroup {
 	var list []settingsGroup
 	add := func(title string, rows ...setting) {
+		title = v.text.Say("settings." + title)
+		if n := len(list); n > 0 && strings.HasSuffix(list[n-1].Title, title) { // another way to the same
+			title = v.text.Say("settings.or", title)
+		}
 		for i := range rows {
 			rows[i].ID = app + "-" + strconv.Itoa(len(list)) + "-" + strconv.Itoa(i)
 		}
-		list = append(list, settingsGroup{v.text.Say("settings." + title), rows})
+		list = append(list, settingsGroup{title, rows})
 	}
 	add("account", setting{Name: v.text.Say("settings.user"), Value: settings.UserName})
 	for _, way := range []struct {
@@ -109,13 +114,20 @@ func (v *visit) groups(app string, s authstore.Scopes, settings appsettings.Sett
 	return list
 }
 
-// choosePorts takes the way with TLS from the first byte, which no app gets wrong, for an app that is explained; all of them for others.
+// choosePorts takes the way with TLS from the first byte, which no app gets wrong, for an app that is explained. For others it takes all of
+// them, that one first.
 func choosePorts(app string, ports []appsettings.Port) []appsettings.Port {
+	implicit := func(p appsettings.Port) int {
+		if p.Security == appsettings.TLS {
+			return 0
+		}
+		return 1
+	}
+	ports = slices.SortedStableFunc(slices.Values(ports), func(a, b appsettings.Port) int { return implicit(a) - implicit(b) })
 	if app == "other" {
 		return ports
 	}
-	best := slices.IndexFunc(ports, func(p appsettings.Port) bool { return p.Security == appsettings.TLS })
-	return ports[max(best, 0):][:1]
+	return ports[:1]
 }
 
 // security names an encryption as apps do.

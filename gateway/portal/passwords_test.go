@@ -537,3 +537,29 @@ func TestInert(t *testing.T) {
 		}
 	}
 }
+
+// An app that is explained gets one way to each server, TLS from the first byte where there is one; others are told all ways.
+func TestWaysToAServer(t *testing.T) {
+	t.Parallel()
+	v := (&Server{o: Options{Settings: settings}}).newVisit(nil, newRequest("en"))
+	for app, want := range map[string]string{
+		"thunderbird": "Account Incoming mail (IMAP) 993 Outgoing mail (SMTP) 465",
+		"other":       "Account Incoming mail (IMAP) 993 Or: Incoming mail (IMAP) 143 Outgoing mail (SMTP) 465 Or: Outgoing mail (SMTP) 587 Mail filters (ManageSieve) 4190",
+	} {
+		for _, h := range v.appHelp(app, authstore.ScopeMail|authstore.ScopeSubmit|authstore.ScopeSieve) {
+			if h.Name != app {
+				continue
+			}
+			var got []string
+			for _, g := range h.Groups {
+				got = append(got, g.Title)
+				if len(g.Rows) > 1 {
+					got = append(got, g.Rows[1].Value)
+				}
+			}
+			if got := strings.Join(got, " "); got != want || !h.Open {
+				t.Errorf("%s: %s, want %s", app, got, want)
+			}
+		}
+	}
+}
