@@ -163,10 +163,8 @@ type PasswordRequest struct {
 	Request string
 }
 
-const (
-	maxLabel   = 100 // in runes
-	maxRequest = 100 // in bytes
-)
+// maxRequest bounds a request's id, in bytes.
+const maxRequest = 100
 
 // CreatePassword makes an app password and returns its secret, which nobody can read again. It is durable when it is returned.
 func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPassword, secret.Password, error) {
@@ -207,7 +205,7 @@ func (a *Accounts) check(r *PasswordRequest) error {
 	case !r.Expires.IsZero() && !r.Expires.After(a.o.Now()):
 		return errExpiredAlready
 	}
-	if r.Label, err = checkLabel(r.Label); err != nil {
+	if r.Label, err = CleanLabel(r.Label); err != nil {
 		return err
 	}
 	r.Networks, err = checkNetworks(r.Networks)
@@ -215,14 +213,6 @@ func (a *Accounts) check(r *PasswordRequest) error {
 }
 
 var errExpiredAlready = errors.New("it would have expired already")
-
-func checkLabel(label string) (string, error) {
-	label = strings.TrimSpace(label)
-	if label == "" || utf8.RuneCountInString(label) > maxLabel || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl) {
-		return "", fmt.Errorf("the label must have 1 to %d printable characters", maxLabel)
-	}
-	return label, nil
-}
 
 func checkNetworks(asked []netip.Prefix) ([]netip.Prefix, error) {
 	if len(asked) > maxNetworks {

@@ -50,7 +50,7 @@ func ParseEdited(detail string) (e Edited, err error) {
 // no node accepts the app password from elsewhere; sessions from there have ended, and the others end at the new expiry.
 func (a *Accounts) EditPassword(ctx context.Context, id PasswordID, e PasswordEdit) (Confirmation, error) {
 	var err error
-	if e.Label, err = checkLabel(e.Label); err != nil {
+	if e.Label, err = CleanLabel(e.Label); err != nil {
 		return Confirmation{}, err
 	}
 	if e.Networks, err = checkNetworks(e.Networks); err != nil {

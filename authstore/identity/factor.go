@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"postern/authstore"
 )
@@ -31,16 +30,6 @@ func (p *People) Factors(ctx context.Context, s Session) (Factors, error) {
 	return f, nil
 }
 
-// cleanLabel is a label as it is kept; ErrLabel.
-func cleanLabel(label string) (string, error) {
-	label = strings.TrimSpace(label)
-	if label == "" || utf8.RuneCountInString(label) > 100 || !utf8.ValidString(label) ||
-		strings.ContainsFunc(label, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return "", ErrLabel
-	}
-	return label, nil
-}
-
 // mayAdd reads a session that may add a factor: a fresh one, or one that awaits the set-up, as long as nobody else has done that.
 func (p *People) mayAdd(ctx context.Context, from numbered, s Session) (Session, error) {
 	s, err := p.in(ctx, from, s, AwaitsSetUp, SignedIn)
@@ -54,7 +43,7 @@ func (p *People) mayAdd(ctx context.Context, from numbered, s Session) (Session,
 // password alone must not add a factor beside it.
 func (p *People) add(ctx context.Context, v Visitor, s Session, once spent, f StoredFactor, secret []byte) (Token, Session, error) {
 	var err error
-	if f.Label, err = cleanLabel(f.Label); err != nil {
+	if f.Label, err = authstore.CleanLabel(f.Label); err != nil {
 		return "", Session{}, err
 	}
 	key, err := p.o.Accounts.UsableKey(ctx)
@@ -102,9 +91,9 @@ func (p *People) add(ctx context.Context, v Visitor, s Session, once spent, f St
 	return t, s, nil
 }
 
-// RenameFactor gives a factor another label; ErrLabel, authstore.ErrNotFound.
+// RenameFactor gives a factor another label; authstore.ErrLabel, authstore.ErrNotFound.
 func (p *People) RenameFactor(ctx context.Context, v Visitor, s Session, id FactorID, label string) error {
-	label, err := cleanLabel(label)
+	label, err := authstore.CleanLabel(label)
 	if err != nil {
 		return err
 	}

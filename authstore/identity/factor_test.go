@@ -167,7 +167,7 @@ func TestEnrolment(t *testing.T) {
 	_, _, err = p.AddTOTP(ctx, visitor, in.Session, e.State, wrongCode(p.code(e.Key)), "Tablet")
 	want(t, "a wrong code", err, identity.ErrWrongCode)
 	_, _, err = p.AddTOTP(ctx, visitor, in.Session, e.State, p.code(e.Key), "\x00")
-	want(t, "a label with a control character", err, identity.ErrLabel)
+	want(t, "a label with a control character", err, authstore.ErrLabel)
 	_, _, err = p.AddTOTP(ctx, visitor, bob.Session, e.State, p.code(e.Key), "Tablet")
 	want(t, "another account", err, identity.ErrWrongCode)
 	_, _, err = p.AddTOTP(ctx, visitor, in.Session, p.ask(nil).State, p.code(e.Key), "Tablet")

@@ -33,8 +33,6 @@ var (
 	ErrForeignPrimary = errors.New("the primary password is not kept here")
 	// ErrNeedsInvitation: the primary password is right, and the account has no second factor, which only an administrator's link sets up.
 	ErrNeedsInvitation = errors.New("an administrator's link is needed for the set-up")
-	// ErrLabel: a factor's label is none.
-	ErrLabel = errors.New("the label must have 1 to 100 printable characters")
 	// ErrManyFactors: the account has as many second factors as it may.
 	ErrManyFactors = errors.New("there are 20 second factors already; remove one first")
 	// ErrKnownFactor: that passkey or authenticator app was added before.

@@ -167,7 +167,7 @@ func qr(key *otp.Key) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// AddTOTP adds the authenticator app that shows a code of the enrolment. An awaited set-up is then done. ErrWrongCode, ErrStepUp, ErrLabel,
+// AddTOTP adds the authenticator app that shows a code of the enrolment. An awaited set-up is then done. ErrWrongCode, ErrStepUp, authstore.ErrLabel,
 // ErrManyFactors.
 func (p *People) AddTOTP(ctx context.Context, v Visitor, s Session, state, code, label string) (Token, Session, error) {
 	s, err := p.mayAdd(ctx, p.o.Truth, s)

@@ -259,7 +259,7 @@ func (v *visit) problem(err error) string {
 		return v.text.Say("factors.many")
 	case errors.Is(err, identity.ErrKnownFactor):
 		return v.text.Say("factors.known")
-	case errors.Is(err, identity.ErrLabel):
+	case errors.Is(err, authstore.ErrLabel):
 		return v.text.Say("factors.label_wrong")
 	case errors.Is(err, identity.ErrNoPasskeys):
 		return v.text.Say("passkey.impossible")
