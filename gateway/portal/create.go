@@ -9,15 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"postern/authstore"
 )
 
 const (
-	maxName     = 100 // as authstore has it, in runes
-	maxNetworks = 32  // likewise
+	maxNetworks = 32 // likewise
 	day         = 24 * time.Hour
 )
 
@@ -136,10 +134,12 @@ func (v *visit) readTerms(t *terms) (networks []netip.Prefix) {
 	switch {
 	case t.Named == "":
 		t.Wrong["label"] = v.text.Say("create.label_missing")
-	case utf8.RuneCountInString(t.Named) > maxName:
-		t.Wrong["label"] = v.text.Say("create.label_long", maxName)
-	case !utf8.ValidString(t.Named) || strings.ContainsFunc(t.Named, unicode.IsControl):
-		t.Wrong["label"] = v.text.Say("create.label_signs")
+	case utf8.RuneCountInString(t.Named) > authstore.MaxLabel:
+		t.Wrong["label"] = v.text.Say("create.label_long", authstore.MaxLabel)
+	default:
+		if _, err := authstore.CleanLabel(t.Named); err != nil {
+			t.Wrong["label"] = v.text.Say("create.label_signs")
+		}
 	}
 	networks, wrong := v.readNetworks(t.From)
 	if wrong != "" {
