@@ -95,12 +95,12 @@ func (v *visit) identify(atLeast identity.Stage) error {
 	return carrying("/sign-in", v.here())
 }
 
-// here is the page that is visited; empty where a form is sent, which can't be gone to.
+// here is the page that the sign-in is to lead back to; empty where a form is sent, which can't be gone to.
 func (v *visit) here() string {
-	if v.r.Method != http.MethodGet {
-		return ""
+	if v.r.Method == http.MethodGet && deep.MatchString(v.r.URL.Path) {
+		return v.r.URL.Path
 	}
-	return v.r.URL.Path
+	return v.wanted()
 }
 
 // endedAt leads to the sign-in, and from there back.

@@ -231,11 +231,13 @@ const world = "testlab"
 
 // evaluate runs an expression there. A promise is waited for. The result is stored in out, unless that is nil.
 func (p *Page) evaluate(expression string, out any) error {
-	w, err := try(p, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: cdp.FrameID(p.target.TargetID), WorldName: world})
-	if err != nil {
-		return err
+	r, err := p.inWorld(expression)
+	for range 10 { // another page has come in between: nothing ran
+		if err == nil || !strings.Contains(err.Error(), "Cannot find context with specified id") {
+			break
+		}
+		r, err = p.inWorld(expression)
 	}
-	r, err := try(p, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, ContextID: w.ExecutionContextID, ReturnByValue: on(true), AwaitPromise: on(true), UserGesture: on(true)})
 	if err != nil {
 		return err
 	}
@@ -246,6 +248,14 @@ func (p *Page) evaluate(expression string, out any) error {
 		return nil
 	}
 	return json.Unmarshal(r.Result.Value, out)
+}
+
+func (p *Page) inWorld(expression string) (r runtime.EvaluateResult, err error) {
+	w, err := try(p, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: cdp.FrameID(p.target.TargetID), WorldName: world})
+	if err != nil {
+		return r, err
+	}
+	return try(p, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, ContextID: w.ExecutionContextID, ReturnByValue: on(true), AwaitPromise: on(true), UserGesture: on(true)})
 }
 
 // Eval runs an expression with the page's document, but out of sight of its scripts, waits if it is a promise, and stores the result in out, unless that
