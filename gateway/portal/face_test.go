@@ -20,20 +20,20 @@ func fit(page *testlab.Page, name string) {
 			if page.Light(); colours == "dark" {
 				page.Dark()
 			}
-			page.Eval(`Promise.race([Promise.allSettled(document.getAnimations().map(a => a.finished)), new Promise(r => setTimeout(r, 500))]).then(() => 0)`, nil) // colours fade
 			page.FitsWidth().Axe().Screenshot(strings.Join([]string{name, window, colours}, "-"))
 		}
 	}
 	page.Desktop().Light()
 }
 
-// fitInBoth looks at a page that can be shown again, in each language. The switch at its foot leads back to it.
+// fitInBoth looks at a page that can be shown again, in each language: German has the longest words. The switch at its foot leads back to it.
 func fitInBoth(page *testlab.Page, name string) {
 	path, _, _ := strings.Cut(page.Path(), "?")
 	fit(page, name+"-en")
 	page.Click("Deutsch").At(path)
-	fit(page, name+"-de")
-	page.Click("English").At(path)
+	page.FitsWidth().Screenshot(name + "-de-desktop-light")
+	page.Phone().FitsWidth().Axe().Screenshot(name + "-de-phone-light")
+	page.Desktop().Click("English").At(path)
 }
 
 // shownCodes are the recovery codes on the page.

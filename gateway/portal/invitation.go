@@ -43,7 +43,7 @@ func (v *visit) invitationFailed(i identity.Invitation, err error) error {
 		return nil
 	}
 	if errors.Is(err, identity.ErrWrong) {
-		v.s.signInRefused(v, err, "invitation")
+		v.s.signInRefused(v, err, i.Account, "invitation")
 		err = refused("invitation.wrong")
 	}
 	if i.Address == "" { // there is nothing to show the refusal on

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -108,7 +109,12 @@ func (s *Server) setUpFactor(v *visit) error {
 		return v.form("set_up.html", d, err)
 	}
 	s.signedIn(v)
-	return s.showCodes(v, "codes.after_set_up")
+	err := s.showCodes(v, "codes.after_set_up")
+	if err != nil && !errors.Is(err, http.ErrAbortHandler) { // the factor is there; codes can be made on the page that says that there are none
+		v.broken(err)
+		return seeOther("/security")
+	}
+	return err
 }
 
 // codesData is what the template codes.html shows.

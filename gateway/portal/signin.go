@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 
+	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/authstore/secret"
 )
@@ -86,7 +87,7 @@ func (s *Server) signIn(v *visit) error {
 	}
 	token, session, err := s.o.People.SignIn(v.r.Context(), v.visitor(), d.Address, password)
 	if err != nil {
-		s.signInRefused(v, err, "password")
+		s.signInRefused(v, err, 0, "password")
 		return v.form("sign_in.html", d, err)
 	}
 	v.enter(token, session)
@@ -97,7 +98,7 @@ func (s *Server) signIn(v *visit) error {
 func (s *Server) signInPasskey(v *visit) error {
 	token, session, err := s.o.People.GivePasskey(v.r.Context(), v.visitor(), nil, v.r.PostForm.Get("state"), []byte(v.r.PostForm.Get("answer")))
 	if err != nil {
-		s.signInRefused(v, err, "passkey")
+		s.signInRefused(v, err, 0, "passkey")
 		d := signInData{To: v.wanted()}
 		if errors.Is(err, identity.ErrWrongCode) {
 			err = refused("sign_in.passkey_failed")
@@ -108,7 +109,8 @@ func (s *Server) signInPasskey(v *visit) error {
 	return s.afterSignIn(v, v.wanted())
 }
 
-func (s *Server) signInRefused(v *visit, err error, method string) {
+// signInRefused logs an attempt that failed. of is the account where that is known; 0: it is not.
+func (s *Server) signInRefused(v *visit, err error, of authstore.AccountID, method string) {
 	code := "wrong"
 	var many *identity.TooMany
 	switch {
@@ -120,7 +122,7 @@ func (s *Server) signInRefused(v *visit, err error, method string) {
 		return // not the person's doing; whoever answers it logs it
 	}
 	// No address: one that is nobody's may be a password that was typed into the wrong field.
-	s.o.Log.Info("sign-in refused", "proto", Protocol, "client", s.o.Client(v.r), "account", int64(v.session.Account), "method", method, "code", code)
+	s.o.Log.Info("sign-in refused", "proto", Protocol, "client", s.o.Client(v.r), "account", int64(of), "method", method, "code", code)
 }
 
 // afterSignIn leads on from a step of signing in, in the end to the page that was wanted.
@@ -156,7 +158,7 @@ func (s *Server) factor(v *visit) error {
 	}
 	err := v.giveFactor()
 	if err != nil {
-		s.signInRefused(v, err, "factor")
+		s.signInRefused(v, err, v.session.Account, "factor")
 		if errors.Is(err, identity.ErrStepUp) {
 			err = refused("factor.empty")
 		}

@@ -203,6 +203,8 @@ func (v *visit) fail(err error) {
 	var other seeOther
 	var large *http.MaxBytesError
 	switch {
+	case errors.Is(err, http.ErrAbortHandler): // half an answer has gone out; (*Server).guarded knows this panic
+		panic(http.ErrAbortHandler)
 	case errors.As(err, &other):
 		v.redirect(string(other))
 	case errors.Is(err, identity.ErrNoSession):
