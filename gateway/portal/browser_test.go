@@ -272,10 +272,6 @@ func textOf(n *html.Node) string {
 	return b.String()
 }
 
-func has(n *html.Node, name string) bool {
-	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
-}
-
 // at fails unless the browser has come to a path.
 func (b *browser) at(path string) *browser {
 	b.t.Helper()
