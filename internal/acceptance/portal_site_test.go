@@ -40,7 +40,7 @@ func openPortal(t *testing.T, s *site, settings string) *portal {
 	ports := testlab.Ports(t, 2)
 	p := &portal{site: s, url: fmt.Sprintf("https://localhost:%d", ports[0]), submit: fmt.Sprintf("127.0.0.1:%d", ports[1])}
 	if s.backend == "" {
-		s.backend = davBackend("nobody", "http://127.0.0.1:9") // for tests in which no app logs in
+		s.backend = noBackend // for tests in which no app logs in
 	}
 	s.doors += fmt.Sprintf("  { protocol = \"portal\", address = \"127.0.0.1:%d\" },\n", ports[0])
 	if strings.Contains(s.backend, `"submission"`) {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,15 +230,29 @@ func (p *Page) settle() *Page {
 // world is where the lab's own scripts run: with the page's document, unseen by its scripts and not bound by its policy.
 const world = "testlab"
 
-// evaluate runs an expression there. A promise is waited for. The result is stored in out, unless that is nil.
+// evaluate runs an expression there. A promise is waited for. The result is stored in out, unless that is nil. If the page changes under its hands, it
+// is run in the next.
 func (p *Page) evaluate(expression string, out any) error {
-	r, err := p.inWorld(expression)
-	for range 10 { // another page has come in between: nothing ran
-		if err == nil || !strings.Contains(err.Error(), "Cannot find context with specified id") {
-			break
+	for deadline := time.Now().Add(pagePatience); ; time.Sleep(10 * time.Millisecond) {
+		err := p.evaluateOnce(expression, out)
+		if err == nil || !betweenPages(err) || time.Now().After(deadline) {
+			return err
 		}
-		r, err = p.inWorld(expression)
 	}
+}
+
+// betweenPages tells the errors of commands to a page that has just gone.
+func betweenPages(err error) bool {
+	return slices.ContainsFunc([]string{"Cannot find context", "context was destroyed", "navigated or closed", "No frame for given id", "Could not create isolated world"},
+		func(text string) bool { return strings.Contains(err.Error(), text) })
+}
+
+func (p *Page) evaluateOnce(expression string, out any) error {
+	w, err := try(p, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: cdp.FrameID(p.target.TargetID), WorldName: world})
+	if err != nil {
+		return err
+	}
+	r, err := try(p, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, ContextID: w.ExecutionContextID, ReturnByValue: on(true), AwaitPromise: on(true), UserGesture: on(true)})
 	if err != nil {
 		return err
 	}
@@ -248,14 +263,6 @@ func (p *Page) evaluate(expression string, out any) error {
 		return nil
 	}
 	return json.Unmarshal(r.Result.Value, out)
-}
-
-func (p *Page) inWorld(expression string) (r runtime.EvaluateResult, err error) {
-	w, err := try(p, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: cdp.FrameID(p.target.TargetID), WorldName: world})
-	if err != nil {
-		return r, err
-	}
-	return try(p, runtime.Evaluate, runtime.EvaluateParams{Expression: expression, ContextID: w.ExecutionContextID, ReturnByValue: on(true), AwaitPromise: on(true), UserGesture: on(true)})
 }
 
 // Eval runs an expression with the page's document, but out of sight of its scripts, waits if it is a promise, and stores the result in out, unless that
