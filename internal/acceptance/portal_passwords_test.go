@@ -199,6 +199,9 @@ func TestPortalSecretIsShownOnce(t *testing.T) {
 		t.Errorf("copied %q as user name", got)
 	}
 
+	if a.Has("Deutsch") {
+		t.Error("the choice of a language would lead away from the secret")
+	}
 	a.Reload().HasText("It was made already", "Thunderbird").HasNoText(secret)
 	a.Expect("net::ERR_CACHE_MISS") // the browser would have to send the form again, and asks first
 	a.Back().HasNoText(secret)

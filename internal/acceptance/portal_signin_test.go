@@ -68,6 +68,35 @@ func TestPortalBegins(t *testing.T) {
 	c.giveCode(a.recovery[4]).HasText("used before")
 	c.giveCode(b.recovery[0]).At("/passwords")
 
+	// Two who type the same recovery code at the same moment: one gets in.
+	locations := make(chan string)
+	for range 4 {
+		e := a.elsewhere()
+		e.givePrimary().HasText("Second factor")
+		client := e.Client(p.ca)
+		go func() {
+			req, _ := http.NewRequest("POST", p.url+"/sign-in/factor", strings.NewReader("code="+b.recovery[1]))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Origin", p.url)
+			resp, err := client.Do(req)
+			if err != nil {
+				locations <- err.Error()
+				return
+			}
+			resp.Body.Close()
+			locations <- resp.Header.Get("Location")
+		}()
+	}
+	in := 0
+	for range 4 {
+		if <-locations == "/passwords" {
+			in++
+		}
+	}
+	if in != 1 {
+		t.Errorf("one recovery code lets %d browsers in", in)
+	}
+
 	// The invitation of an administrator is the way back of who has lost everything: it ends what there was.
 	again := p.invite(t, alice)
 	d := a.elsewhere()
