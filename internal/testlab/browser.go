@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"os"
+	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
@@ -18,6 +20,10 @@ type Chromium struct {
 	t   testing.TB
 	ctx context.Context // of chromedp
 	dir string
+
+	mu    sync.Mutex        // guards what follows
+	names map[string]string // of downloads, by the number that the browser gives each
+	whole map[string]bool   // those that are complete
 }
 
 // Browser starts a Chromium that takes what the CA has issued and will issue for any name, so that https://localhost:port is a secure context with
@@ -29,17 +35,39 @@ func Browser(t testing.TB, ca *CA) *Chromium {
 	fromBrowser, browserOut := pipe(t)
 	browserIn, toBrowser := pipe(t)
 	argv := append([]string{find("chromium"), "--user-data-dir=" + dir + "/profile", "--ignore-certificate-errors-spki-list=" + ca.pin()}, chromiumFlags...)
-	b := &Chromium{t: t, dir: dir, Process: run(t, []string{"HOME=" + dir}, argv, browserIn, browserOut)}
+	b := &Chromium{t: t, dir: dir, names: make(map[string]string), whole: make(map[string]bool), Process: run(t, []string{"HOME=" + dir}, argv, browserIn, browserOut)}
 	browserIn.Close()
 	browserOut.Close()
 	ctx, cancel := chromedp.NewAllocatorContext(context.Background(), &pipeEnds{chromedp.NewPipeConn(fromBrowser, toBrowser)})
 	t.Cleanup(cancel)
 	quiet := func(string, ...any) {} // it reports what a newer Chromium says and the library does not know
 	b.ctx, _ = chromedp.NewContext(ctx, chromedp.WithBrowserOption(chromedp.WithBrowserLogf(quiet), chromedp.WithBrowserErrorf(quiet)))
-	if err := chromedp.ListenBrowser(b.ctx, func(any) {}); err != nil { // connects
+	if err := chromedp.ListenBrowser(b.ctx, b.note); err != nil { // connects
 		t.Fatalf("connect to chromium: %v", err)
 	}
 	return b
+}
+
+// note hears of downloads. It must not call the browser.
+func (b *Chromium) note(ev any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch ev := ev.(type) {
+	case *browser.EventDownloadWillBegin:
+		b.names[ev.GUID] = ev.SuggestedFilename
+	case *browser.EventDownloadProgress:
+		b.whole[ev.GUID] = ev.State == browser.DownloadProgressStateCompleted
+	}
+}
+
+// downloaded is the name of a complete download; empty: it is none.
+func (b *Chromium) downloaded(number string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.whole[number] {
+		return ""
+	}
+	return b.names[number]
 }
 
 var chromiumFlags = []string{

@@ -92,7 +92,7 @@ func (p *Page) setUp() {
 	version := do(p, browser.GetVersion, cdp.Empty{})
 	p.agent = strings.Replace(version.UserAgent, "Headless", "", 1)
 	p.downloads = Dir(p.t)
-	inBrowser(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, BrowserContextID: p.context, DownloadPath: p.downloads})
+	inBrowser(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllowAndName, BrowserContextID: p.context, DownloadPath: p.downloads, EventsEnabled: on(true)})
 	p.Desktop().Light().Zone("UTC").Languages("en")
 }
 
@@ -385,26 +385,24 @@ var keys = map[string]struct {
 // Download does what starts a download, and returns the file's name and content.
 func (p *Page) Download(start func()) (name string, content []byte) {
 	p.t.Helper()
-	known := make(map[string]bool)
-	for _, file := range p.files() {
-		known[file] = true
-	}
+	known := p.files()
 	start()
 	p.wait("nothing was downloaded", func() bool {
-		for _, file := range p.files() {
-			if !known[file] && !strings.HasPrefix(file, ".") && !strings.HasSuffix(file, ".crdownload") {
-				name = file
+		for _, number := range p.files() {
+			if slices.Contains(known, number) {
+				continue
+			}
+			if name = p.browser.downloaded(number); name != "" {
+				content, _ = os.ReadFile(filepath.Join(p.downloads, number))
+				return true
 			}
 		}
-		return name != ""
+		return false
 	})
-	content, err := os.ReadFile(filepath.Join(p.downloads, name))
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	return name, content
 }
 
+// files are named by the numbers of their downloads.
 func (p *Page) files() []string {
 	p.t.Helper()
 	entries, err := os.ReadDir(p.downloads)
