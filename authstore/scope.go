@@ -70,6 +70,16 @@ type Preset struct {
 	Scopes Scopes
 }
 
+// ServedBy reports whether a preset opens what it is for where only some scopes are served. Sending and filters may be missing beside
+// mail: they go with it where they are there.
+func (p Preset) ServedBy(served Scopes) bool {
+	need := p.Scopes &^ (ScopeSubmit | ScopeSieve)
+	if need == 0 {
+		need = p.Scopes
+	}
+	return need&^served == 0
+}
+
 // Presets lists what people choose from.
 var Presets = []Preset{
 	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeSubmit | ScopeSieve | ScopeCalendar | ScopeContacts},

@@ -18,6 +18,11 @@ import (
 	"postern/gateway/portal"
 	"postern/gateway/route"
 	"postern/protocols"
+	"postern/protocols/davproxy"
+	"postern/protocols/imapproxy"
+	"postern/protocols/popproxy"
+	"postern/protocols/sieveproxy"
+	"postern/protocols/submission"
 )
 
 // ErrNoPortal says what to write for one.
@@ -119,7 +124,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 	cfg := n.cfg
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	return portal.New(portal.Options{
-		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Places: n.atlas, Enforced: Enforced,
+		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Places: n.atlas, Served: served(cfg),
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},
@@ -128,6 +133,20 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Limits: g.limits, TrustedProxies: trusted,
 		Log: g.log, Panicked: g.metrics.Panic,
 	})
+}
+
+// doorScopes are what each protocol's front door enforces.
+var doorScopes = map[string]authstore.Scopes{
+	imapproxy.Protocol: imapproxy.Scopes, submission.Protocol: submission.Scopes, popproxy.Protocol: popproxy.Scopes,
+	sieveproxy.Protocol: sieveproxy.Scopes, davproxy.Protocol: davproxy.Scopes,
+}
+
+// served are the scopes that a listener opens.
+func served(cfg *config.Config) (s authstore.Scopes) {
+	for _, l := range cfg.Listeners {
+		s |= doorScopes[l.Protocol]
+	}
+	return s
 }
 
 // shared finds the listener of a protocol that has the address of another one; nil: there is none.

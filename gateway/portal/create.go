@@ -85,9 +85,9 @@ func (s *Server) createPage(v *visit) error {
 }
 
 func (s *Server) newCreateForm(v *visit) createForm {
-	f := createForm{terms: v.newTerms(time.Now()), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Enforced.Names()}
+	f := createForm{terms: v.newTerms(time.Now()), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names()}
 	for _, p := range authstore.Presets {
-		if p.Scopes&^s.o.Enforced == 0 {
+		if p.ServedBy(s.o.Served) {
 			f.Presets = append(f.Presets, p)
 		}
 	}
@@ -272,7 +272,7 @@ func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 		f.Request = rand.Text()
 	}
 	exact, err := authstore.ParseScopes(v.r.PostForm["scope"]...)
-	f.Exact = exact & s.o.Enforced
+	f.Exact = exact & s.o.Served
 	scopes := f.Exact
 	if scopes == 0 {
 		for _, p := range f.Presets {

@@ -76,7 +76,7 @@ func newLabWith(t *testing.T, change func(*identity.Options, *Options)) *lab {
 		t.Fatal(err)
 	}
 	who := identity.Options{Truth: l.store, Accounts: l.accounts, Keys: l.accounts.Keyring, Site: l.site, Now: l.clock, RefusalDelay: -1}
-	o := Options{Accounts: l.accounts, Sessions: &l.live, Enforced: enforced, Settings: settings, Site: l.site, Name: "Example Mail",
+	o := Options{Accounts: l.accounts, Sessions: &l.live, Served: enforced, Settings: settings, Site: l.site, Name: "Example Mail",
 		Client: func(r *http.Request) netip.Addr {
 			return netip.MustParseAddrPort(r.RemoteAddr).Addr().Unmap()
 		}}

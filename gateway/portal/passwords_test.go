@@ -144,7 +144,7 @@ func TestRefusedForms(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, func(o *Options) {
 		o.Longest = 100 * day
-		o.Enforced &^= authstore.ScopePOP
+		o.Served &^= authstore.ScopePOP
 	})
 	p := l.person(alice)
 	page := p.get("/passwords/new").says(200, "at most 100 days", "In 90 days").silent(`value="365"`, `value="never"`, `value="pop"`)

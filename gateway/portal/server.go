@@ -41,7 +41,7 @@ type Options struct {
 	Sessions Sessions
 	// Settings tells what an app needs to use an account for some scopes.
 	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
-	Enforced authstore.Scopes // what can be made here
+	Served   authstore.Scopes // what the listeners open; nothing else is offered
 	Places   Places           // nil: nobody knows where an address is
 	// Site is the portal's origin, as identity.Options has it.
 	Site string
