@@ -24,8 +24,6 @@ const (
 	channel = prefix + "news"
 	// maxValue bounds what is read of a value, in bytes, whoever wrote it.
 	maxValue = 256 << 10
-	// timeout bounds a dial and an exchange: beyond it a database is quicker.
-	timeout = 100 * time.Millisecond
 	// pingEvery is how often a silent subscription is tried.
 	pingEvery = 3 * time.Second
 )
@@ -38,6 +36,8 @@ type Options struct {
 	Password   string
 	Database   int         // not for a Cluster
 	TLS        *tls.Config // nil: plain text
+	// Timeout bounds a dial and an exchange; zero: 100 ms, beyond which a database is quicker.
+	Timeout time.Duration
 }
 
 // Cache implements authstore.Cache. Goroutines may share it.
@@ -53,10 +53,13 @@ var quiet = sync.OnceFunc(logging.Disable)
 // New makes a cache; it connects when it is first used.
 func New(o Options) *Cache {
 	quiet()
+	if o.Timeout == 0 {
+		o.Timeout = 100 * time.Millisecond
+	}
 	return &Cache{redis.NewUniversalClient(&redis.UniversalOptions{
 		Addrs: o.Addresses, MasterName: o.MasterName, DB: o.Database, TLSConfig: o.TLS,
 		Username: o.Username, Password: o.Password,
-		DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
+		DialTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout,
 		ContextTimeoutEnabled:    true,
 		DialerRetries:            1,
 		MaxRetries:               1, // a connection that the server closed meanwhile

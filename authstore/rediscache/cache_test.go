@@ -15,7 +15,7 @@ import (
 
 func open(t *testing.T, r *testlab.RedisServer) *Cache {
 	t.Helper()
-	c := New(Options{Addresses: []string{r.Addr}, Username: r.User, Password: r.Password})
+	c := New(Options{Addresses: []string{r.Addr}, Username: r.User, Password: r.Password, Timeout: 10 * time.Second}) // the machine may be busy
 	t.Cleanup(func() { c.Close() })
 	return c
 }
