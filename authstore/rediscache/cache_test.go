@@ -158,9 +158,12 @@ func TestWatch(t *testing.T) {
 func TestADeadRedisIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	server := testlab.Redis(t)
-	c := open(t, server)
-	if err := c.Ping(t.Context()); err != nil {
-		t.Fatal(err)
+	c := New(Options{Addresses: []string{server.Addr}})
+	t.Cleanup(func() { c.Close() })
+	for c.Ping(t.Context()) != nil { // the machine may be busy
+		if t.Context().Err() != nil {
+			t.Fatal("it does not answer")
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
