@@ -46,7 +46,7 @@ func (r reply) shown() string {
 func TestCreate(t *testing.T) {
 	t.Parallel()
 	p := newLab(t, nil).person(alice)
-	p.get("/passwords").says(200, "You have no app passwords yet.", "An app password is a password for one app")
+	p.get("/passwords").says(200, "You have no app passwords.", "An app password is a password for one app")
 	form := p.wanted(url.Values{"label": {"Thunderbird"}, "preset": {"everything"}, "app": {"thunderbird"}, "networks": {"192.0.2.9/24\n2001:db8::1"}, "expires": {"90"}})
 	r := p.post("/passwords/new", form).says(200, "It is shown only now.", "mail.example.test", "993", "SSL/TLS", alice, "https://mail.example.test/dav/", "Normal password")
 	if got := r.Header.Get("Cache-Control"); got != "no-store" {

@@ -298,7 +298,7 @@ func TestSessionsEndByThemselves(t *testing.T) {
 	p := newScene(t, nil)
 	b, _ := p.signedUp(alice)
 	p.pass(31 * time.Minute)
-	b.get("/security").at("/sign-in?to=%2Fsecurity&ended").says("signed out, because you were away")
+	b.get("/security").at("/sign-in?to=%2Fsecurity&ended").says("You are not signed in any more")
 	b.submit("/sign-in", map[string]string{"address": alice, "password": goodPrimary})
 	p.pass(11 * time.Minute)
 	b.submit("/sign-in/factor", map[string]string{"code": b.code()})

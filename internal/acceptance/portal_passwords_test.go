@@ -138,7 +138,7 @@ func TestPortalPresets(t *testing.T) {
 	t.Parallel()
 	e := portalOfEverything(t)
 	a := e.person(t, alice)
-	a.HasText("You have no app passwords yet.").Screenshot("no-app-passwords").Click("Make the first app password").HasText("What may it open?")
+	a.HasText("You have no app passwords.").Screenshot("no-app-passwords").Click("Make the first app password").HasText("What may it open?")
 	for preset, want := range map[string][]string{
 		"Mail, calendars and contacts": {"read mail", "change mail", "send", "filter", "see calendars", "change calendars", "see contacts", "change contacts"},
 		"Mail":                         {"read mail", "change mail", "send", "filter"},
@@ -344,7 +344,7 @@ func TestPortalAppPasswords(t *testing.T) {
 	a.make("One", "Mail")
 	a.make("Two", "Mail")
 	a.open("/passwords").Click("Revoke all app passwords").HasText("One", "Two", "You have 3 app passwords").Click("Revoke all").HasText("All app passwords are revoked", "done everywhere")
-	a.open("/passwords").HasText("You have no app passwords yet.")
+	a.open("/passwords").HasText("You have no app passwords.")
 }
 
 // There are 25 and no more, also when two are made at once.
