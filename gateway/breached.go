@@ -115,7 +115,7 @@ func hashOf(line []byte) ([]byte, error) {
 func (l breachedList) check() (err error) {
 	f, err := os.Open(string(l))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; put the list there, or take breached_passwords out of [portal]", err)
 	}
 	defer f.Close()
 	var last []byte

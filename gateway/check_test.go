@@ -70,3 +70,22 @@ func TestServerName(t *testing.T) {
 		}
 	}
 }
+
+// What "postern check" says of what the portal needs ends with what to do.
+func TestCheckPortal(t *testing.T) {
+	door := config.Listener{Protocol: "portal", Address: "127.0.0.1:8081", TLS: "none"}
+	imap := testlab.Dovecot(t).IMAP
+	for want, c := range map[string]config.Config{
+		"ok    portal: https://pw.example.test; where a proxy is in front, everybody seems to come from it; name it in trusted_proxies": {},
+		"put the list there, or take breached_passwords out":                                                                            {Portal: config.Portal{BreachedPasswords: "/nowhere"}},
+		"put the file there, or take it out of [portal]":                                                                                {Portal: config.Portal{CountryDatabase: "/nowhere"}},
+		"that is no mail server; look at host and port":                                                                                 {Notices: config.Notices{Address: imap, TLS: "none", From: "a@example.test"}},
+	} {
+		c.Listeners, c.Portal.URL = []config.Listener{door}, "https://pw.example.test"
+		var said []string
+		checkPortal(t.Context(), &c, func(f Finding) { said = append(said, f.Text()) })
+		if !strings.Contains(strings.Join(said, "\n"), want) {
+			t.Errorf("said %q, want %q in it", said, want)
+		}
+	}
+}

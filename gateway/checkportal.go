@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -31,6 +33,11 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 		return
 	}
 	p := &cfg.Portal
+	f := Finding{Subject: "portal", Detail: p.URL}
+	if len(cfg.TrustedProxies) == 0 && slices.ContainsFunc(cfg.Listeners, func(l config.Listener) bool { return l.Protocol == portal.Protocol && l.TLS == "none" }) {
+		f.Untried = "where a proxy is in front, everybody seems to come from it; name it in trusted_proxies"
+	}
+	report(f)
 	if p.SignIn == "imap" {
 		r, err := signInRoute(&p.IMAP)
 		if err == nil {
@@ -43,6 +50,9 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 	} {
 		if path := db.country + db.operator; path != "" {
 			_, err := place.Open(db.country, db.operator, slog.New(slog.DiscardHandler))
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%w; put the file there, or take it out of [portal]", err)
+			}
 			report(Finding{Subject: db.subject, Detail: path, Err: err})
 		}
 	}

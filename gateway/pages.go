@@ -31,6 +31,14 @@ var ErrNoPortal = errors.New(`there is no portal; write a [[listener]] with prot
 // HasPortal reports whether people have pages of their own.
 func (d *Desk) HasPortal() bool { return d.cfg.HasPortal() }
 
+// OpenSite is the portal's address where people may sign in without an invitation, with a primary password that they have; empty: nobody may.
+func (d *Desk) OpenSite() string {
+	if p := &d.cfg.Portal; d.HasPortal() && p.SignIn == "imap" && p.Enrolment == "first" {
+		return p.URL
+	}
+	return ""
+}
+
 // People is who may sign in at the portal of the configuration; ErrNoPortal.
 func (d *Desk) People() (*identity.People, error) {
 	if !d.cfg.HasPortal() {

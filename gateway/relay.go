@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/smtp"
+	"net/textproto"
 	"os"
 
 	"postern/config"
@@ -41,8 +42,11 @@ func probeRelay(ctx context.Context, c *config.Notices) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	err = greetRelay(ctx, r, c.User != "")
+	_, foreign := errors.AsType[textproto.ProtocolError](err)
 	remedy := ""
 	switch {
+	case foreign:
+		remedy = "that is no mail server; look at host and port (25 on this machine, or 465)"
 	case errors.Is(err, errNoStartTLS):
 		remedy = `set tls = "implicit" with the port for it (465), or tls = "none" for a server on this machine`
 	case errors.Is(err, errNoAuth):

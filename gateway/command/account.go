@@ -19,7 +19,7 @@ import (
 )
 
 func accountCommand(e *env) *cobra.Command {
-	return group("account", "People: add, list, suspend, remove",
+	return group("account", "People: add, invite, list, suspend, remove",
 		accountAdd(e), accountList(e), accountShow(e),
 		accountStatus(e, "suspend", "Refuse all logins and end all sessions, keeping the app passwords", (*authstore.Accounts).Suspend),
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
@@ -69,6 +69,8 @@ func detail(e authstore.Event) string {
 		}
 		words := []string{fmt.Sprintf("app password %d", e.Password), u.Protocol, u.App, u.Network.String(), u.Operator}
 		return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
+	case "primary.changed":
+		return "app passwords revoked: " + e.Detail
 	case "password.edited":
 		edit, err := authstore.ParseEdited(e.Detail)
 		if err != nil {
@@ -148,6 +150,9 @@ func accountAdd(e *env) *cobra.Command {
 				next := "an app password: postern password create %[1]s --label Thunderbird --for everything"
 				if d.HasPortal() {
 					next = "a link for its owner: postern account invite %[1]s"
+				}
+				if site := d.OpenSite(); site != "" {
+					next = "its owner signs in at " + site + " with the primary password"
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "added %s\nNext, "+next+"\n", a.Names[0])
 				return err

@@ -13,7 +13,8 @@ func checkCommand(e *env) *cobra.Command {
 		Use:   "check",
 		Short: "Say what is wrong with the configuration and what it names",
 		Long: `Reads the configuration, loads the certificates, opens the stores and logs in to each
-backend for an account that is there. Exit code 1 if something is wrong.`,
+backend for an account that is there; looks at what the portal and its notices need.
+Exit code 1 if something is wrong.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()

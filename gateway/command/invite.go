@@ -64,7 +64,7 @@ func printInvitation(w io.Writer, link string, i identity.Invitation) error {
 	if i.SetsPrimary {
 		does = "sets a new primary password and a new second factor"
 	}
-	ends := "Second factors and sessions at the portal that there are end with it."
+	ends := "Older second factors, recovery codes and sessions at the portal end with it."
 	switch {
 	case i.Revokes == 1:
 		ends += " So does the app password."

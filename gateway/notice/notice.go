@@ -151,7 +151,7 @@ func (s *Sender) handle(ctx context.Context, n *authstore.Notice, wait time.Dura
 	if answered {
 		wait = backOff(s.retry, s.longest, n.Refusals)
 	}
-	log.Warn("notice not sent; it is tried again", "in", wait.Round(time.Second), "err", err)
+	log.Warn("notice not sent; it is tried again", "in", wait.Round(time.Second).String(), "err", err)
 	s.o.Observe("failed")
 	s.write(ctx, log, func(ctx context.Context) error {
 		return s.o.Outbox.NoticeFailed(ctx, n.ID, time.Now().Add(wait), answered)
