@@ -245,7 +245,7 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger, tour
 		if p.Scopes.Any(authstore.ScopePOP) {
 			continue // nothing here speaks POP3
 		}
-		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: p.Title, Scopes: p.Scopes})
+		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: demoLabels[p.Name], Scopes: p.Scopes})
 		if err != nil {
 			return err
 		}
@@ -253,6 +253,12 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger, tour
 		secret.Clear()
 	}
 	return nil
+}
+
+// demoLabels are what the account's owner called the app passwords, by preset.
+var demoLabels = map[string]string{
+	"everything": "Thunderbird on the laptop", "mail": "Mail on the phone", "send": "Scanner in the hall", "mail-read": "Mail archive",
+	"dav": "DAVx⁵ on the tablet", "calendar": "Calendar on the watch", "contacts": "Telephone on the desk", "calendar-read": "Display in the kitchen",
 }
 
 // demoCodes is how many recovery codes are shown: enough for a look.

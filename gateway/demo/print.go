@@ -155,7 +155,8 @@ func (t Tour) Text() string {
 	}
 	line("")
 	line("Paste into another terminal. The .curl files hold the logins and are for your")
-	line("eyes only.")
+	line("eyes only. For an app password that you made in the portal, put")
+	line("-u %s in place of -K and its file: curl asks for it.", t.Address)
 	for _, s := range t.steps() {
 		line("")
 		line("# %s", s.shows)
