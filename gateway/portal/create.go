@@ -85,7 +85,8 @@ func (s *Server) createPage(v *visit) error {
 }
 
 func (s *Server) newCreateForm(v *visit) createForm {
-	f := createForm{terms: v.newTerms(time.Now()), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names()}
+	now := time.Now()
+	f := createForm{terms: v.newTerms(now, now), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names()}
 	for _, p := range authstore.Presets {
 		if p.ServedBy(s.o.Served) {
 			f.Presets = append(f.Presets, p)
@@ -94,9 +95,9 @@ func (s *Server) newCreateForm(v *visit) createForm {
 	return f
 }
 
-// newTerms are the choices for an app password that begins at a time.
-func (v *visit) newTerms(begins time.Time) terms {
-	now := time.Now().In(v.zone)
+// newTerms are the choices, now, for an app password that begins at a time.
+func (v *visit) newTerms(begins, now time.Time) terms {
+	now = now.In(v.zone)
 	t := terms{Wrong: make(mistakes), First: now.Format(time.DateOnly), Here: v.s.o.Client(v.r)}
 	t.HereWide = wide(t.Here)
 	for _, n := range lifetimes {
@@ -149,9 +150,9 @@ func (v *visit) readTerms(t *terms) (networks []netip.Prefix) {
 	return networks
 }
 
-// readExpiry reads when an app password that began at a time is to end; zero: never.
-func (v *visit) readExpiry(t *terms, begins time.Time) time.Time {
-	now := time.Now().In(v.zone)
+// readExpiry reads when an app password that began at a time is to end, chosen now; zero: never.
+func (v *visit) readExpiry(t *terms, begins, now time.Time) time.Time {
+	now = now.In(v.zone)
 	var end time.Time
 	switch n, err := strconv.Atoi(t.Choice); {
 	case t.Until != "" && t.Choice != "date": // which of the two was meant can't be known
@@ -266,7 +267,8 @@ func (s *Server) create(v *visit) error {
 
 func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 	networks := v.readTerms(&f.terms)
-	expires := v.readExpiry(&f.terms, time.Now())
+	now := time.Now()
+	expires := v.readExpiry(&f.terms, now, now)
 	f.Request, f.Preset, f.App = v.field("request"), v.field("preset"), v.field("app")
 	if n := len(f.Request); n == 0 || n > 100 { // a form of somebody's own
 		f.Request = rand.Text()

@@ -109,7 +109,7 @@ func (s *Server) newEditForm(v *visit) (editForm, error) {
 	if err != nil {
 		return editForm{}, err
 	}
-	f := editForm{v.newTerms(p.Created), entry{p, 0}}
+	f := editForm{v.newTerms(p.Created, time.Now()), entry{p, 0}}
 	f.Keeps, f.Ends = true, p.Expires
 	if !f.Active() {
 		return editForm{}, seeOther(f.Path())
@@ -124,7 +124,7 @@ func (s *Server) edit(v *visit) error {
 	}
 	e := authstore.PasswordEdit{Networks: v.readTerms(&f.terms), Expires: f.Expires}
 	if f.Choice != "keep" || f.Until != "" {
-		e.Expires = v.readExpiry(&f.terms, f.Created)
+		e.Expires = v.readExpiry(&f.terms, f.Created, time.Now())
 	}
 	e.Label = f.Named
 	if len(f.Wrong) > 0 {

@@ -563,3 +563,16 @@ func TestWaysToAServer(t *testing.T) {
 		}
 	}
 }
+
+// The longest time that is allowed can be chosen.
+func TestLongestIsOffered(t *testing.T) {
+	t.Parallel()
+	p := newLab(t, func(o *Options) { o.Longest = 90 * day }).person(alice)
+	form := p.get("/passwords/new").says(200, "In 90 days").silent(`value="365"`).form()
+	if got := form.Get("expires"); got != "90" {
+		t.Errorf("%q is chosen", got)
+	}
+	form.Set("label", "Phone")
+	form.Set("preset", "mail")
+	p.post("/passwords/new", form).says(200, "It is shown only now.")
+}
