@@ -111,7 +111,7 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 	}
 	if n.Actor.Client.IsValid() {
 		fact("from", s.where(p, n.Actor.Client.String(), n.Actor.Client, s.o.Places.Operator(n.Actor.Client)))
-		fact("browser", quoted(n.Actor.Agent, maxQuoted))
+		fact("browser", p.Browser(n.Actor.Agent))
 	}
 	parts := []string{what, strings.Join(facts, "\n"), mine, p.Say(key + ".not_mine")}
 	if byAdministrator {

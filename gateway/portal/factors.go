@@ -61,7 +61,7 @@ func (s *Server) addApp(v *visit) error {
 }
 
 func (s *Server) newPasskey(v *visit) error {
-	return v.form("new_passkey.html", enrolData{Passkey: v.browser(v.r.UserAgent())}, nil)
+	return v.form("new_passkey.html", enrolData{Passkey: v.text.Browser(v.r.UserAgent())}, nil)
 }
 
 func (s *Server) addPasskey(v *visit) error {

@@ -257,7 +257,7 @@ func (v *visit) sentence(e authstore.Event, label string) (text string, more []s
 		return v.newUse(e, label)
 	}
 	if e.Kind == "portal.session_ended" && e.Detail != "" {
-		e.Detail = v.browser(e.Detail)
+		e.Detail = v.text.Browser(e.Detail)
 	}
 	switch with, plain := key+".with", key+".plain"; {
 	case e.Detail != "" && v.text.Has(with):

@@ -143,7 +143,7 @@ func (p view) Tongues() []tongue {
 func (p view) Wanted() string { return p.v.wanted() }
 
 // Browser says in plain words what a User-Agent means.
-func (p view) Browser(agent string) string { return p.v.browser(agent) }
+func (p view) Browser(agent string) string { return p.v.text.Browser(agent) }
 
 // Has reports whether the person has a second factor of a kind, so that no other is asked for. Where that can't be read, all are.
 func (p view) Has(kind string) bool {

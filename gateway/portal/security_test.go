@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"postern/authstore/identity"
-	"postern/gateway/texts"
 )
 
 func TestFactors(t *testing.T) {
@@ -297,26 +296,5 @@ func TestZones(t *testing.T) {
 	}
 	if !found {
 		t.Error("the chosen zone is not in the list")
-	}
-}
-
-func TestBrowserNames(t *testing.T) {
-	t.Parallel()
-	v := &visit{text: texts.In("en")}
-	for agent, want := range map[string]string{
-		firefox: "Firefox on Linux",
-		iPhone:  "Safari on iPhone",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0":    "Edge on Windows",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36":                  "Chrome on Windows",
-		"Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 Chrome/130.0.0.0 Mobile Safari/537.36": "Samsung Internet on Android",
-		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15":            "Safari on macOS",
-		"Mozilla/5.0 (iPad; CPU OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/140.0 Mobile/15E148 Safari/604.1":    "Chrome on iPad",
-		"curl/8.5.0": "curl",
-		"":           "An unknown browser",
-		"<script>":   "An unknown browser",
-	} {
-		if got := v.browser(agent); got != want {
-			t.Errorf("%q is %q, want %q", agent, got, want)
-		}
 	}
 }

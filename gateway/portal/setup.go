@@ -44,7 +44,7 @@ func (v *visit) enrolment() (enrolData, error) {
 		d.Label = v.text.Say("kind.totp")
 	}
 	if d.Passkey == "" {
-		d.Passkey = v.browser(v.r.UserAgent())
+		d.Passkey = v.text.Browser(v.r.UserAgent())
 	}
 	return d, nil
 }

@@ -1,4 +1,4 @@
-package portal
+package texts
 
 import "strings"
 
@@ -12,8 +12,8 @@ var systemMarks = []struct{ mark, name string }{
 	{"iPhone", "iPhone"}, {"iPad", "iPad"}, {"Android", "Android"}, {"Windows", "Windows"}, {"CrOS", "ChromeOS"}, {"Mac OS X", "macOS"}, {"Macintosh", "macOS"}, {"Linux", "Linux"},
 }
 
-// browser says in plain words what a User-Agent means: "Firefox on Linux". It is for people to recognise their own by, and no proof.
-func (v *visit) browser(agent string) string {
+// Browser says in plain words what a User-Agent means: "Firefox on Linux". It is for people to recognise their own by, and no proof.
+func (p *Printer) Browser(agent string) string {
 	var name, system string
 	for _, b := range browserMarks {
 		if strings.Contains(agent, b.mark) {
@@ -29,9 +29,9 @@ func (v *visit) browser(agent string) string {
 	}
 	switch {
 	case name != "" && system != "":
-		return v.text.Say("browser.on", name, system)
+		return p.Say("browser.on", name, system)
 	case name+system != "":
 		return name + system
 	}
-	return v.text.Say("browser.unknown")
+	return p.Say("browser.unknown")
 }
