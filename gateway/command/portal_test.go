@@ -91,3 +91,19 @@ func TestCheckPortal(t *testing.T) {
 		t.Errorf("check says\n%s", stdout)
 	}
 }
+
+// Who adds an account is told how its owner begins.
+func TestAddSaysWhatIsNext(t *testing.T) {
+	t.Parallel()
+	imap := "[portal.imap]\naddress = \"127.0.0.1:1\"\ntls = \"none\"\n"
+	for want, file := range map[string]string{
+		"postern password create alice@example.test":                 configured(t),
+		"a link for its owner: postern account invite alice":         withPortal(t, ""),
+		"its owner signs in at https://passwords.example.test with ": withPortal(t, "sign_in = \"imap\"\n"+imap),
+		"postern account invite alice@example.test\n":                withPortal(t, "sign_in = \"imap\"\nenrolment = \"invite\"\n"+imap),
+	} {
+		if code, stdout, stderr := run(t, "", "account", "add", "alice@example.test", "-c", file); code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%d %s%s, want %q", code, stdout, stderr, want)
+		}
+	}
+}
