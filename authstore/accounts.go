@@ -202,8 +202,9 @@ func (a *Accounts) check(r *PasswordRequest) error {
 		return fmt.Errorf("nothing here enforces %s yet, so no app password can be made for it", r.Scopes&^a.o.Enforced)
 	case len(r.Request) > maxRequest:
 		return fmt.Errorf("the request's name has more than %d bytes", maxRequest)
-	case !r.Expires.IsZero() && !r.Expires.After(a.o.Now()):
-		return errExpiredAlready
+	}
+	if err := a.checkExpiry(r.Expires); err != nil {
+		return err
 	}
 	if r.Label, err = CleanLabel(r.Label); err != nil {
 		return err
@@ -212,7 +213,19 @@ func (a *Accounts) check(r *PasswordRequest) error {
 	return err
 }
 
-var errExpiredAlready = errors.New("it would have expired already")
+// LastYear is the last that an expiry may be in, in UTC: JSON has no years of five digits.
+const LastYear = 9999
+
+func (a *Accounts) checkExpiry(expires time.Time) error {
+	switch {
+	case expires.IsZero():
+	case !expires.After(a.o.Now()):
+		return errors.New("it would have expired already")
+	case expires.UTC().Year() > LastYear:
+		return fmt.Errorf("it would expire after the year %d; make one that never does", LastYear)
+	}
+	return nil
+}
 
 func checkNetworks(asked []netip.Prefix) ([]netip.Prefix, error) {
 	if len(asked) > maxNetworks {

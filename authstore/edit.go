@@ -60,8 +60,8 @@ func (a *Accounts) EditPassword(ctx context.Context, id PasswordID, e PasswordEd
 	if e.Expires.Unix() <= 0 {
 		e.Expires = time.Time{}
 	}
-	if !e.Expires.IsZero() && !e.Expires.After(a.o.Now()) {
-		return Confirmation{}, errExpiredAlready
+	if err := a.checkExpiry(e.Expires); err != nil {
+		return Confirmation{}, err
 	}
 	c, err := a.o.Truth.EditPassword(ctx, a.o.Actor, id, e)
 	return a.confirm(ctx, c, err)

@@ -56,6 +56,10 @@ func TestEditPassword(t *testing.T) {
 	if laptop.hasEnded() {
 		t.Errorf("another app password's session ended with it: %v", laptop.cause)
 	}
+	far := authstore.PasswordEdit{Label: "Laptop", Expires: time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("West", -5*3600))}
+	if _, err := s.desk.EditPassword(t.Context(), q.ID, far); err == nil {
+		t.Error("an expiry in the year 10000 was taken")
+	}
 	if _, err := s.desk.EditPassword(t.Context(), p.ID, edit); err == nil {
 		t.Error("an expired one could be edited")
 	}

@@ -175,7 +175,7 @@ func (v *visit) readExpiry(t *terms, begins, now time.Time) time.Time {
 			t.Wrong["expires"] = v.text.Say("create.date_past")
 			return end
 		}
-		if end.Year() > 9999 { // no browser's date field goes on after that
+		if end.UTC().Year() > authstore.LastYear { // no browser's date field goes on after that
 			t.Wrong["expires"] = v.text.Say("create.date_missing")
 			return end
 		}

@@ -199,6 +199,24 @@ func TestRefusedForms(t *testing.T) {
 	}
 }
 
+// The last day of all is over an hour or more later in the west than in UTC.
+func TestTheLastDay(t *testing.T) {
+	t.Parallel()
+	p := newLab(t, nil).person(alice)
+	made := p.made("Laptop", authstore.ScopeMail)
+	page := fmt.Sprintf("/passwords/%d", made.ID)
+	p.post("/security", url.Values{"zone": {"America/New_York"}}).leads("/security?done=reader")
+	edited := p.get(page + "/edit").form()
+	for name, values := range map[string]string{"expires": "date", "until": "9999-12-31"} {
+		edited.Set(name, values)
+	}
+	p.post(page+"/edit", edited).says(http.StatusUnprocessableEntity, "Enter the date")
+	p.post("/passwords/new", p.wanted(url.Values{"expires": {"date"}, "until": {"9999-12-31"}})).says(http.StatusUnprocessableEntity, "Enter the date")
+	edited.Set("until", "9999-12-30")
+	p.post(page+"/edit", edited).leads(page + "?saved")
+	p.get(page).says(200, "9999")
+}
+
 func berlin(t *testing.T) *time.Location {
 	zone, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
