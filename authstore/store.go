@@ -95,7 +95,7 @@ func New(o Options) *Store {
 		poked:    make(chan struct{}, 1),
 		fills:    make(chan fill, maxFills),
 		settling: settling{wake: make(chan struct{}, 1)},
-		usage:    usage{now: o.Now, operator: o.Operator, waiting: make(map[usageKey]Usage)},
+		usage:    usage{now: o.Now, operator: o.Operator, waiting: make(map[usageKey]Usage), each: make(map[PasswordID]int)},
 	}
 	s.limits = throttle.New(s.sharedLimits(), o.Now)
 	s.keys.Store(o.Keys)

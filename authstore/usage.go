@@ -14,6 +14,11 @@ import (
 const (
 	// maxUsed bounds the uses that wait to be written; beyond it new ones are forgotten.
 	maxUsed = 10_000
+	// maxUsedEach bounds those of one app password, to as many as the history keeps: whoever holds it may give himself any name, and
+	// each costs the time of the one writer.
+	maxUsedEach = 100
+	// usedAtOnce is how many are written in one transaction: a revocation waits for one at most.
+	usedAtOnce = 50
 	// maxApp bounds what a client may tell of itself, in bytes.
 	maxApp = 64
 )
@@ -22,8 +27,9 @@ const (
 type usage struct {
 	now      func() time.Time
 	operator func(netip.Addr) string // nil: nobody knows
-	mu       sync.Mutex              // guards waiting
+	mu       sync.Mutex              // guards all below
 	waiting  map[usageKey]Usage
+	each     map[PasswordID]int // how many wait of each app password
 }
 
 type usageKey struct {
@@ -46,6 +52,7 @@ func (w *usage) named(g Grant, u Use) {
 		have.Count--
 		w.waiting[unnamed] = have
 		if have.Count+have.Failures == 0 {
+			w.each[g.Password]--
 			delete(w.waiting, unnamed) // a digest that waits with it comes again with the grant
 		}
 	}
@@ -76,8 +83,9 @@ func (w *usage) note(key usageKey, u Usage) {
 func (w *usage) merge(key usageKey, u Usage) {
 	have, ok := w.waiting[key]
 	if !ok {
-		if len(w.waiting) < maxUsed {
+		if len(w.waiting) < maxUsed && w.each[key.password] < maxUsedEach {
 			w.waiting[key] = u
+			w.each[key.password]++
 		}
 		return
 	}
@@ -85,28 +93,34 @@ func (w *usage) merge(key usageKey, u Usage) {
 	w.waiting[key] = have
 }
 
-// flush writes what has gathered. On an error it is kept for the next time.
+// flush writes what has gathered, the first use first. What could not be written is kept for the next time.
 func (w *usage) flush(ctx context.Context, t Truth) error {
 	w.mu.Lock()
-	batch := w.waiting
-	w.waiting = make(map[usageKey]Usage)
+	batch := slices.Collect(maps.Values(w.waiting))
+	w.waiting, w.each = make(map[usageKey]Usage), make(map[PasswordID]int)
 	w.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
+	for i := range batch {
+		batch[i].Operator = w.operatorOf(batch[i].Network)
 	}
-	for key, u := range batch {
-		u.Operator = w.operatorOf(key.network)
-		batch[key] = u
-	}
-	err := t.Used(ctx, slices.Collect(maps.Values(batch)))
-	if err != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for key, u := range batch {
-			w.merge(key, u)
+	slices.SortFunc(batch, func(a, b Usage) int { return a.First.Compare(b.First) })
+	for len(batch) > 0 {
+		part := batch[:min(usedAtOnce, len(batch))]
+		if err := t.Used(ctx, part); err != nil {
+			w.keep(batch)
+			return err
 		}
+		batch = batch[len(part):]
 	}
-	return err
+	return nil
+}
+
+// keep puts back what could not be written.
+func (w *usage) keep(batch []Usage) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, u := range batch {
+		w.merge(usageKey{u.Password, u.Protocol, u.App, u.Network}, u)
+	}
 }
 
 // operatorOf says who runs a network, or what stands for him. No smaller networks than these are announced by different operators.

@@ -94,7 +94,8 @@ ON CONFLICT (app_password, protocol, app, network) DO UPDATE SET
 	}
 	// what was refused does not push out when it was last used
 	_, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0)
-AND last < (SELECT last FROM usage WHERE app_password = $1 AND (count = 0) = ($3 = 0) ORDER BY last DESC LIMIT 1 OFFSET $2)`,
+AND (last, protocol, app, network) < (SELECT last, protocol, app, network FROM usage
+  WHERE app_password = $1 AND (count = 0) = ($3 = 0) ORDER BY last DESC, protocol DESC, app DESC, network DESC LIMIT 1 OFFSET $2)`,
 		int64(u.Password), maxUsage-1, u.Count)
 	return err
 }
@@ -135,9 +136,9 @@ func (s *Store) judgeUse(ctx context.Context, tx *sql.Tx, u authstore.Usage) err
 	if kind == "" {
 		return nil
 	}
-	var today int
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM event WHERE app_password = $1 AND kind = $2 AND at > $3",
-		int64(u.Password), kind, s.now().Add(-day).Unix()).Scan(&today); err != nil || today >= maxNewUses {
+	var enough bool // found from the newest on, or what somebody has done for a year is read each time
+	if err := tx.QueryRowContext(ctx, `SELECT COALESCE((SELECT at FROM event WHERE app_password = $1 AND kind = $2
+ORDER BY id DESC LIMIT 1 OFFSET $3), 0) > $4`, int64(u.Password), kind, maxNewUses-1, s.now().Add(-day).Unix()).Scan(&enough); err != nil || enough {
 		return err
 	}
 	_, err = s.appendEvent(ctx, tx, authstore.Event{At: u.First, Account: u.Account, Password: u.Password, Kind: kind,

@@ -385,6 +385,15 @@ func testUsage(t *testing.T, f *fixture) {
 	if got, _ := f.Password(ctx, p.ID); got.Last == nil || got.Last.App != "App 149" || got.Last.Count != 100 {
 		t.Errorf("after 150 clients: %+v, want the last of 100 that are kept", got.Last)
 	}
+	for i := range many {
+		many[i].App, many[i].First, many[i].Last = fmt.Sprint("Other ", i), at.Add(200*time.Hour), at.Add(200*time.Hour)
+	}
+	if err := f.Used(ctx, many); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := f.Usage(ctx, p.ID); len(list) != 101 {
+		t.Errorf("after 150 clients in one second %d are kept, want 100, and one that was refused", len(list))
+	}
 }
 
 // testFailures: what was refused is counted, and says nothing of when the app password was used.
