@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -211,13 +212,12 @@ func (v *visit) csvRow(l line) []string {
 	return cells
 }
 
+// formula finds what a spreadsheet could take for one: at the beginning of a cell, or behind a sign that it takes for the end of one, as
+// Excel does with semicolons in many countries, whatever the quotes around them.
+var formula = regexp.MustCompile(`(^|[;|\t])(["' ]*[=+\-@＝＋－＠\t\r])`)
+
 // inert makes a cell that no spreadsheet takes for a formula: names of apps and browsers are what strangers write.
-func inert(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-		return "'" + cell
-	}
-	return cell
-}
+func inert(cell string) string { return formula.ReplaceAllString(cell, "$1'$2") }
 
 // lines puts events into words. labels are what the app passwords are called.
 func (v *visit) lines(events []authstore.Event, labels map[authstore.PasswordID]string) []line {

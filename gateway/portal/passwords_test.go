@@ -549,7 +549,8 @@ func TestCSV(t *testing.T) {
 }
 
 func TestInert(t *testing.T) {
-	for cell, want := range map[string]string{"": "", "a=b": "a=b", "=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "\rx": "'\rx", "ä": "ä"} {
+	for cell, want := range map[string]string{"": "", "a=b": "a=b", "=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "\rx": "'\rx", "ä": "ä",
+		`Mail;=HYPERLINK("x")`: `Mail;'=HYPERLINK("x")`, `Mail; "=1"`: `Mail;' "=1"`, "＝1": "'＝1", "Mozilla/5.0 (X11; Linux) K-9+": "Mozilla/5.0 (X11; Linux) K-9+"} {
 		if got := inert(cell); got != want {
 			t.Errorf("inert(%q) = %q, want %q", cell, got, want)
 		}
