@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // checkShared lets a listener have the address of another one before it only where the two can be told apart: browsers and calendar
@@ -96,6 +97,8 @@ func (w *walker) checkURL() {
 		w.say("portal.url", fmt.Sprintf("portal.url names the address %s; passkeys need a name", host))
 	case text != u.Scheme+"://"+strings.ToLower(u.Host) || strings.HasSuffix(host, ".") || strings.HasSuffix(u.Host, ":"):
 		w.say("portal.url", fmt.Sprintf("portal.url %q must be in lower case, as browsers write it%s", text, example))
+	case strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }):
+		w.say("portal.url", fmt.Sprintf("portal.url %q must have its letters that are not ASCII in the form that begins with xn--, as browsers send it", text))
 	case port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http":
 		w.say("portal.url", fmt.Sprintf("portal.url %q must leave the port out where it is the usual one, as browsers do", text))
 	}

@@ -131,6 +131,9 @@ func TestLargeForms(t *testing.T) {
 	if b.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d", b.status)
 	}
+	if b := p.browser().post("/sign-in", url.Values{"a": make([]string, 20_000)}); b.status != http.StatusBadRequest { // no defect of ours
+		t.Errorf("20,000 fields: %d", b.status)
+	}
 	b.post("/invitation/"+strings.Repeat("x", 3000), nil).says("not valid any more")
 	for n := range b.elements("script") {
 		if n.FirstChild != nil && n.FirstChild.Type == html.TextNode {

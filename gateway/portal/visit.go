@@ -3,6 +3,7 @@ package portal
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -42,7 +43,7 @@ func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 		v := s.newVisit(w, r)
 		err := v.identify(atLeast)
 		if err == nil && r.Method == http.MethodPost {
-			err = r.ParseForm()
+			err = parseForm(r)
 		}
 		if err == nil {
 			err = h(v)
@@ -51,6 +52,17 @@ func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 			v.fail(err)
 		}
 	})
+}
+
+// errNoForm says that what was sent is no form: a browser sends none such, so it is no defect, and no administrator needs to know.
+var errNoForm = errors.New("what was sent is no form")
+
+func parseForm(r *http.Request) error {
+	err := r.ParseForm()
+	if _, large := errors.AsType[*http.MaxBytesError](err); err == nil || large {
+		return err
+	}
+	return fmt.Errorf("%w: %v", errNoForm, err)
 }
 
 func (s *Server) newVisit(w http.ResponseWriter, r *http.Request) *visit {
@@ -217,6 +229,8 @@ func (v *visit) fail(err error) {
 		v.trouble(http.StatusServiceUnavailable, "error.uncertain_title", "error.uncertain")
 	case errors.As(err, &large):
 		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
+	case errors.Is(err, errNoForm):
+		v.trouble(http.StatusBadRequest, "error.cross_origin_title", "error.no_form")
 	case v.r.Context().Err() != nil: // the browser has gone
 	default:
 		v.trouble(http.StatusServiceUnavailable, "error.unavailable_title", "error.broken", v.broken(err))
