@@ -1,12 +1,17 @@
 package portal
 
 import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 )
@@ -139,5 +144,37 @@ func TestLargeForms(t *testing.T) {
 		if n.FirstChild != nil && n.FirstChild.Type == html.TextNode {
 			t.Error("a script stands in the page")
 		}
+	}
+}
+
+// Who has just connected when the server drains, at a reload say, is answered.
+func TestDrainAnswersNewcomers(t *testing.T) {
+	t.Parallel()
+	s, err := New(Options{Site: "https://example.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, drain := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- s.Serve(ctx, t.Context(), ln) }()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprint(nc, "GET /assets/none HTTP/1.1\r\n")
+	time.Sleep(100 * time.Millisecond) // it is accepted
+	drain()
+	time.Sleep(200 * time.Millisecond)
+	fmt.Fprint(nc, "Host: example.test\r\n\r\n")
+	if r, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil || r.StatusCode != http.StatusNotFound {
+		t.Errorf("got %v, %v", r, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

@@ -107,8 +107,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 // Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
+	var newcomers protocols.Newcomers
 	srv := &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: keepTime,
+		Handler: s, ConnState: newcomers.State, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: keepTime,
 		MaxHeaderBytes: maxHeaderBytes, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:    slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
 		BaseContext: func(net.Listener) context.Context { return life },
@@ -118,6 +119,8 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	drained := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(drained)
+		ln.Close()
+		newcomers.Wait(life)
 		srv.Shutdown(life)
 		srv.Close()
 	})()

@@ -1029,3 +1029,21 @@ func TestRequestsOfOneAccount(t *testing.T) {
 		}
 	}
 }
+
+// Who has just connected when the front door drains, at a reload say, is answered.
+func TestDrainAnswersNewcomers(t *testing.T) {
+	d := open(t, nil, func(o *davproxy.Options) { o.TLS = nil })
+	nc, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprint(nc, "PROPFIND /dav/ HTTP/1.1\r\n")
+	time.Sleep(100 * time.Millisecond) // it is accepted
+	d.drain()
+	time.Sleep(200 * time.Millisecond)
+	fmt.Fprint(nc, "Host: example.test\r\n\r\n")
+	if r, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil || r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("got %v, %v", r, err)
+	}
+}

@@ -94,6 +94,8 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	srv := s.httpServer(ctx, life, conns)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	shut := sync.OnceFunc(func() {
+		ln.Close()
+		conns.newcomers.Wait(life)
 		srv.Shutdown(life)
 		conns.hangUp()
 		srv.Close()
@@ -115,6 +117,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 type connections struct {
 	sync.WaitGroup          // of them and their requests
 	open           sync.Map // of net.Conn to *conn
+	newcomers      protocols.Newcomers
 }
 
 // hangUp cuts all of them.
@@ -148,6 +151,7 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 			return context.WithValue(base, connKey{}, c)
 		},
 		ConnState: func(nc net.Conn, state http.ConnState) {
+			conns.newcomers.State(nc, state)
 			if state != http.StateClosed {
 				return
 			}
