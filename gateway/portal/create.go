@@ -209,7 +209,10 @@ func (v *visit) readNetworks(typed string) (list []netip.Prefix, wrong string) {
 	return list, ""
 }
 
-var errZone = errors.New("an address with a zone is this machine's affair")
+var (
+	errZone  = errors.New("an address with a zone is this machine's affair")
+	errMixed = errors.New("this is IPv4 and IPv6 at once")
+)
 
 // parseNetwork reads an address, or a network by its first address and length, in the form in which clients are compared.
 func parseNetwork(s string) (netip.Prefix, error) {
@@ -224,7 +227,10 @@ func parseNetwork(s string) (netip.Prefix, error) {
 		}
 		n = netip.PrefixFrom(a, a.BitLen())
 	}
-	if n.Addr().Is4In6() && n.Bits() >= 96 {
+	if n.Addr().Is4In6() {
+		if n.Bits() < 96 { // "::ffff:192.0.2.0/24" would be a network that nobody has
+			return netip.Prefix{}, errMixed
+		}
 		n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
 	}
 	return n.Masked(), nil

@@ -177,6 +177,7 @@ func TestRefusedForms(t *testing.T) {
 		"a zone":              {url.Values{"networks": {"fe80::1%eth0"}}, "networks", "is no address"},
 		"all of IPv4":         {url.Values{"networks": {"0.0.0.0/0"}}, "networks", "the whole internet"},
 		"all, in disguise":    {url.Values{"networks": {"::ffff:0.0.0.0/96"}}, "networks", "the whole internet"},
+		"no network at all":   {url.Values{"networks": {"::ffff:192.0.2.0/24"}}, "networks", "is no address"},
 		"too many networks":   {url.Values{"networks": {manyNetworks(33)}}, "networks", "at most 32"},
 		"a misfit":            {url.Values{"app": {"davx5"}}, "app", "DAVx⁵ is for calendars"},
 	} {
