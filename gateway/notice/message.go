@@ -57,10 +57,11 @@ func quoted(text string, most int) string {
 		text = string(runes[:most]) + "..."
 	}
 	text = strings.NewReplacer("://", ": //", "=?", "= ?").Replace(clean(text))
-	return web.ReplaceAllString(text, "$1 .")
+	return domain.ReplaceAllString(text, " .$1")
 }
 
-var web = regexp.MustCompile(`(?i)(www)\.`)
+// domain finds a dot before a letter: mail programs make links of whatever looks like a host's name. A version has a digit there.
+var domain = regexp.MustCompile(`\.(\pL)`)
 
 // subject names the app password, whose label people chose themselves. go-mail encodes what is not ASCII (RFC 2047).
 func subject(p *texts.Printer, n *authstore.Notice) string {
