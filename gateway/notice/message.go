@@ -84,6 +84,7 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		fact("app_password", quoted(n.Label, maxQuoted))
 		fact("opens", scopes(p, n.Scopes))
 	}
+	byAdministrator := strings.HasPrefix(n.Actor.Name, "cli:")
 	switch n.Kind {
 	case authstore.KindNewUse:
 		u, err := authstore.ParseNewUse(n.Detail)
@@ -102,11 +103,12 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		fact("protocol", cmp.Or(protocols[u.Protocol], quoted(u.Protocol, maxQuoted)))
 		fact("network", s.network(p, u))
 	case "password.revoked", "password.revoked_all":
-		fact("reason", quoted(n.Detail, maxQuoted))
+		if byAdministrator { // what the portal notes there is no reason, and in no language of the person's
+			fact("reason", quoted(n.Detail, maxQuoted))
+		}
 	case "factor.added", "factor.removed":
 		fact("factor", quoted(n.Detail, maxQuoted))
 	}
-	byAdministrator := strings.HasPrefix(n.Actor.Name, "cli:")
 	if byAdministrator {
 		facts = append(facts, p.Say("notice.by_administrator"))
 	}

@@ -106,8 +106,8 @@ func TestMails(t *testing.T) {
 	mails := map[string]*authstore.Notice{
 		"password.new_use app": noticeOf(authstore.KindNewUse, app.String()), "password.new_use network": noticeOf(authstore.KindNewUse, network.String()),
 		"password.new_use both": noticeOf(authstore.KindNewUse, both.String()),
-		"password.revoked":      noticeOf("password.revoked", "phone lost"),
-		"password.revoked_all":  noticeOf("password.revoked_all", "spring cleaning"),
+		"password.revoked":      noticeOf("password.revoked", "in the portal"),
+		"password.revoked_all":  noticeOf("password.revoked_all", "in the portal"),
 	}
 	for _, kind := range []string{"password.created", "factor.added", "factor.removed", "recovery.renewed", "recovery.used", "primary.set", "primary.changed",
 		"invitation.accepted", "portal.first_sign_in"} {
@@ -121,7 +121,7 @@ func TestMails(t *testing.T) {
 			n.Actor = authstore.Actor{Name: "gateway"}
 		}
 	}
-	byAdministrator := noticeOf("password.revoked", "")
+	byAdministrator := noticeOf("password.revoked", "phone lost")
 	byAdministrator.Actor = authstore.Actor{Name: "cli:root"}
 	mails["password.revoked by administrator"] = byAdministrator
 	s := sender(t, Options{Epoch: "EPOCH", Site: "https://passwords.example.test"})
