@@ -52,7 +52,7 @@ func unchanged(err error) error {
 	if _, ok := errors.AsType[*ErrMade](err); ok {
 		return err
 	}
-	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany, ErrNotActive} {
+	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany, ErrNotActive, ErrSignedOut} {
 		if errors.Is(err, told) {
 			return err
 		}

@@ -197,6 +197,9 @@ type Actor struct {
 	Name   string     // "cli:root", "portal", "gateway"
 	Client netip.Addr // where the person sits; the zero value where that is this machine
 	Agent  string     // the person's browser, as it calls itself
+	// Session is the number of the portal's session in which it is done: once that has ended, the change is refused with ErrSignedOut. It
+	// stands in no history; zero: there is none.
+	Session int64
 }
 
 // EventQuery chooses from the history, newest first. A zero field chooses nothing away.
@@ -250,6 +253,9 @@ type Writer interface {
 	// number, joined by slashes. Rows that somebody changes meanwhile are left to him.
 	Reseal(ctx context.Context, from, to uint32, seal func(place string, sealed []byte) ([]byte, error)) (int, error)
 }
+
+// ErrSignedOut says that the session in whose name something was to be changed has ended.
+var ErrSignedOut = errors.New("the session has ended")
 
 // ErrUncertain says that a commit was asked for and its answer never came: the change may have happened.
 var ErrUncertain = errors.New("it is not known whether the change was written")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"postern/authstore"
+	"postern/authstore/identity"
 )
 
 // change is one transaction that changes an account: what is done fills it in, and it ends with a row of the feed and one of the history.
@@ -44,6 +45,9 @@ func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind strin
 		}
 		return authstore.Change{}, err
 	}
+	if err := c.stillSignedIn(ctx); err != nil {
+		return authstore.Change{}, err
+	}
 	if err := s.record(ctx, c); err != nil {
 		return authstore.Change{}, err
 	}
@@ -55,6 +59,23 @@ func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind strin
 		return authstore.Change{}, err
 	}
 	return c.Change, nil
+}
+
+// stillSignedIn checks, with the write lock held, that the session in whose name the change is made goes on: what ended it, such as another
+// primary password, must not be followed by what it had only begun. authstore.ErrSignedOut.
+func (c *change) stillSignedIn(ctx context.Context) error {
+	if c.event.Actor.Session == 0 {
+		return nil
+	}
+	var signedIn bool
+	if err := c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM portal_session WHERE id = $1 AND account = $2 AND stage = $3)",
+		c.event.Actor.Session, int64(c.Account), int(identity.SignedIn)).Scan(&signedIn); err != nil {
+		return err
+	}
+	if !signedIn {
+		return authstore.ErrSignedOut
+	}
+	return nil
 }
 
 func commit(tx *sql.Tx) error {

@@ -31,6 +31,7 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"Invitation": testInvitation,
 		"Budget":     testBudget,
 		"Act":        testAct,
+		"SignedOut":  testSignedOut,
 		"Reseal":     testReseal,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -418,6 +419,48 @@ func testAct(t *testing.T, f *people) {
 	}
 	if list, _ := f.Passwords(ctx, f.bob, false); len(list) != 1 {
 		t.Error("another account's app password ended")
+	}
+}
+
+// What was begun in a session that has ended meanwhile is not done: an app password that is made after all were revoked would outlive that.
+func testSignedOut(t *testing.T, f *people) {
+	ctx := t.Context()
+	who := eve
+	who.Session = int64(f.session(f.alice, identity.SignedIn, "one"))
+	p, _, err := f.CreatePassword(ctx, who, newPassword(f.alice, "phone", time.Time{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := f.password(t, f.bob, "phone", time.Time{})
+	if _, err := f.Revoke(ctx, who, bob.ID, ""); !errors.Is(err, authstore.ErrSignedOut) {
+		t.Errorf("a session revokes what is another account's: %v", err)
+	}
+	halfway := eve
+	halfway.Session = int64(f.session(f.alice, identity.AwaitsFactor, "two"))
+	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error {
+		return tx.EndSession(ctx, identity.SessionID(who.Session))
+	})
+	for name, actor := range map[string]authstore.Actor{"ended": who, "awaits its factor": halfway} {
+		for what, do := range map[string]func() error{
+			"create": func() error {
+				_, _, err := f.CreatePassword(ctx, actor, newPassword(f.alice, "evil", time.Time{}))
+				return err
+			},
+			"edit": func() error {
+				_, err := f.EditPassword(ctx, actor, p.ID, authstore.PasswordEdit{Label: "evil"})
+				return err
+			},
+			"revoke":     func() error { _, err := f.Revoke(ctx, actor, p.ID, ""); return err },
+			"revoke all": func() error { _, err := f.RevokeAll(ctx, actor, f.alice, ""); return err },
+		} {
+			if err := do(); !errors.Is(err, authstore.ErrSignedOut) {
+				t.Errorf("%s in a session that %s: %v, want %v", what, name, err, authstore.ErrSignedOut)
+			}
+		}
+	}
+	list, err := f.Passwords(ctx, f.alice, true)
+	if err != nil || len(list) != 1 || list[0].Label != "phone" || !list[0].Revoked.IsZero() {
+		t.Errorf("the app passwords are %+v, %v", list, err)
 	}
 }
 
