@@ -3,7 +3,6 @@ package portal
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -41,9 +40,12 @@ type handler func(*visit) error
 func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := s.newVisit(w, r)
-		err := v.identify(atLeast)
-		if err == nil && r.Method == http.MethodPost {
-			err = parseForm(r)
+		var err error
+		if r.Method == http.MethodPost {
+			err = v.readForm()
+		}
+		if err == nil { // after the form, which may take its time: who is signed in may not be when it has come
+			err = v.identify(atLeast)
 		}
 		if err == nil {
 			err = h(v)
@@ -54,15 +56,16 @@ func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 	})
 }
 
-// errNoForm says that what was sent is no form: a browser sends none such, so it is no defect, and no administrator needs to know.
-var errNoForm = errors.New("what was sent is no form")
+// errForm is of a form that no browser sends. What was wrong with it is nobody's concern, and may be part of a password.
+var errForm = errors.New("the form can't be read")
 
-func parseForm(r *http.Request) error {
-	err := r.ParseForm()
-	if _, large := errors.AsType[*http.MaxBytesError](err); err == nil || large {
-		return err
+// readForm reads the form; errForm, *http.MaxBytesError.
+func (v *visit) readForm() error {
+	err := v.r.ParseForm()
+	if _, large := errors.AsType[*http.MaxBytesError](err); err != nil && !large {
+		return errForm
 	}
-	return fmt.Errorf("%w: %v", errNoForm, err)
+	return err
 }
 
 func (s *Server) newVisit(w http.ResponseWriter, r *http.Request) *visit {
@@ -145,7 +148,7 @@ func (v *visit) visitor() identity.Visitor {
 
 // actor is who changes something in this visit.
 func (v *visit) actor() authstore.Actor {
-	return authstore.Actor{Name: "portal", Client: v.s.o.Client(v.r), Agent: identity.Agent(v.r.UserAgent())}
+	return authstore.Actor{Name: "portal", Client: v.s.o.Client(v.r), Agent: identity.Agent(v.r.UserAgent()), Session: int64(v.session.ID)}
 }
 
 // accounts changes things in the name of the visitor.
@@ -219,7 +222,7 @@ func (v *visit) fail(err error) {
 		panic(http.ErrAbortHandler)
 	case errors.As(err, &other):
 		v.redirect(string(other))
-	case errors.Is(err, identity.ErrNoSession):
+	case errors.Is(err, identity.ErrNoSession), errors.Is(err, authstore.ErrSignedOut):
 		v.setCookie(sessionCookie, "", -1)
 		v.redirect(string(v.endedAt()))
 	case errors.Is(err, authstore.ErrNotFound):
@@ -227,10 +230,10 @@ func (v *visit) fail(err error) {
 	case errors.Is(err, authstore.ErrUncertain):
 		v.s.o.Log.Error("page", "proto", Protocol, "path", route(v.r), "account", int64(v.session.Account), "err", err)
 		v.trouble(http.StatusServiceUnavailable, "error.uncertain_title", "error.uncertain")
+	case errors.Is(err, errForm):
+		v.trouble(http.StatusBadRequest, "error.cross_origin_title", "error.form")
 	case errors.As(err, &large):
 		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
-	case errors.Is(err, errNoForm):
-		v.trouble(http.StatusBadRequest, "error.cross_origin_title", "error.no_form")
 	case v.r.Context().Err() != nil: // the browser has gone
 	default:
 		v.trouble(http.StatusServiceUnavailable, "error.unavailable_title", "error.broken", v.broken(err))
