@@ -20,7 +20,7 @@ type People struct {
 	asking  *semaphore.Weighted // the Checker
 	waiting *semaphore.Weighted // attempts under way
 	dummy   string              // the hash that is checked where there is none
-	down    outage              // of the Checker
+	heard   echo                // of the Checker
 	rp      *webauthn.WebAuthn  // nil: no passkeys
 }
 

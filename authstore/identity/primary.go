@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/alexedwards/argon2id"
@@ -71,19 +71,18 @@ type proof struct {
 }
 
 // prove checks an account's primary password; ErrWrong, ErrUnavailable. Of nobody (nil), a suspended account, and one without a
-// primary password it costs as much.
+// primary password it takes as long.
 func (p *People) prove(ctx context.Context, person *Person, password []byte) (*proof, error) {
 	known := person != nil && person.Status == authstore.Active && len(password) > 0 && len(password) <= maxPrimary
-	if !known || p.KeepsPrimary() && person.Primary.Key == 0 {
+	switch {
+	case !known && !p.KeepsPrimary():
+		return nil, p.heard.again(ctx)
+	case !known || p.KeepsPrimary() && person.Primary.Key == 0:
 		if _, _, err := p.matches(ctx, password[:min(len(password), maxPrimary)], p.dummy); err != nil {
 			return nil, err
 		}
-		if !p.KeepsPrimary() && p.down.lately() { // a name that is known would hear the same
-			return nil, ErrUnavailable
-		}
 		return nil, ErrWrong
-	}
-	if !p.KeepsPrimary() {
+	case !p.KeepsPrimary():
 		if err := p.ask(ctx, person.Names[0], password); err != nil {
 			return nil, err
 		}
@@ -144,17 +143,24 @@ func (p *People) newPrimary(ctx context.Context, id authstore.AccountID, passwor
 
 // ask has the Checker check a password.
 func (p *People) ask(ctx context.Context, login string, password []byte) error {
+	began := time.Now()
 	if err := p.asking.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer p.asking.Release(1)
 	err := p.o.Checker.Check(ctx, login, password)
 	switch {
-	case err == nil || errors.Is(err, ErrWrong):
-		p.down.over()
+	case err == nil:
+		p.heard.yes()
+		return nil
+	case ctx.Err() != nil: // it is the visitor who has gone
+	case errors.Is(err, ErrWrong):
+		p.heard.no(time.Since(began), false)
+	default:
+		p.heard.no(time.Since(began), true)
+	}
+	if errors.Is(err, ErrWrong) {
 		return err
-	case ctx.Err() == nil:
-		p.down.begin()
 	}
 	return fmt.Errorf("%w: %v", ErrUnavailable, err)
 }
@@ -276,12 +282,49 @@ func (p *People) giveBack(ctx context.Context, charges []Charge, err error) erro
 	return errors.Join(err, p.o.Truth.Refund(ctx, charges))
 }
 
-// outage remembers that the Checker did not answer when it was asked last.
-type outage struct{ since atomic.Int64 }
+// echo remembers how the Checker answered the last password that it did not take. It is not asked about names that have no account here;
+// they hear the same, as late: mail servers take two seconds to refuse (Dovecot's auth_failure_delay), and time would tell who has one.
+type echo struct {
+	mu   sync.Mutex // guards the fields below
+	at   time.Time
+	took time.Duration
+	down bool // it was no answer about the password
+}
 
-// outageFor is how long an outage is believed in without asking again.
-const outageFor = 30 * time.Second
+// downFor is how long an outage is told of that nobody with an account has met since. Each time it lapses, one name can be found out.
+const downFor = time.Hour
 
-func (o *outage) begin()       { o.since.Store(time.Now().UnixNano()) }
-func (o *outage) over()        { o.since.Store(0) }
-func (o *outage) lately() bool { return time.Since(time.Unix(0, o.since.Load())) < outageFor }
+// yes notes that a password was taken: the Checker is there.
+func (e *echo) yes() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.down = false
+}
+
+// no notes that none was taken, and how long that took.
+func (e *echo) no(took time.Duration, down bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.at, e.took, e.down = time.Now(), took, down
+}
+
+// again answers as the Checker did: ErrWrong, or ErrUnavailable.
+func (e *echo) again(ctx context.Context) error {
+	e.mu.Lock()
+	if e.down && time.Since(e.at) > downFor {
+		e.took, e.down = 0, false
+	}
+	took, down := e.took, e.down
+	e.mu.Unlock()
+	timer := time.NewTimer(took)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+	}
+	if down {
+		return ErrUnavailable
+	}
+	return ErrWrong
+}

@@ -174,6 +174,7 @@ type mailServer struct {
 	password string
 	broken   error
 	asked    int
+	delay    time.Duration // before it refuses
 }
 
 func (m *mailServer) Check(_ context.Context, login string, password []byte) error {
@@ -182,8 +183,10 @@ func (m *mailServer) Check(_ context.Context, login string, password []byte) err
 	m.asked++
 	switch {
 	case m.broken != nil:
+		time.Sleep(m.delay)
 		return m.broken
 	case login != alice || string(password) != m.password:
+		time.Sleep(m.delay)
 		return identity.ErrWrong
 	}
 	return nil

@@ -109,6 +109,35 @@ func TestRefusalsTakeTheirTime(t *testing.T) {
 	}
 }
 
+// Mail servers let who is wrong wait, and may be down for long: neither tells which names have an account.
+func TestNamesThatNobodyHasHearTheCheckersEcho(t *testing.T) {
+	t.Parallel()
+	m := &mailServer{password: "right", delay: 500 * time.Millisecond}
+	p := newPlace(t, func(o *identity.Options) { o.Checker, o.RefusalDelay = m, 100*time.Millisecond })
+	p.account(alice)
+	suspended := p.account("carol@example.test")
+	p.accounts.Suspend(ctx, suspended.ID)
+	for _, broken := range []error{nil, errors.New("connection refused")} {
+		m.set("right", broken)
+		wanted := identity.ErrWrong
+		if broken != nil {
+			wanted = identity.ErrUnavailable
+		}
+		for _, name := range []string{alice, "nobody@example.test", "carol@example.test"} {
+			began := time.Now()
+			_, _, err := p.SignIn(ctx, visitor, name, []byte("guess"))
+			want(t, name, err, wanted)
+			if took := time.Since(began); took < 600*time.Millisecond {
+				t.Errorf("%s: refused after %v, the others after 600ms", name, took)
+			}
+		}
+	}
+	m.set("right", nil)
+	p.signIn(alice, "right")
+	_, _, err := p.SignIn(ctx, visitor, "nobody@example.test", []byte("guess"))
+	want(t, "nobody, after the outage", err, identity.ErrWrong)
+}
+
 func TestParallelGuessesStayInBudget(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, nil)
