@@ -145,7 +145,7 @@ func (p *People) GiveCode(ctx context.Context, v Visitor, s Session, code string
 	if give == nil {
 		return "", Session{}, ErrWrongCode
 	}
-	charges := []Charge{p.charge(limit, number(s.Account))}
+	charges := p.factorCharges(limit, v, s.Account)
 	if err := p.take(ctx, charges...); err != nil {
 		return "", Session{}, err
 	}

@@ -97,7 +97,8 @@ func (p *People) Accept(ctx context.Context, v Visitor, secret string, password 
 			pr = &proof{person: person, first: person.Primary.Key == 0, firstKind: "primary.set", changed: person.Primary.Key != 0}
 			pr.hash, err = p.newPrimary(ctx, person.ID, password)
 		} else {
-			if person, charges, err = p.prover(ctx, v, person.ID); err != nil {
+			// the link is what a device's cookie is elsewhere: strangers who guess can't make it useless
+			if person, charges, err = p.prover(ctx, v, person.ID, "link "+string(digestOf(secret))); err != nil {
 				return "", Session{}, err
 			}
 			pr, err = p.prove(ctx, &person, password)

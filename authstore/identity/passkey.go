@@ -122,20 +122,19 @@ func (p *People) GivePasskey(ctx context.Context, v Visitor, s *Session, state s
 	if p.rp == nil {
 		return "", Session{}, ErrNoPasskeys
 	}
-	kind, who := stateSignIn, network(v)
+	kind, charges := stateSignIn, []Charge{p.charge(perPasskey, network(v))}
 	if s != nil {
 		now, err := p.in(ctx, p.o.Truth, *s, AwaitsFactor, SignedIn)
 		if err != nil {
 			return "", Session{}, err
 		}
-		s, kind, who = &now, stateProve, number(now.Account)
+		s, kind, charges = &now, stateProve, p.factorCharges(perPasskey, v, now.Account)
 	}
 	var asked webauthn.SessionData
 	once, err := p.openState(kind, s, state, &asked)
 	if err != nil {
 		return "", Session{}, err
 	}
-	charges := []Charge{p.charge(perPasskey, kind, who)}
 	if err := p.take(ctx, charges...); err != nil {
 		return "", Session{}, err
 	}

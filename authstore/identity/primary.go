@@ -221,7 +221,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 	if err := p.check(s.Address, new); err != nil {
 		return "", Session{}, none, err
 	}
-	person, charges, err := p.prover(ctx, v, s.Account)
+	person, charges, err := p.prover(ctx, v, s.Account, p.knownDevice(v.Device, s.Account))
 	if err != nil {
 		return "", Session{}, none, err
 	}
@@ -263,12 +263,12 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 }
 
 // prover reads the account whose primary password is about to be checked, and charges for it.
-func (p *People) prover(ctx context.Context, v Visitor, id authstore.AccountID) (Person, []Charge, error) {
+func (p *People) prover(ctx context.Context, v Visitor, id authstore.AccountID, device string) (Person, []Charge, error) {
 	person, err := p.o.Truth.Person(ctx, id)
 	if err != nil {
 		return Person{}, nil, err
 	}
-	charges := p.signInCharges(v, person.Names[0], person.ID)
+	charges := p.signInCharges(v, person.Names[0], device)
 	return person, charges, p.take(ctx, charges...)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,9 @@ func TestInvitations(t *testing.T) {
 	}
 	_, err = p.Invitation(ctx, visitor, old)
 	want(t, "the link before", err, identity.ErrNoInvitation)
+	for i := range 12 { // strangers who guess make no link useless
+		p.SignIn(ctx, identity.Visitor{Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, alice, []byte("a guess"))
+	}
 	_, _, err = p.Accept(ctx, visitor, link, []byte(better))
 	want(t, "a wrong primary password", err, identity.ErrWrong)
 	_, s, err := p.Accept(ctx, visitor, link, []byte(good))

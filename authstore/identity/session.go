@@ -20,7 +20,7 @@ const (
 	// seenEvery is how often it is written that a session was seen.
 	seenEvery = time.Minute
 	// maxUnfinished and maxSignedIn bound an account's sessions. The oldest end.
-	maxUnfinished = 20
+	maxUnfinished = 40
 	maxSignedIn   = 100
 )
 
@@ -160,6 +160,11 @@ func (p *People) renew(ctx context.Context, tx Tx, s *Session) (Token, error) {
 func (p *People) advance(ctx context.Context, tx Tx, v Visitor, s *Session, factor string) (Token, error) {
 	s.FactorAt = p.now()
 	if s.Stage != SignedIn {
+		if s.Stage == AwaitsFactor {
+			if err := tx.Refund(ctx, p.factorCharges(perHalf, v, s.Account)); err != nil {
+				return "", err
+			}
+		}
 		s.Stage, s.Method = SignedIn, s.Method+" "+factor
 		if err := tx.Event(ctx, "portal.signed_in", s.Method); err != nil {
 			return "", err

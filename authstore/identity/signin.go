@@ -51,10 +51,12 @@ func (p *People) signIn(ctx context.Context, v Visitor, address string, password
 		return "", Session{}, err
 	}
 	var id authstore.AccountID
+	device := ""
 	if person != nil {
 		id = person.ID
+		device = p.knownDevice(v.Device, id)
 	}
-	charges := p.signInCharges(v, name, id)
+	charges := p.signInCharges(v, name, device)
 	if err := p.take(ctx, charges...); err != nil {
 		return "", Session{}, err
 	}
@@ -87,6 +89,11 @@ func (p *People) begin(ctx context.Context, v Visitor, person *Person, password 
 		var pr *proof
 		if pr, err = p.prove(ctx, person, password); err != nil {
 			return "", Session{}, err
+		}
+		if len(pr.person.Factors) > 0 {
+			if err := p.take(ctx, p.factorCharges(perHalf, v, person.ID)...); err != nil {
+				return "", Session{}, err
+			}
 		}
 		var c authstore.Change
 		needsInvitation := false

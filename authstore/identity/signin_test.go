@@ -204,6 +204,49 @@ func TestAKnownBrowserHasItsOwnBudget(t *testing.T) {
 	}
 }
 
+// Who knows the primary password, and no more, is kept out by the second factor, and must not keep the owner out with it.
+func TestWhoKnowsThePasswordAloneShutsNobodyOut(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	codes, err := p.RenewRecoveryCodes(ctx, visitor, in.Session)
+	want(t, "RenewRecoveryCodes", err, nil)
+	owner := visitor
+	owner.Device = p.Device(in.Session)
+	begin := func() identity.Session {
+		t.Helper()
+		_, s, err := p.SignIn(ctx, owner, alice, []byte(good))
+		want(t, "the owner's password", err, nil)
+		return s
+	}
+	half := begin()
+	begun, thief := 0, identity.Session{}
+	for i := range 100 {
+		v := identity.Visitor{Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}
+		if _, s, err := p.SignIn(ctx, v, alice, []byte(good)); err == nil {
+			begun, thief = begun+1, s
+		} else if !isTooMany(err) {
+			t.Fatal(err)
+		}
+	}
+	if begun != 10 {
+		t.Errorf("a stranger began %d sessions at once, want 10", begun)
+	}
+	for _, code := range []string{"000000", "00000-00000"} {
+		for range 8 {
+			p.GiveCode(ctx, visitor, thief, code)
+		}
+		if _, _, err := p.GiveCode(ctx, visitor, thief, code); !isTooMany(err) {
+			t.Fatalf("the stranger's codes like %s: %v", code, err)
+		}
+	}
+	p.pass(time.Minute)
+	_, _, err = p.GiveCode(ctx, owner, half, p.code(in.seed))
+	want(t, "the owner's code", err, nil)
+	_, _, err = p.GiveCode(ctx, owner, begin(), codes[0])
+	want(t, "the owner's recovery code", err, nil)
+}
+
 func TestOneNetworksBudget(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, nil)

@@ -19,12 +19,14 @@ type limit struct {
 
 // The limits.
 var (
-	perName     = limit{"sign in", 10, time.Hour / 10}   // per name and unknown device, or per known device
-	perNetwork  = limit{"network", 30, time.Minute}      // of primary passwords, per client network
-	perCode     = limit{"code", 5, 15 * time.Minute / 5} // TOTP, per account
-	perRecovery = limit{"recovery code", 5, 24 * time.Hour / 5}
-	perPasskey  = limit{"passkey", 30, 15 * time.Minute / 30}  // per account, or per client network where nobody is known yet
-	perRefusal  = limit{"told refusal", 5, 24 * time.Hour / 5} // lines of history of wrong primary passwords: ten on the first day, five on the next
+	perName     = limit{"sign in", 10, time.Hour / 10}          // per name and unknown device, or per known device
+	perNetwork  = limit{"network", 30, time.Minute}             // of primary passwords, per client network
+	perCode     = limit{"code", 5, 15 * time.Minute / 5}        // TOTP, per account and unknown device, or per known device
+	perRecovery = limit{"recovery code", 5, 24 * time.Hour / 5} // likewise
+	perPasskey  = limit{"passkey", 30, 15 * time.Minute / 30}   // likewise, or per client network where nobody is known yet
+	// perHalf bounds the sessions that await their factor, likewise. Fewer than maxUnfinished of strangers are alive at any time.
+	perHalf    = limit{"half signed in", 10, SignInTime / 10}
+	perRefusal = limit{"told refusal", 5, 24 * time.Hour / 5} // lines of history of wrong primary passwords: ten on the first day, five on the next
 )
 
 // purposeBudget separates the buckets' names from other MACs.
@@ -53,12 +55,13 @@ func network(v Visitor) string { return throttle.Source(v.Client).String() }
 
 func number[T ~int64](id T) string { return string(binary.BigEndian.AppendUint64(nil, uint64(id))) }
 
-// signInCharges are those of an attempt with a primary password. A browser that is known has a budget of its own: strangers who guess can't
-// shut its owner out.
-func (p *People) signInCharges(v Visitor, name string, id authstore.AccountID) []Charge {
-	device := ""
-	if id != 0 {
-		device = p.knownDevice(v.Device, id)
-	}
+// signInCharges are those of an attempt with a primary password. A device that is known has a budget of its own: strangers who guess can't
+// shut its owner out. device is "" for a stranger's.
+func (p *People) signInCharges(v Visitor, name, device string) []Charge {
 	return []Charge{p.charge(perName, name, device), p.charge(perNetwork, network(v))}
+}
+
+// factorCharges are those of a second factor, for whoever knows the primary password alone can't shut the owner out either.
+func (p *People) factorCharges(l limit, v Visitor, id authstore.AccountID) []Charge {
+	return []Charge{p.charge(l, number(id), p.knownDevice(v.Device, id))}
 }
