@@ -28,15 +28,16 @@ func TestWhatHappensMeanwhile(t *testing.T) {
 	t.Parallel()
 	h := &hooked{}
 	p := newPlace(t, func(o *identity.Options) { h.Truth, o.Truth = o.Truth, h })
-	k := newKey()
-	in := p.addKey(p.signedUp(alice), k)
+	k, bob := newKey(), "bob@example.test"
+	in, suspended := p.signedUp(alice), p.addKey(p.signedUp(bob), k)
 	codes, err := p.RenewRecoveryCodes(ctx, visitor, in.Session)
 	if err != nil {
 		t.Fatal(err)
 	}
-	suspend := func() { p.accounts.Suspend(ctx, in.Account) }
+	suspend := func() { p.accounts.Suspend(ctx, suspended.Account) }
 	p.pass(time.Minute)
 	half, other := p.signIn(alice, good), p.signIn(alice, good)
+	var bobs session
 	c := p.ask(nil)
 	answer := k.answer(t, c)
 	for what, tt := range map[string]struct {
@@ -44,18 +45,19 @@ func TestWhatHappensMeanwhile(t *testing.T) {
 		do     func() error
 		want   error
 	}{
-		"password, and the account is suspended": {suspend, func() error { _, _, err := p.SignIn(ctx, visitor, alice, []byte(good)); return err }, identity.ErrWrong},
-		"code, and the account is suspended":     {suspend, func() error { _, _, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed)); return err }, identity.ErrNoSession},
+		"password, and the account is suspended": {suspend, func() error { _, _, err := p.SignIn(ctx, visitor, bob, []byte(good)); return err }, identity.ErrWrong},
+		"code, and the account is suspended":     {suspend, func() error { _, _, err := p.GiveCode(ctx, visitor, bobs.Session, p.code(suspended.seed)); return err }, identity.ErrNoSession},
 		"passkey, and the account is suspended":  {suspend, func() error { _, _, err := p.GivePasskey(ctx, visitor, nil, c.State, answer); return err }, identity.ErrWrongCode},
 		"code, and the session ends": {func() { p.SignOut(ctx, visitor, half.Session) },
 			func() error { _, _, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed)); return err }, identity.ErrNoSession},
 		"recovery code, and they are renewed": {func() { codes, err = p.RenewRecoveryCodes(ctx, visitor, p.fresh(in)) },
 			func() error { _, _, err := p.GiveCode(ctx, visitor, other.Session, codes[0]); return err }, identity.ErrWrongCode},
 	} {
+		bobs = p.signIn(bob, good)
 		h.before = tt.before
 		want(t, what, tt.do(), tt.want)
 		h.before = nil
-		if _, err := p.accounts.Resume(ctx, in.Account); err != nil {
+		if _, err := p.accounts.Resume(ctx, suspended.Account); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -159,6 +159,11 @@ func (s *Store) SetStatus(ctx context.Context, actor authstore.Actor, id authsto
 	}
 	return s.inChange(ctx, urgent(status != authstore.Active), actor, kind, func(c *change) error {
 		c.Account, c.AllEnded = id, status != authstore.Active
+		if c.AllEnded { // what is open ends at the portal too, and is not there again when the account is resumed
+			if _, err := c.ExecContext(ctx, "DELETE FROM portal_session WHERE account = $1", int64(id)); err != nil {
+				return err
+			}
+		}
 		return affected(c.ExecContext(ctx, "UPDATE account SET status = $2 WHERE id = $1", int64(id), int(status)))
 	})
 }

@@ -32,6 +32,7 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"Budget":     testBudget,
 		"Act":        testAct,
 		"SignedOut":  testSignedOut,
+		"Suspended":  testSuspended,
 		"Reseal":     testReseal,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -419,6 +420,24 @@ func testAct(t *testing.T, f *people) {
 	}
 	if list, _ := f.Passwords(ctx, f.bob, false); len(list) != 1 {
 		t.Error("another account's app password ended")
+	}
+}
+
+// Suspending ends what is open; resuming lets people in again, and not whoever was in.
+func testSuspended(t *testing.T, f *people) {
+	ctx := t.Context()
+	f.session(f.alice, identity.SignedIn, "one")
+	f.session(f.bob, identity.SignedIn, "bob")
+	for _, status := range []authstore.Status{authstore.AccountPaused, authstore.Active} {
+		if _, err := f.SetStatus(ctx, eve, f.alice, status); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := f.truth.SessionWith(ctx, []byte("one")); !errors.Is(err, authstore.ErrNotFound) {
+		t.Errorf("the session after suspending and resuming: %+v, %v", s, err)
+	}
+	if _, err := f.truth.SessionWith(ctx, []byte("bob")); err != nil {
+		t.Errorf("another's: %v", err)
 	}
 }
 
