@@ -101,7 +101,7 @@ func (p *People) Accept(ctx context.Context, v Visitor, secret string, password 
 			if person, charges, err = p.prover(ctx, v, person.ID, "link "+string(digestOf(secret))); err != nil {
 				return "", Session{}, err
 			}
-			pr, err = p.prove(ctx, &person, password)
+			pr, err = p.prove(ctx, &person, password, p.hashing)
 			if errors.Is(err, ErrWrong) {
 				return "", Session{}, errors.Join(err, p.tellRefusal(ctx, v, person.ID))
 			}

@@ -17,11 +17,13 @@ import (
 type People struct {
 	o       Options
 	hashing *semaphore.Weighted // Argon2id and signatures: as many at once as there are processors
-	asking  *semaphore.Weighted // the Checker
-	waiting *semaphore.Weighted // attempts under way
-	dummy   string              // the hash that is checked where there is none
-	heard   echo                // of the Checker
-	rp      *webauthn.WebAuthn  // nil: no passkeys
+	// strangers is the like of Argon2id for browsers that are not known, so that those who guess from everywhere don't stand before others.
+	strangers *semaphore.Weighted
+	asking    *semaphore.Weighted // the Checker
+	waiting   *semaphore.Weighted // attempts of strangers and links under way
+	dummy     string              // the hash that is checked where there is none
+	heard     echo                // of the Checker
+	rp        *webauthn.WebAuthn  // nil: no passkeys
 }
 
 const (
@@ -43,10 +45,11 @@ func New(o Options) (*People, error) {
 		o.Now = time.Now
 	}
 	p := &People{
-		o:       o,
-		hashing: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
-		asking:  semaphore.NewWeighted(maxChecks),
-		waiting: semaphore.NewWeighted(maxWaiting),
+		o:         o,
+		hashing:   semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		strangers: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		asking:    semaphore.NewWeighted(maxChecks),
+		waiting:   semaphore.NewWeighted(maxWaiting),
 	}
 	if p.dummy, err = newHash([]byte("no password matches this")); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alexedwards/argon2id"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/text/unicode/norm"
 
 	"postern/authstore"
@@ -49,11 +50,11 @@ func (p *People) hash(ctx context.Context, password []byte) (string, error) {
 }
 
 // matches checks a password against a hash, and reports whether the hash was made with what is used now.
-func (p *People) matches(ctx context.Context, password []byte, hash string) (ok, current bool, err error) {
-	if err := p.hashing.Acquire(ctx, 1); err != nil {
+func (p *People) matches(ctx context.Context, password []byte, hash string, queue *semaphore.Weighted) (ok, current bool, err error) {
+	if err := queue.Acquire(ctx, 1); err != nil {
 		return false, false, err
 	}
-	defer p.hashing.Release(1)
+	defer queue.Release(1)
 	form, free := composed(password)
 	defer free()
 	ok, made, err := argon2id.CheckHash(string(form), hash)
@@ -72,13 +73,13 @@ type proof struct {
 
 // prove checks an account's primary password; ErrWrong, ErrUnavailable. Of nobody (nil), a suspended account, and one without a
 // primary password it takes as long.
-func (p *People) prove(ctx context.Context, person *Person, password []byte) (*proof, error) {
+func (p *People) prove(ctx context.Context, person *Person, password []byte, queue *semaphore.Weighted) (*proof, error) {
 	known := person != nil && person.Status == authstore.Active && len(password) > 0 && len(password) <= maxPrimary
 	switch {
 	case !known && !p.KeepsPrimary():
 		return nil, p.heard.again(ctx)
 	case !known || p.KeepsPrimary() && person.Primary.Key == 0:
-		if _, _, err := p.matches(ctx, password[:min(len(password), maxPrimary)], p.dummy); err != nil {
+		if _, _, err := p.matches(ctx, password[:min(len(password), maxPrimary)], p.dummy, queue); err != nil {
 			return nil, err
 		}
 		return nil, ErrWrong
@@ -91,7 +92,7 @@ func (p *People) prove(ctx context.Context, person *Person, password []byte) (*p
 	ok := false
 	if !pr.first {
 		var err error
-		if ok, err = p.compare(ctx, pr, password); err != nil {
+		if ok, err = p.compare(ctx, pr, password, queue); err != nil {
 			return nil, err
 		}
 	}
@@ -109,13 +110,13 @@ func (p *People) prove(ctx context.Context, person *Person, password []byte) (*p
 
 // compare checks a password against the hash that is kept. Where that was made with older parameters or stands under an older key, the
 // proof gets another.
-func (p *People) compare(ctx context.Context, pr *proof, password []byte) (bool, error) {
+func (p *People) compare(ctx context.Context, pr *proof, password []byte, queue *semaphore.Weighted) (bool, error) {
 	kept, err := p.openRow(pr.person.Primary, primaryPlace(pr.person.ID))
 	if err != nil {
 		return false, err
 	}
 	defer clear(kept)
-	ok, current, err := p.matches(ctx, password, string(kept))
+	ok, current, err := p.matches(ctx, password, string(kept), queue)
 	if err != nil || !ok {
 		return false, err
 	}
@@ -225,7 +226,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 	if err != nil {
 		return "", Session{}, none, err
 	}
-	if _, err := p.prove(ctx, &person, old); err != nil {
+	if _, err := p.prove(ctx, &person, old, p.hashing); err != nil {
 		return "", Session{}, none, p.giveBack(ctx, charges, err)
 	}
 	if bytes.Equal(old, new) {

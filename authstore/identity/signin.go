@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"postern/authstore"
 )
 
@@ -17,11 +19,21 @@ const tries = 3
 // *TooMany, ErrUnavailable, ErrNeedsInvitation. Names that nobody has cost the same time.
 func (p *People) SignIn(ctx context.Context, v Visitor, address string, password []byte) (Token, Session, error) {
 	began := time.Now()
-	if !p.waiting.TryAcquire(1) {
-		return "", Session{}, ErrUnavailable
+	person, name, err := p.find(ctx, address)
+	if err != nil {
+		return "", Session{}, err
 	}
-	defer p.waiting.Release(1)
-	t, s, err := p.signIn(ctx, v, address, password)
+	device := ""
+	if person != nil {
+		device = p.knownDevice(v.Device, person.ID)
+	}
+	if device == "" {
+		if !p.waiting.TryAcquire(1) {
+			return "", Session{}, ErrUnavailable
+		}
+		defer p.waiting.Release(1)
+	}
+	t, s, err := p.signIn(ctx, v, person, name, device, password)
 	if errors.Is(err, ErrWrong) || errors.Is(err, ErrUnavailable) {
 		return "", Session{}, p.answerLater(ctx, began, err)
 	}
@@ -45,24 +57,18 @@ func (p *People) answerLater(ctx context.Context, began time.Time, err error) er
 	}
 }
 
-func (p *People) signIn(ctx context.Context, v Visitor, address string, password []byte) (Token, Session, error) {
-	person, name, err := p.find(ctx, address)
-	if err != nil {
-		return "", Session{}, err
-	}
-	var id authstore.AccountID
-	device := ""
-	if person != nil {
-		id = person.ID
-		device = p.knownDevice(v.Device, id)
-	}
+func (p *People) signIn(ctx context.Context, v Visitor, person *Person, name, device string, password []byte) (Token, Session, error) {
 	charges := p.signInCharges(v, name, device)
 	if err := p.take(ctx, charges...); err != nil {
 		return "", Session{}, err
 	}
-	t, s, err := p.begin(ctx, v, person, password, charges)
+	queue := p.hashing
+	if device == "" {
+		queue = p.strangers
+	}
+	t, s, err := p.begin(ctx, v, person, password, queue, charges)
 	if errors.Is(err, ErrWrong) && person != nil {
-		err = errors.Join(err, p.tellRefusal(ctx, v, id))
+		err = errors.Join(err, p.tellRefusal(ctx, v, person.ID))
 	}
 	if err != nil && !errors.Is(err, ErrNeedsInvitation) { // which took them back itself
 		err = p.giveBack(ctx, charges, err)
@@ -84,10 +90,10 @@ func (p *People) find(ctx context.Context, address string) (*Person, string, err
 }
 
 // begin proves a primary password and begins a session with it.
-func (p *People) begin(ctx context.Context, v Visitor, person *Person, password []byte, charges []Charge) (t Token, s Session, err error) {
+func (p *People) begin(ctx context.Context, v Visitor, person *Person, password []byte, queue *semaphore.Weighted, charges []Charge) (t Token, s Session, err error) {
 	for range tries {
 		var pr *proof
-		if pr, err = p.prove(ctx, person, password); err != nil {
+		if pr, err = p.prove(ctx, person, password, queue); err != nil {
 			return "", Session{}, err
 		}
 		if len(pr.person.Factors) > 0 {

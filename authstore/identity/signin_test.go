@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -245,6 +246,26 @@ func TestWhoKnowsThePasswordAloneShutsNobodyOut(t *testing.T) {
 	want(t, "the owner's code", err, nil)
 	_, _, err = p.GiveCode(ctx, owner, begin(), codes[0])
 	want(t, "the owner's recovery code", err, nil)
+}
+
+// Argon2id is the dearest thing that a stranger can ask for. Who guesses from everywhere must not make those wait who are known.
+func TestStrangersWhoGuessHoldUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	k := newKey()
+	in := p.addKey(p.signedUp(alice), k)
+	owner := visitor
+	owner.Device = p.Device(in.Session)
+	defer p.HoldStrangers()()
+	soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, _, err := p.SignIn(soon, visitor, alice, []byte(good))
+	want(t, "the password in another browser", err, identity.ErrUnavailable)
+	_, _, err = p.SignIn(soon, owner, alice, []byte(good))
+	want(t, "the password in a known browser", err, nil)
+	c := p.ask(nil)
+	_, _, err = p.GivePasskey(soon, visitor, nil, c.State, k.answer(t, c))
+	want(t, "a passkey", err, nil)
 }
 
 func TestOneNetworksBudget(t *testing.T) {
