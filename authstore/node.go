@@ -48,7 +48,8 @@ func (s *Store) Run(ctx context.Context) error {
 
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer cancel()
-	return errors.Join(s.usage.flush(last, s.o.Truth), s.o.Truth.Unregister(last, s.node))
+	// first the row: what is left to be written may take all the time there is, and then who changes something would wait for a node that is gone
+	return errors.Join(s.o.Truth.Unregister(last, s.node), s.usage.flush(last, s.o.Truth))
 }
 
 // Poke makes the node look at the feed now: somebody has just changed something.
