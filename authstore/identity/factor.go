@@ -155,12 +155,15 @@ func (p *People) GiveCode(ctx context.Context, v Visitor, s Session, code string
 	}
 	t, s, err := give(ctx, v, s, person, code, charges)
 	if errors.Is(err, ErrWrongCode) {
-		return "", Session{}, errors.Join(err, p.tell(ctx, v, person.ID, "portal.sign_in_refused", limit.name))
+		err = errors.Join(err, p.tell(ctx, v, person.ID, "portal.sign_in_refused", limit.name))
 	}
-	return t, s, err
+	if err != nil {
+		return "", Session{}, p.giveBack(ctx, charges, err)
+	}
+	return t, s, nil
 }
 
-// giver judges one kind of code.
+// giver judges one kind of code. It takes the charges back where the code is right; otherwise that is the caller's affair.
 type giver func(ctx context.Context, v Visitor, s Session, of Person, code string, charges []Charge) (Token, Session, error)
 
 // shape tells by its shape what a code is, and gives it as it is compared. Blanks, dashes and capitals are forgiven.

@@ -37,13 +37,13 @@ func canonicalRecovery(typed string) string {
 }
 
 // giveRecovery takes a recovery code, once.
-func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Person, code string, charges []Charge) (Token, Session, error) {
+func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Person, code string, charges []Charge) (t Token, next Session, err error) {
 	typed := sha256.Sum256([]byte(code))
 	found := 0
 	for _, c := range of.Recovery {
 		digest, err := p.openRow(c.Sealed, recoveryPlace(of.ID, c.Number))
 		if err != nil {
-			return "", Session{}, p.giveBack(ctx, charges, err)
+			return "", Session{}, err
 		}
 		if subtle.ConstantTimeCompare(digest, typed[:]) == 1 {
 			found = c.Number
@@ -52,10 +52,8 @@ func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Pers
 	if found == 0 {
 		return "", Session{}, ErrWrongCode
 	}
-	var t Token
-	_, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
-		var err error
-		if s, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
+	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+		if next, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
 			return err
 		}
 		// the codes may have been made anew since: then the number means another
@@ -79,13 +77,10 @@ func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Pers
 		if err := tx.Refund(ctx, charges); err != nil {
 			return err
 		}
-		t, err = p.advance(ctx, tx, v, &s, "recovery")
+		t, err = p.advance(ctx, tx, v, &next, "recovery")
 		return err
 	})
-	if err != nil {
-		return "", Session{}, err
-	}
-	return t, s, nil
+	return t, next, err
 }
 
 // sameCode reports whether a code's row is as it was.

@@ -43,42 +43,21 @@ func (p *People) steps(seed []byte, code string) ([]int64, error) {
 	return right, nil
 }
 
+// match is a step of a factor for which a code is right.
+type match struct {
+	factor FactorID
+	step   int64
+	sealed Sealed // the seed under a newer key; none: it stays
+}
+
 // giveTOTP takes a code of one of the account's authenticator apps, once.
-func (p *People) giveTOTP(ctx context.Context, v Visitor, s Session, of Person, code string, charges []Charge) (Token, Session, error) {
-	type match struct {
-		factor FactorID
-		step   int64
-		sealed Sealed // under a newer key; none: it stays
-	}
-	key, err := p.o.Accounts.UsableKey(ctx)
+func (p *People) giveTOTP(ctx context.Context, v Visitor, s Session, of Person, code string, charges []Charge) (t Token, next Session, err error) {
+	matches, err := p.matching(ctx, of, code)
 	if err != nil {
-		return "", Session{}, p.giveBack(ctx, charges, err)
+		return "", Session{}, err
 	}
-	var matches []match
-	for _, f := range of.Factors {
-		if f.Kind != TOTP {
-			continue
-		}
-		seed, err := p.openRow(f.Sealed, factorPlace(of.ID, f.ID))
-		if err != nil {
-			return "", Session{}, p.giveBack(ctx, charges, err)
-		}
-		right, err := p.steps(seed, code)
-		var sealed Sealed
-		if err == nil && len(right) > 0 && f.Sealed.Key != key {
-			sealed, err = p.sealWith(key, seed, factorPlace(of.ID, f.ID))
-		}
-		clear(seed)
-		if err != nil {
-			return "", Session{}, p.giveBack(ctx, charges, err)
-		}
-		for _, step := range right {
-			matches = append(matches, match{f.ID, step, sealed})
-		}
-	}
-	var t Token
 	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
-		if s, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
+		if next, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
 			return err
 		}
 		for _, m := range matches {
@@ -95,15 +74,44 @@ func (p *People) giveTOTP(ctx context.Context, v Visitor, s Session, of Person, 
 			if err := tx.Refund(ctx, charges); err != nil {
 				return err
 			}
-			t, err = p.advance(ctx, tx, v, &s, "totp")
+			t, err = p.advance(ctx, tx, v, &next, "totp")
 			return err
 		}
 		return ErrWrongCode
 	})
+	return t, next, err
+}
+
+// matching finds what a code is right for. All seeds are tried, whether one was found already or not.
+func (p *People) matching(ctx context.Context, of Person, code string) ([]match, error) {
+	key, err := p.o.Accounts.UsableKey(ctx)
 	if err != nil {
-		return "", Session{}, err
+		return nil, err
 	}
-	return t, s, nil
+	var list []match
+	for _, f := range of.Factors {
+		if f.Kind != TOTP {
+			continue
+		}
+		place := factorPlace(of.ID, f.ID)
+		seed, err := p.openRow(f.Sealed, place)
+		if err != nil {
+			return nil, err
+		}
+		right, err := p.steps(seed, code)
+		var sealed Sealed
+		if err == nil && len(right) > 0 && f.Sealed.Key != key {
+			sealed, err = p.sealWith(key, seed, place)
+		}
+		clear(seed)
+		if err != nil {
+			return nil, err
+		}
+		for _, step := range right {
+			list = append(list, match{f.ID, step, sealed})
+		}
+	}
+	return list, nil
 }
 
 // EnrolTOTP makes a seed for a new authenticator app. Nothing is kept before AddTOTP. ErrStepUp.
