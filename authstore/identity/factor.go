@@ -20,14 +20,15 @@ func (p *People) Factors(ctx context.Context, s Session) (Factors, error) {
 		return Factors{}, err
 	}
 	person, err := p.o.Truth.Person(ctx, s.Account)
-	if err != nil {
-		return Factors{}, err
-	}
-	f := Factors{Recovery: len(person.Recovery)}
-	for _, stored := range person.Factors {
+	return factorsOf(person), err
+}
+
+func factorsOf(of Person) Factors {
+	f := Factors{Recovery: len(of.Recovery)}
+	for _, stored := range of.Factors {
 		f.List = append(f.List, stored.Factor)
 	}
-	return f, nil
+	return f
 }
 
 // mayAdd reads a session that may add a factor: a fresh one, or one that awaits the set-up, as long as nobody else has done that.

@@ -110,10 +110,12 @@ func (p *People) Accept(ctx context.Context, v Visitor, secret string, password 
 			return "", Session{}, p.giveBack(ctx, charges, err)
 		}
 		t, s, err := p.accept(ctx, v, digestOf(secret), pr, charges)
-		if errors.Is(err, errRaced) {
-			continue
+		if err == nil {
+			return t, s, nil
 		}
-		return t, s, err
+		if err = p.giveBack(ctx, charges, err); !errors.Is(err, errRaced) {
+			return "", Session{}, err
+		}
 	}
 	return "", Session{}, ErrUnavailable
 }

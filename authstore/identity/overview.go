@@ -20,10 +20,7 @@ func (p *People) Overview(ctx context.Context, id authstore.AccountID) (Overview
 	if err != nil {
 		return Overview{}, err
 	}
-	o := Overview{Primary: person.Primary.Key != 0, Factors: Factors{Recovery: len(person.Recovery)}}
-	for _, f := range person.Factors {
-		o.Factors.List = append(o.Factors.List, f.Factor)
-	}
+	o := Overview{Primary: person.Primary.Key != 0, Factors: factorsOf(person)}
 	o.Sessions, err = p.signedIn(ctx, id)
 	return o, err
 }

@@ -98,11 +98,7 @@ func (p *People) Ask(ctx context.Context, s *Session) (Ceremony, error) {
 	if err != nil {
 		return Ceremony{}, err
 	}
-	person, err := p.o.Truth.Person(ctx, now.Account)
-	if err != nil {
-		return Ceremony{}, err
-	}
-	h, err := p.holder(person)
+	h, err := p.sessionHolder(ctx, now)
 	if err != nil {
 		return Ceremony{}, err
 	}

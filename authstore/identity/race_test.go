@@ -90,3 +90,26 @@ func TestASetUpThatIsDone(t *testing.T) {
 	_, _, err = p.AddTOTP(ctx, visitor, s.Session, e.State, p.code(e.Key), "Mine")
 	want(t, "AddTOTP", err, identity.ErrStepUp)
 }
+
+// A link that somebody else uses meanwhile, or that runs out, opens nothing, and the right primary password counts as no guess.
+func TestALinkThatIsGoneMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := &hooked{}
+	p := newPlace(t, func(o *identity.Options) { h.Truth, o.Truth = o.Truth, h })
+	id := p.signedUp(alice).Account
+	for range 12 { // ten wrong ones would be the most
+		link, _, err := p.Invite(ctx, tester, id, identity.NewFactor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.before = func() {
+			h.Truth.Act(ctx, tester, id, func(tx identity.Tx) error { return tx.RemoveInvitation(ctx) })
+		}
+		_, _, err = p.Accept(ctx, visitor, link, []byte(good))
+		want(t, "used meanwhile", err, identity.ErrNoInvitation)
+	}
+	link, _, _ := p.Invite(ctx, tester, id, identity.NewFactor)
+	h.before = func() { p.pass(identity.InvitationFor) }
+	_, _, err := p.Accept(ctx, visitor, link, []byte(good))
+	want(t, "run out meanwhile", err, identity.ErrNoInvitation)
+}
