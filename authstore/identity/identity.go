@@ -90,9 +90,7 @@ type SessionID int64
 type Session struct {
 	ID       SessionID
 	Account  authstore.AccountID
-	PublicID string
 	Address  string // the account's first name
-	Names    []string
 	Stage    Stage
 	Began    time.Time
 	Seen     time.Time // coarse

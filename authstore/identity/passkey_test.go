@@ -131,6 +131,10 @@ func TestPasskeysThatAreRefused(t *testing.T) {
 	k, foreign := newKey(), newKey()
 	in := p.addKey(p.signedUp(alice), k)
 	bob := p.addKey(p.signedUp("bob@example.test"), foreign)
+	bobs, err := p.accounts.Get(ctx, "bob@example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
 	half := p.signIn(alice, good)
 	for what, try := range map[string]struct {
 		asked  *identity.Session // whose dialogue
@@ -149,7 +153,7 @@ func TestPasskeysThatAreRefused(t *testing.T) {
 		"nobody's dialogue":                     {nil, &half.Session, nil, 0},
 		"a session's dialogue":                  {&half.Session, nil, nil, 0},
 		"alone, without verification of a user": {nil, nil, func(k *key) { k.auth.Options.UserNotVerified = true }, 0},
-		"alone, as somebody else":               {nil, nil, func(k *key) { k.auth.Options.UserHandle = []byte(bob.PublicID) }, 0},
+		"alone, as somebody else":               {nil, nil, func(k *key) { k.auth.Options.UserHandle = []byte(bobs.PublicID) }, 0},
 		"alone, as nobody":                      {nil, nil, func(k *key) { k.auth.Options.UserHandle = []byte("nobody") }, 0},
 		"too late":                              {&half.Session, &half.Session, nil, 5 * time.Minute},
 	} {
@@ -180,7 +184,7 @@ func TestPasskeysThatAreRefused(t *testing.T) {
 	// without a PIN it is good as a second factor, for the password was the first
 	k.auth.Options.UserNotVerified = true
 	c := p.ask(&half.Session)
-	_, _, err := p.GivePasskey(ctx, visitor, &half.Session, c.State, k.answer(t, c))
+	_, _, err = p.GivePasskey(ctx, visitor, &half.Session, c.State, k.answer(t, c))
 	want(t, "as a second factor without verification of a user", err, nil)
 }
 

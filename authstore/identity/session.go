@@ -113,7 +113,7 @@ func (p *People) Fresh(s Session) bool {
 // newSession begins a session. What the visitor's browser says of language and zone is kept where the account has chosen none.
 func (p *People) newSession(ctx context.Context, tx Tx, v Visitor, of Person, stage Stage, method string) (Token, Session, error) {
 	now := p.now()
-	s := Session{Account: of.ID, PublicID: of.PublicID, Address: of.Names[0], Names: of.Names, Stage: stage, Began: now, Seen: now,
+	s := Session{Account: of.ID, Address: of.Names[0], Stage: stage, Began: now, Seen: now,
 		Method: method, Client: v.Client, Agent: Agent(v.Agent), Language: of.Language, Zone: of.Zone}
 	keep := maxUnfinished
 	if stage == SignedIn {

@@ -97,31 +97,20 @@ func readFactors(ctx context.Context, q querier, id authstore.AccountID) ([]iden
 }
 
 const sessionQuery = `
-SELECT s.id, s.account, a.public_id, a.status, a.language, a.zone, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent
-FROM portal_session s JOIN account a ON a.id = s.account
+SELECT s.id, s.account, n.address, a.status, a.language, a.zone, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent
+FROM portal_session s JOIN account a ON a.id = s.account JOIN login_name n ON n.account = a.id AND n.ordinal = 0
 WHERE `
 
 func readSessions(ctx context.Context, q querier, where string, args ...any) ([]identity.StoredSession, error) {
-	list, err := collect(ctx, q, func(rows *sql.Rows, s *identity.StoredSession) error {
+	return collect(ctx, q, func(rows *sql.Rows, s *identity.StoredSession) error {
 		var began, seen, factorAt sql.NullInt64
 		var client string
-		err := rows.Scan(&s.ID, &s.Account, &s.PublicID, &s.Status, &s.Language, &s.Zone, &s.Stage, &began, &seen, &factorAt, &s.Method,
+		err := rows.Scan(&s.ID, &s.Account, &s.Address, &s.Status, &s.Language, &s.Zone, &s.Stage, &began, &seen, &factorAt, &s.Method,
 			&client, &s.Agent)
 		s.Began, s.Seen, s.FactorAt = fromSeconds(began), fromSeconds(seen), fromSeconds(factorAt)
 		s.Client, _ = netip.ParseAddr(client) // empty: none
 		return err
 	}, sessionQuery+where+" ORDER BY s.id DESC", args...)
-	if err != nil || len(list) == 0 {
-		return nil, err
-	}
-	names, err := readNames(ctx, q, list[0].Account) // every caller asks for one account's
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
-	for i := range list {
-		list[i].Names, list[i].Address = names, names[0]
-	}
-	return list, nil
 }
 
 // SessionWith finds a session by its token's digest.

@@ -122,7 +122,7 @@ func testSessions(t *testing.T, f *people) {
 	ctx := t.Context()
 	one := f.session(f.alice, identity.AwaitsFactor, "one")
 	s, err := f.truth.SessionWith(ctx, []byte("one"))
-	if err != nil || s.ID != one || s.Account != f.alice || s.Address != "alice@example.test" || s.PublicID != "idalice@example.test" ||
+	if err != nil || s.ID != one || s.Account != f.alice || s.Address != "alice@example.test" ||
 		s.Stage != identity.AwaitsFactor || !s.Began.Equal(f.Now()) || !s.FactorAt.IsZero() || s.Client.String() != "2001:db8::7" || s.Agent != "Browser/1" || s.Status != authstore.Active {
 		t.Fatalf("SessionWith = %+v, %v", s, err)
 	}
