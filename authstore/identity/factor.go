@@ -52,7 +52,7 @@ func (p *People) add(ctx context.Context, v Visitor, s Session, once spent, f St
 		return "", Session{}, err
 	}
 	var t Token
-	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if s, err = p.mayAdd(ctx, tx, s); err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (p *People) RenameFactor(ctx context.Context, v Visitor, s Session, id Fact
 	if err != nil {
 		return err
 	}
-	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if _, err := p.in(ctx, tx, s, SignedIn); err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (p *People) RenameFactor(ctx context.Context, v Visitor, s Session, id Fact
 
 // RemoveFactor removes a second factor; ErrStepUp, ErrLastFactor, authstore.ErrNotFound.
 func (p *People) RemoveFactor(ctx context.Context, v Visitor, s Session, id FactorID) error {
-	_, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err := p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if _, err := p.inFresh(ctx, tx, s); err != nil {
 			return err
 		}

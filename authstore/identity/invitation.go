@@ -121,7 +121,7 @@ func (p *People) Accept(ctx context.Context, v Visitor, secret string, password 
 }
 
 func (p *People) accept(ctx context.Context, v Visitor, digest []byte, pr *proof, charges []Charge) (t Token, s Session, err error) {
-	c, err := p.o.Truth.Act(ctx, actor(v), pr.person.ID, func(tx Tx) error {
+	c, err := p.o.Truth.Act(ctx, v.Actor(), pr.person.ID, func(tx Tx) error {
 		stored, err := tx.InvitationWith(ctx, digest)
 		if errors.Is(err, authstore.ErrNotFound) || err == nil && !stored.Expires.After(p.now()) { // used by somebody else meanwhile
 			return ErrNoInvitation

@@ -216,7 +216,7 @@ func (p *People) proven(ctx context.Context, v Visitor, s *Session, once spent, 
 	if err != nil {
 		return "", Session{}, err
 	}
-	_, err = p.o.Truth.Act(ctx, actor(v), g.of.ID, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), g.of.ID, func(tx Tx) error {
 		if s != nil {
 			if next, err = p.in(ctx, tx, *s, AwaitsFactor, SignedIn); err != nil {
 				return err

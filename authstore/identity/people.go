@@ -70,11 +70,6 @@ func setDefault[T comparable](v *T, standard T) {
 // now is in whole seconds, as the store keeps times.
 func (p *People) now() time.Time { return p.o.Now().UTC().Truncate(time.Second) }
 
-// actor is a visitor as the history names him.
-func actor(v Visitor) authstore.Actor {
-	return authstore.Actor{Name: "portal", Client: v.Client, Agent: Agent(v.Agent)}
-}
-
 // Prune forgets what nobody needs any more: sessions that have run out, links, budgets. The gateway calls it every few minutes; nothing
 // that has run out is taken in between either.
 func (p *People) Prune(ctx context.Context) error {

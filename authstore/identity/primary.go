@@ -237,7 +237,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 		return "", Session{}, none, p.giveBack(ctx, charges, err)
 	}
 	var t Token
-	c, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	c, err := p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if s, err = p.inFresh(ctx, tx, s); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (p *People) giveRecovery(ctx context.Context, v Visitor, s Session, of Pers
 	if found == 0 {
 		return "", Session{}, ErrWrongCode
 	}
-	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if next, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (p *People) RenewRecoveryCodes(ctx context.Context, v Visitor, s Session) (
 		}
 		shown[i] = code[:5] + "-" + code[5:]
 	}
-	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if _, err := p.inFresh(ctx, tx, s); err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func (p *People) Fresh(s Session) bool {
 func (p *People) newSession(ctx context.Context, tx Tx, v Visitor, of Person, stage Stage, method string) (Token, Session, error) {
 	now := p.now()
 	s := Session{Account: of.ID, Address: of.Names[0], Stage: stage, Began: now, Seen: now,
-		Method: method, Client: v.Client, Agent: Agent(v.Agent), Language: of.Language, Zone: of.Zone}
+		Method: method, Client: v.Client, Agent: shortAgent(v.Agent), Language: of.Language, Zone: of.Zone}
 	keep := maxUnfinished
 	if stage == SignedIn {
 		s.FactorAt, keep = now, maxSignedIn
@@ -178,7 +178,7 @@ func (p *People) advance(ctx context.Context, tx Tx, v Visitor, s *Session, fact
 
 // SignOut ends a session.
 func (p *People) SignOut(ctx context.Context, v Visitor, s Session) error {
-	_, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err := p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		s, err := p.in(ctx, tx, s, AwaitsFactor, AwaitsSetUp, SignedIn)
 		if errors.Is(err, ErrNoSession) { // it has ended already
 			return nil
@@ -216,7 +216,7 @@ func (p *People) signedIn(ctx context.Context, id authstore.AccountID) ([]Sessio
 
 // EndSession ends another session of the account; ErrStepUp, authstore.ErrNotFound.
 func (p *People) EndSession(ctx context.Context, v Visitor, s Session, id SessionID) error {
-	_, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err := p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if _, err := p.inFresh(ctx, tx, s); err != nil {
 			return err
 		}
@@ -234,7 +234,7 @@ func (p *People) EndSession(ctx context.Context, v Visitor, s Session, id Sessio
 
 // EndOthers ends all the account's sessions but this one; ErrStepUp.
 func (p *People) EndOthers(ctx context.Context, v Visitor, s Session) error {
-	_, err := p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err := p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if _, err := p.inFresh(ctx, tx, s); err != nil {
 			return err
 		}

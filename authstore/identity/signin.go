@@ -103,7 +103,7 @@ func (p *People) begin(ctx context.Context, v Visitor, person *Person, password 
 		}
 		var c authstore.Change
 		needsInvitation := false
-		c, err = p.o.Truth.Act(ctx, actor(v), person.ID, func(tx Tx) error {
+		c, err = p.o.Truth.Act(ctx, v.Actor(), person.ID, func(tx Tx) error {
 			if err := pr.settle(ctx, tx, p.now()); err != nil {
 				return err
 			}
@@ -159,6 +159,6 @@ func (p *People) tellRefusal(ctx context.Context, v Visitor, id authstore.Accoun
 
 // tell appends a line of history.
 func (p *People) tell(ctx context.Context, v Visitor, id authstore.AccountID, kind, detail string) error {
-	_, err := p.o.Truth.Act(ctx, actor(v), id, func(tx Tx) error { return tx.Event(ctx, kind, detail) })
+	_, err := p.o.Truth.Act(ctx, v.Actor(), id, func(tx Tx) error { return tx.Event(ctx, kind, detail) })
 	return err
 }

@@ -56,7 +56,7 @@ func (p *People) giveTOTP(ctx context.Context, v Visitor, s Session, of Person, 
 	if err != nil {
 		return "", Session{}, err
 	}
-	_, err = p.o.Truth.Act(ctx, actor(v), s.Account, func(tx Tx) error {
+	_, err = p.o.Truth.Act(ctx, v.Actor(), s.Account, func(tx Tx) error {
 		if next, err = p.in(ctx, tx, s, AwaitsFactor, SignedIn); err != nil {
 			return err
 		}

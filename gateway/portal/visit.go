@@ -146,13 +146,12 @@ func (v *visit) visitor() identity.Visitor {
 	return identity.Visitor{Client: v.s.o.Client(v.r), Agent: v.r.UserAgent(), Device: v.cookie(deviceCookie), Language: v.text.Tag.String(), Zone: v.field("zone")}
 }
 
-// actor is who changes something in this visit.
-func (v *visit) actor() authstore.Actor {
-	return authstore.Actor{Name: "portal", Client: v.s.o.Client(v.r), Agent: identity.Agent(v.r.UserAgent()), Session: int64(v.session.ID)}
+// accounts changes things in the name of the visitor, as long as his session goes on.
+func (v *visit) accounts() *authstore.Accounts {
+	who := v.visitor().Actor()
+	who.Session = int64(v.session.ID)
+	return v.s.o.Accounts.As(who)
 }
-
-// accounts changes things in the name of the visitor.
-func (v *visit) accounts() *authstore.Accounts { return v.s.o.Accounts.As(v.actor()) }
 
 // field is a form's field without the blanks around it.
 func (v *visit) field(name string) string { return strings.TrimSpace(v.r.PostForm.Get(name)) }
