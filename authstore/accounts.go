@@ -228,8 +228,8 @@ func (a *Accounts) checkExpiry(expires time.Time) error {
 }
 
 func checkNetworks(asked []netip.Prefix) ([]netip.Prefix, error) {
-	if len(asked) > maxNetworks {
-		return nil, fmt.Errorf("at most %d networks", maxNetworks)
+	if len(asked) > MaxNetworks {
+		return nil, fmt.Errorf("at most %d networks", MaxNetworks)
 	}
 	networks := make([]netip.Prefix, len(asked))
 	for i, n := range asked {

@@ -17,8 +17,8 @@ const (
 	l2Life = 5 * time.Minute
 	// maxText bounds a text in a cached snapshot, in bytes.
 	maxText = 1024
-	// maxNetworks bounds the allowed networks of one app password.
-	maxNetworks = 32
+	// MaxNetworks bounds the allowed networks of one app password.
+	MaxNetworks = 32
 )
 
 // cached is what a value of the shared cache says.
@@ -190,7 +190,7 @@ func (d *decoder) verifiable() Verifiable {
 	if d.flag() {
 		v.Expires = time.Unix(d.varint(), 0).UTC()
 	}
-	for n := d.length(maxNetworks); len(v.Networks) < n && !d.bad; {
+	for n := d.length(MaxNetworks); len(v.Networks) < n && !d.bad; {
 		v.Networks = append(v.Networks, d.network())
 	}
 	return v

@@ -13,7 +13,7 @@ import (
 func fullSnapshot() *Snapshot {
 	s := &Snapshot{Sequence: 1 << 40, Account: 7, PublicID: "abcdefghij", Status: AccountPaused, Version: 12, BackendName: "alice"}
 	v := Verifiable{ID: 1 << 30, Key: 3, Digest: Digest{1, 2, 3}, Scopes: ScopeMail | ScopeContactsRead, Expires: time.Unix(2e9, 0).UTC()}
-	for range maxNetworks {
+	for range MaxNetworks {
 		v.Networks = append(v.Networks, netip.MustParsePrefix("2001:db8::/32"))
 	}
 	v.Networks[0] = netip.MustParsePrefix("192.0.2.0/24")

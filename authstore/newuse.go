@@ -88,15 +88,10 @@ func systemNumber(operator string) string {
 
 // coarseNetwork stands for the operator where no database tells it: an IPv4 /16, an IPv6 /32.
 func coarseNetwork(a netip.Addr) string {
-	bits := 16
-	if a.Is6() {
-		bits = 32
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
+	if !a.IsValid() {
 		return ""
 	}
-	return p.String()
+	return around(a, 16, 32).String()
 }
 
 // appFamily is what two versions of an app have in common: "Thunderbird 128.3" and "Thunderbird 140.0" are one app, and so are two

@@ -138,15 +138,19 @@ func (w *usage) operatorOf(n netip.Prefix) string {
 
 // usageNetwork is how much of a client's address history keeps: an IPv4 /24, an IPv6 /48.
 func usageNetwork(a netip.Addr) netip.Prefix {
-	bits := 24
-	if a.Is6() {
-		bits = 48
-	}
-	p, err := a.Prefix(bits)
-	if err != nil { // no address: a local socket
+	if !a.IsValid() { // a local socket
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	}
-	return p
+	return around(a, 24, 48)
+}
+
+// around is the network of an address with the length for its family.
+func around(a netip.Addr, v4, v6 int) netip.Prefix {
+	bits := v4
+	if a.Is6() {
+		bits = v6
+	}
+	return netip.PrefixFrom(a, bits).Masked()
 }
 
 // appName makes what a client says of itself short and printable.

@@ -132,7 +132,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 	cfg := n.cfg
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	return portal.New(portal.Options{
-		People: n.people, Accounts: g.desk.Accounts, Names: namesOf(cfg), Sessions: &g.live, Places: n.atlas, Served: served(cfg),
+		People: n.people, Accounts: g.desk.Accounts, Sessions: &g.live, Places: n.atlas, Served: served(cfg),
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},

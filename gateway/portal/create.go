@@ -15,10 +15,7 @@ import (
 	"postern/authstore"
 )
 
-const (
-	maxNetworks = 32 // likewise
-	day         = 24 * time.Hour
-)
+const day = 24 * time.Hour
 
 // lifetimes are the expiries to choose from, in days.
 var lifetimes = []int{30, 90, 365}
@@ -203,8 +200,8 @@ func (v *visit) readNetworks(typed string) (list []netip.Prefix, wrong string) {
 			list = append(list, n)
 		}
 	}
-	if len(list) > maxNetworks {
-		return nil, v.text.Say("create.networks_many", maxNetworks)
+	if len(list) > authstore.MaxNetworks {
+		return nil, v.text.Say("create.networks_many", authstore.MaxNetworks)
 	}
 	return list, ""
 }

@@ -37,7 +37,6 @@ const (
 type Options struct {
 	People   *identity.People
 	Accounts *authstore.Accounts
-	Names    authstore.Names
 	Sessions Sessions
 	// Settings tells what an app needs to use an account for some scopes.
 	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
