@@ -73,11 +73,11 @@ func (s *Server) createPage(v *visit) error {
 			f.Choice, f.Until = strconv.Itoa(f.Days[n-1]), ""
 		}
 	}
-	n, err := v.active()
+	active, err := v.active()
 	if err != nil {
 		return err
 	}
-	f.Full = n >= f.Most
+	f.Full = len(active) >= f.Most
 	return v.form("create.html", f, nil)
 }
 
@@ -307,10 +307,7 @@ type madeData struct {
 
 // madeBefore answers a form that was sent again: by a reload, say.
 func (s *Server) madeBefore(v *visit, id authstore.PasswordID) error {
-	p, err := s.o.Accounts.Password(v.r.Context(), id)
-	if err == nil && p.Account != v.session.Account {
-		err = authstore.ErrNotFound
-	}
+	p, err := v.own(id)
 	if err != nil {
 		return err
 	}

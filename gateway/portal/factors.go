@@ -98,7 +98,13 @@ func (s *Server) rename(v *visit) error {
 	return seeOther("/security?done=renamed")
 }
 
-func (s *Server) removePage(v *visit) error { return s.remove(v, nil) }
+func (s *Server) removePage(v *visit) error {
+	f, err := v.factorOf()
+	if err != nil {
+		return err
+	}
+	return v.askRemove(f, nil)
+}
 
 func (s *Server) removeFactor(v *visit) error {
 	f, err := v.factorOf()
@@ -109,16 +115,12 @@ func (s *Server) removeFactor(v *visit) error {
 		err = s.o.People.RemoveFactor(v.r.Context(), v.visitor(), v.session, f.ID)
 	}
 	if err != nil {
-		return s.remove(v, err)
+		return v.askRemove(f, err)
 	}
 	return seeOther("/security?done=removed")
 }
 
-func (s *Server) remove(v *visit, problem error) error {
-	f, err := v.factorOf()
-	if err != nil {
-		return err
-	}
+func (v *visit) askRemove(f identity.Factor, problem error) error {
 	text := "factors.remove_totp"
 	if f.Kind == identity.Passkey {
 		text = "factors.remove_passkey"

@@ -66,10 +66,7 @@ func (v *visit) historyQuery() (q authstore.EventQuery, d historyData, err error
 		}
 	}
 	if id, err := strconv.ParseInt(asked.Get("password"), 10, 64); err == nil {
-		p, err := v.s.o.Accounts.Password(v.r.Context(), authstore.PasswordID(id))
-		if err == nil && p.Account != v.session.Account {
-			err = authstore.ErrNotFound
-		}
+		p, err := v.own(authstore.PasswordID(id))
 		if err != nil {
 			return q, d, err
 		}

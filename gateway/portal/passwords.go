@@ -76,19 +76,23 @@ func (s *Server) openSessions(id authstore.AccountID) map[authstore.PasswordID]i
 	return open
 }
 
-// active counts the app passwords that apps can use.
-func (v *visit) active() (int, error) {
-	list, err := v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, false)
-	return len(list), err
+// active are the app passwords that apps can use.
+func (v *visit) active() ([]authstore.AppPassword, error) {
+	return v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, false)
 }
 
-// password finds the app password that a page's path names. Another's is not found either.
+// password finds the app password that a page's path names.
 func (v *visit) password() (authstore.AppPassword, error) {
 	id, err := strconv.ParseInt(v.r.PathValue("id"), 10, 64)
 	if err != nil {
 		return authstore.AppPassword{}, authstore.ErrNotFound
 	}
-	p, err := v.s.o.Accounts.Password(v.r.Context(), authstore.PasswordID(id))
+	return v.own(authstore.PasswordID(id))
+}
+
+// own reads an app password of the visitor's account; authstore.ErrNotFound for another's.
+func (v *visit) own(id authstore.PasswordID) (authstore.AppPassword, error) {
+	p, err := v.s.o.Accounts.Password(v.r.Context(), id)
 	if err == nil && p.Account != v.session.Account {
 		err = authstore.ErrNotFound
 	}

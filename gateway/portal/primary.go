@@ -3,7 +3,6 @@ package portal
 import (
 	"errors"
 	"net/http"
-	"time"
 
 	"postern/authstore"
 	"postern/authstore/identity"
@@ -23,30 +22,15 @@ func (s *Server) askPrimary(v *visit, problem error) error {
 	if !s.o.People.KeepsPrimary() {
 		return authstore.ErrNotFound
 	}
-	ends, err := s.activePasswords(v)
+	ends, err := v.active()
 	if err != nil {
 		return err
 	}
 	return v.form("primary.html", primaryData{Ends: ends}, problem)
 }
 
-// activePasswords are those that would end.
-func (s *Server) activePasswords(v *visit) ([]authstore.AppPassword, error) {
-	all, err := s.o.Accounts.Passwords(v.r.Context(), v.session.Account, false)
-	if err != nil {
-		return nil, err
-	}
-	var active []authstore.AppPassword
-	for _, p := range all {
-		if p.Expires.IsZero() || p.Expires.After(time.Now()) {
-			active = append(active, p)
-		}
-	}
-	return active, nil
-}
-
 func (s *Server) changePrimary(v *visit) error {
-	ends, err := s.activePasswords(v)
+	ends, err := v.active()
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (s *Server) revokeAllPage(v *visit) error {
 
 func (s *Server) whatAllEnds(v *visit) (revokeData, error) {
 	var d revokeData
-	list, err := s.o.Accounts.Passwords(v.r.Context(), v.session.Account, false)
+	list, err := v.active()
 	if err != nil {
 		return d, err
 	}

@@ -146,6 +146,10 @@ func (s *Server) routes() *http.ServeMux {
 	awaits := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.AwaitsFactor)) }
 	setUp := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.AwaitsSetUp)) }
 	signedIn := func(pattern string, h handler) { mux.Handle(pattern, s.page(h, identity.SignedIn)) }
+	fresh := func(path, title string, show, do handler) {
+		signedIn("GET "+path, s.fresh(path, title, show))
+		signedIn("POST "+path, s.fresh(path, title, do))
+	}
 
 	open("GET /{$}", s.home)
 	open("GET /sign-in", s.signInPage)
@@ -170,10 +174,8 @@ func (s *Server) routes() *http.ServeMux {
 
 	signedIn("GET /security", s.security)
 	signedIn("POST /security", s.reader)
-	signedIn("GET /security/app", s.fresh("/security/app", "factors.new_app", s.newApp))
-	signedIn("POST /security/app", s.fresh("/security/app", "factors.new_app", s.addApp))
-	signedIn("GET /security/passkey", s.fresh("/security/passkey", "factors.new_passkey", s.newPasskey))
-	signedIn("POST /security/passkey", s.fresh("/security/passkey", "factors.new_passkey", s.addPasskey))
+	fresh("/security/app", "factors.new_app", s.newApp, s.addApp)
+	fresh("/security/passkey", "factors.new_passkey", s.newPasskey, s.addPasskey)
 	signedIn("GET /security/factors/{id}", s.renamePage)
 	signedIn("POST /security/factors/{id}", s.rename)
 	signedIn("GET /security/factors/{id}/remove", s.removePage)
@@ -184,8 +186,7 @@ func (s *Server) routes() *http.ServeMux {
 	signedIn("POST /security/sessions/end", s.endOthers)
 	signedIn("GET /security/sessions/{id}/end", s.toSecurity)
 	signedIn("POST /security/sessions/{id}/end", s.endSession)
-	signedIn("GET /security/primary", s.fresh("/security/primary", "primary.title", s.primaryPage))
-	signedIn("POST /security/primary", s.fresh("/security/primary", "primary.title", s.changePrimary))
+	fresh("/security/primary", "primary.title", s.primaryPage, s.changePrimary)
 
 	signedIn("GET /passwords", s.passwords)
 	signedIn("GET /passwords/new", s.createPage)

@@ -2,8 +2,11 @@ package texts
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -40,6 +43,36 @@ func TestTextsTakeTheSameArguments(t *testing.T) {
 			if got := args(all.printers[tag], key); !slices.Equal(got, want) {
 				t.Errorf("%s in %s takes %v, in %s %v", key, tag, got, fallback, want)
 			}
+		}
+	}
+}
+
+// Every text is said somewhere: its key stands in the source of a program or a page, or what it is put together from does.
+func TestEveryTextIsSaid(t *testing.T) {
+	var source strings.Builder
+	for _, pattern := range []string{"../*/*.go", "../portal/templates/*.html"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(file, "_test.go") {
+				source.Write(text)
+			}
+		}
+	}
+	said := func(part string) bool { return strings.Contains(source.String(), `"`+part+`"`) }
+	for _, key := range slices.Sorted(maps.Keys(all.keys[fallback])) {
+		found := said(key)
+		for i, r := range key {
+			found = found || (r == '.' || r == '_') && said(key[:i+1]) || r == '.' && said(key[i:])
+		}
+		if !found {
+			t.Errorf("nobody says %s", key)
 		}
 	}
 }
