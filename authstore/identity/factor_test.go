@@ -229,14 +229,31 @@ func TestFactorsComeAndGo(t *testing.T) {
 	if kinds := p.kinds(in.Account); fmt.Sprint(kinds[len(kinds)-3:]) != "[factor.added factor.renamed factor.removed]" {
 		t.Errorf("history %v", kinds)
 	}
-	for len(list()) < 20 {
-		in = p.enrol(in)
-	}
-	e, _ := p.EnrolTOTP(ctx, in.Session)
-	_, _, err := p.AddTOTP(ctx, visitor, in.Session, e.State, p.code(e.Key), "one too many")
+	p.fill(in.Account, 19)
+	in = p.enrol(in)
+	e, err := p.EnrolTOTP(ctx, in.Session)
+	want(t, "EnrolTOTP", err, nil)
+	_, _, err = p.AddTOTP(ctx, visitor, in.Session, e.State, p.code(e.Key), "one too many")
 	want(t, "the 21st", err, identity.ErrManyFactors)
 	if slices.ContainsFunc(list(), func(f identity.Factor) bool { return f.Label == "one too many" }) {
 		t.Error("it is there")
+	}
+}
+
+// fill gives an account more factors, past the rules, until it has so many.
+func (p *place) fill(id authstore.AccountID, most int) {
+	p.t.Helper()
+	if _, err := p.store.Act(ctx, tester, id, func(tx identity.Tx) error {
+		person, err := tx.Person(ctx)
+		for n := len(person.Factors); n < most && err == nil; n++ {
+			_, err = tx.AddFactor(ctx, identity.StoredFactor{Factor: identity.Factor{Kind: identity.TOTP, Label: "Phone"}},
+				func(identity.FactorID) (identity.Sealed, error) {
+					return identity.Sealed{Key: 1, Value: []byte("x")}, nil
+				})
+		}
+		return err
+	}); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
@@ -253,4 +270,50 @@ func TestOneSetUpEndsTheOthers(t *testing.T) {
 	p.enrol(first)
 	_, _, err = p.AddTOTP(ctx, visitor, thief.Session, e.State, p.code(e.Key), "Mine")
 	want(t, "a second set-up", err, identity.ErrNoSession)
+}
+
+// A dialogue's second step is taken once, for as long as it would be taken at all.
+func TestAnEnrolmentIsUsedOnce(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	e, err := p.EnrolTOTP(ctx, in.Session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s, err := p.AddTOTP(ctx, visitor, in.Session, e.State, p.code(e.Key), "Tablet")
+	want(t, "the first time", err, nil)
+	p.pass(time.Minute)
+	want(t, "Prune", p.Prune(ctx), nil)
+	_, _, err = p.AddTOTP(ctx, visitor, s, e.State, p.code(e.Key), "Once more")
+	want(t, "a minute later", err, identity.ErrWrongCode)
+}
+
+// Who knows the primary password alone does not choose the language in which the account's notices are written.
+func TestHalfASignInChoosesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	want(t, "SetPreferences", p.SetPreferences(ctx, in.Session, "", ""), nil)
+	p.pass(time.Minute)
+	half := p.signIn(alice, good)
+	chosen := func(want string) {
+		t.Helper()
+		if of, err := p.store.Person(ctx, in.Account); err != nil || of.Language != want {
+			t.Errorf("language %q, %v; want %q", of.Language, err, want)
+		}
+	}
+	chosen("")
+	_, _, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed))
+	want(t, "GiveCode", err, nil)
+	chosen("de")
+}
+
+func TestALongCodeIsNone(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	p.pass(time.Minute)
+	_, _, err := p.GiveCode(ctx, visitor, in.Session, p.code(in.seed)+strings.Repeat(" ", 60))
+	want(t, "GiveCode", err, identity.ErrWrongCode)
 }

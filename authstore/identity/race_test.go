@@ -78,15 +78,7 @@ func TestASetUpThatIsDone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.store.Act(ctx, tester, s.Account, func(tx identity.Tx) error {
-		_, err := tx.AddFactor(ctx, identity.StoredFactor{Factor: identity.Factor{Kind: identity.TOTP, Label: "Phone"}},
-			func(identity.FactorID) (identity.Sealed, error) {
-				return identity.Sealed{Key: 1, Value: []byte("x")}, nil
-			})
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	p.fill(s.Account, 1)
 	_, _, err = p.AddTOTP(ctx, visitor, s.Session, e.State, p.code(e.Key), "Mine")
 	want(t, "AddTOTP", err, identity.ErrStepUp)
 }
@@ -112,4 +104,19 @@ func TestALinkThatIsGoneMeanwhile(t *testing.T) {
 	h.before = func() { p.pass(identity.InvitationFor) }
 	_, _, err := p.Accept(ctx, visitor, link, []byte(good))
 	want(t, "run out meanwhile", err, identity.ErrNoInvitation)
+}
+
+// A primary password that was right when it was checked opens nothing once another has taken its place.
+func TestAPrimaryThatIsChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := &hooked{}
+	p := newPlace(t, func(o *identity.Options) { h.Truth, o.Truth = o.Truth, h })
+	in := p.signedUp(alice)
+	h.before = func() {
+		if _, _, _, err := p.ChangePrimary(ctx, visitor, in.Session, []byte(good), []byte(better)); err != nil {
+			t.Error(err)
+		}
+	}
+	_, _, err := p.SignIn(ctx, visitor, alice, []byte(good))
+	want(t, "SignIn", err, identity.ErrWrong)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -292,6 +293,17 @@ func testRecovery(t *testing.T, f *people) {
 	if taken := f.race(50, func(tx identity.Tx) (bool, error) { return tx.Spend(ctx, []byte("challenge"), f.Now()) }); taken != 1 {
 		t.Errorf("a challenge was spent %d times", taken)
 	}
+	f.pass(time.Second)
+	if err := f.truth.PrunePeople(ctx, identity.Bounds{}); err != nil {
+		t.Fatal(err)
+	}
+	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error {
+		first, err := tx.Spend(ctx, []byte("challenge"), f.Now())
+		if !first {
+			t.Error("what nobody would take any more is remembered")
+		}
+		return err
+	})
 }
 
 func testInvitation(t *testing.T, f *people) {
@@ -514,6 +526,17 @@ func testReseal(t *testing.T, f *people) {
 	}
 	if v, err := f.Sealed(ctx, f.alice, "mail"); string(v) != "OLD" || err != nil {
 		t.Errorf("Sealed = %q, %v", v, err)
+	}
+	if n, err := f.Reseal(ctx, 2, 3, func(place string, sealed []byte) ([]byte, error) {
+		if strings.HasSuffix(place, "/mail") { // somebody stores another meanwhile
+			f.SetSealed(ctx, tester, f.alice, "mail", 2, []byte("newer"))
+		}
+		return sealed, nil
+	}); n != 4 || err != nil {
+		t.Errorf("Reseal of what changes meanwhile = %d, %v; want the 4 others", n, err)
+	}
+	if v, err := f.Sealed(ctx, f.alice, "mail"); string(v) != "newer" || err != nil {
+		t.Errorf("what was stored meanwhile is %q, %v", v, err)
 	}
 	broken := errors.New("no")
 	if _, err := f.Reseal(ctx, 2, 3, func(string, []byte) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
