@@ -13,14 +13,13 @@ type act struct {
 	change
 	store  *Store
 	feed   bool // it ends with a row of the feed
-	urgent bool
+	urgent urgent
 }
 
 // Act changes what belongs to one account in one transaction.
 func (s *Store) Act(ctx context.Context, who authstore.Actor, id authstore.AccountID, do func(identity.Tx) error) (authstore.Change, error) {
 	a, err := s.tryAct(ctx, who, id, do)
-	if isFull(err) && a.urgent && s.ballast.free() {
-		s.log.Error("the database's disk is full; the ballast was given up for a revocation. Make room.")
+	if s.madeRoom(err, a.urgent) {
 		a, err = s.tryAct(ctx, who, id, do)
 	}
 	if err != nil {
@@ -80,8 +79,7 @@ func (a *act) InvitationWith(ctx context.Context, digest []byte) (identity.Store
 }
 
 func (a *act) Event(ctx context.Context, kind, detail string) error {
-	_, err := a.store.appendEvent(ctx, a.Tx, authstore.Event{Account: a.Account, Kind: kind, Actor: a.event.Actor, Detail: detail})
-	return err
+	return a.store.appendEvent(ctx, a.Tx, authstore.Event{Account: a.Account, Kind: kind, Actor: a.event.Actor, Detail: detail})
 }
 
 func (a *act) Refund(ctx context.Context, charges []identity.Charge) error {

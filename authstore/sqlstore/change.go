@@ -25,11 +25,19 @@ type urgent bool
 // is taken inside.
 func (s *Store) inChange(ctx context.Context, u urgent, actor authstore.Actor, kind string, do func(*change) error) (authstore.Change, error) {
 	c, err := s.tryChange(ctx, actor, kind, do)
-	if isFull(err) && bool(u) && s.ballast.free() {
-		s.log.Error("the database's disk is full; the ballast was given up for a revocation. Make room.")
+	if s.madeRoom(err, u) {
 		c, err = s.tryChange(ctx, actor, kind, do)
 	}
 	return c, plain(err)
+}
+
+// madeRoom reports whether what failed on a full disk is worth another try, for the ballast was given up for it.
+func (s *Store) madeRoom(err error, u urgent) bool {
+	if !isFull(err) || !bool(u) || !s.ballast.free() {
+		return false
+	}
+	s.log.Error("the database's disk is full; the ballast was given up for a revocation. Make room.")
+	return true
 }
 
 func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind string, do func(*change) error) (authstore.Change, error) {
@@ -52,7 +60,7 @@ func (s *Store) tryChange(ctx context.Context, actor authstore.Actor, kind strin
 		return authstore.Change{}, err
 	}
 	c.event.Account = c.Account
-	if _, err := s.appendEvent(ctx, c.Tx, c.event); err != nil {
+	if err := s.appendEvent(ctx, c.Tx, c.event); err != nil {
 		return authstore.Change{}, err
 	}
 	if err := commit(tx); err != nil {

@@ -147,3 +147,29 @@ func readInvitation(ctx context.Context, r reader, where string, args ...any) (i
 	i.Created, i.Expires = fromSeconds(created), fromSeconds(expires)
 	return i, notFound(err)
 }
+
+// PrunePeople forgets sessions that have run out, invitations, spent things and buckets that are over.
+func (s *Store) PrunePeople(ctx context.Context, gone identity.Bounds) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return plain(err)
+	}
+	defer tx.Rollback()
+	now := s.now()
+	for _, old := range []struct {
+		query string
+		args  []any
+	}{
+		{"DELETE FROM portal_session WHERE stage = $1 AND (seen < $2 OR began < $3)", []any{int(identity.SignedIn), gone.Seen.Unix(), gone.Began.Unix()}},
+		{"DELETE FROM portal_session WHERE stage = $1 AND began < $2", []any{int(identity.AwaitsFactor), gone.SignIn.Unix()}},
+		{"DELETE FROM portal_session WHERE stage = $1 AND began < $2", []any{int(identity.AwaitsSetUp), gone.SetUp.Unix()}},
+		{"DELETE FROM invitation WHERE expires < $1", []any{now.Unix()}},
+		{"DELETE FROM spent WHERE until < $1", []any{now.Unix()}},
+		{"DELETE FROM budget WHERE empty < $1", []any{now.UnixMilli()}},
+	} {
+		if _, err := tx.ExecContext(ctx, old.query, old.args...); err != nil {
+			return plain(err)
+		}
+	}
+	return plain(tx.Commit())
+}

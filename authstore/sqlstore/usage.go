@@ -141,9 +141,8 @@ func (s *Store) judgeUse(ctx context.Context, tx *sql.Tx, u authstore.Usage) err
 ORDER BY id DESC LIMIT 1 OFFSET $3), 0) > $4`, int64(u.Password), kind, maxNewUses-1, s.now().Add(-day).Unix()).Scan(&enough); err != nil || enough {
 		return err
 	}
-	_, err = s.appendEvent(ctx, tx, authstore.Event{At: u.First, Account: u.Account, Password: u.Password, Kind: kind,
+	return s.appendEvent(ctx, tx, authstore.Event{At: u.First, Account: u.Account, Password: u.Password, Kind: kind,
 		Actor: authstore.Actor{Name: "gateway"}, Detail: n.String()})
-	return err
 }
 
 // Usage lists the clients of an app password, the latest first.
@@ -152,50 +151,30 @@ func (s *Store) Usage(ctx context.Context, id authstore.PasswordID) ([]authstore
 }
 
 func usageOf(ctx context.Context, q querier, where string, id authstore.PasswordID) ([]authstore.Usage, error) {
-	rows, err := q.QueryContext(ctx, `SELECT app_password, (SELECT account FROM app_password WHERE id = usage.app_password),
-  protocol, app, network, operator, first, last, count, failures FROM usage WHERE `+where+" ORDER BY last DESC, protocol, app, network", int64(id))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []authstore.Usage
-	for rows.Next() {
-		var u authstore.Usage
+	return collect(ctx, q, func(rows *sql.Rows, u *authstore.Usage) error {
 		var network string
 		var first, last sql.NullInt64
-		if err := rows.Scan(&u.Password, &u.Account, &u.Protocol, &u.App, &network, &u.Operator, &first, &last, &u.Count, &u.Failures); err != nil {
-			return nil, err
-		}
-		if u.Network, err = netip.ParsePrefix(network); err != nil {
-			return nil, err
+		err := rows.Scan(&u.Password, &u.Account, &u.Protocol, &u.App, &network, &u.Operator, &first, &last, &u.Count, &u.Failures)
+		if err == nil {
+			u.Network, err = netip.ParsePrefix(network)
 		}
 		u.First, u.Last = fromSeconds(first), fromSeconds(last)
-		list = append(list, u)
-	}
-	return list, rows.Err()
+		return err
+	}, `SELECT app_password, (SELECT account FROM app_password WHERE id = usage.app_password),
+  protocol, app, network, operator, first, last, count, failures FROM usage WHERE `+where+" ORDER BY last DESC, protocol, app, network", int64(id))
 }
 
 // UsageDays lists what the clients of an app password did each day since a time, the latest day first, and the busiest client of a day.
 func (s *Store) UsageDays(ctx context.Context, id authstore.PasswordID, since time.Time) ([]authstore.UsageDay, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT day, protocol, app, network, count, failures FROM usage_day
-WHERE app_password = $1 AND day >= $2 ORDER BY day DESC, count DESC, failures DESC, protocol, app, network`, int64(id), dayOf(since))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []authstore.UsageDay
-	for rows.Next() {
-		var u authstore.UsageDay
+	return collect(ctx, s.read, func(rows *sql.Rows, u *authstore.UsageDay) error {
 		var network string
 		var number int64
-		if err := rows.Scan(&number, &u.Protocol, &u.App, &network, &u.Count, &u.Failures); err != nil {
-			return nil, err
-		}
-		if u.Network, err = netip.ParsePrefix(network); err != nil {
-			return nil, err
+		err := rows.Scan(&number, &u.Protocol, &u.App, &network, &u.Count, &u.Failures)
+		if err == nil {
+			u.Network, err = netip.ParsePrefix(network)
 		}
 		u.Day = time.Unix(number*int64(day/time.Second), 0).UTC()
-		list = append(list, u)
-	}
-	return list, rows.Err()
+		return err
+	}, `SELECT day, protocol, app, network, count, failures FROM usage_day
+WHERE app_password = $1 AND day >= $2 ORDER BY day DESC, count DESC, failures DESC, protocol, app, network`, int64(id), dayOf(since))
 }
