@@ -44,6 +44,7 @@ func shownCodes(page *testlab.Page) (codes []string) {
 
 // Somebody's first day, in a real browser: the invitation, the set-up with an authenticator app, the recovery codes, a passkey besides.
 func TestFirstDayInChromium(t *testing.T) {
+	t.Parallel()
 	p := newScene(t, nil)
 	a := p.account(alice)
 	page := testlab.Browser(t, p.ca).Page(t).Zone("Europe/Berlin").AllowClipboard()
@@ -118,6 +119,7 @@ func TestFirstDayInChromium(t *testing.T) {
 
 // All but passkeys works without a script, and what needs one is not offered.
 func TestWithoutScriptInChromium(t *testing.T) {
+	t.Parallel()
 	p := newScene(t, nil)
 	a := p.account(alice)
 	browser := testlab.Browser(t, p.ca)
