@@ -77,6 +77,14 @@ func sameOperator(before, now Usage) bool {
 	return a == b
 }
 
+// KnownOperator is an operator as in Usage, or empty where it is a prefix that stands for one that is not known: it tells people nothing.
+func KnownOperator(operator string) string {
+	if _, err := netip.ParsePrefix(operator); err == nil {
+		return ""
+	}
+	return operator
+}
+
 // systemNumber is the AS number of an operator; empty: it has none.
 func systemNumber(operator string) string {
 	number, _, _ := strings.Cut(operator, " ")

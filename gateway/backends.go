@@ -62,6 +62,15 @@ func buildBackend(b *config.Backend) (route.Backend, error) {
 	return built, err
 }
 
+// routeTo is the way to a server of ours that is no backend of accounts.
+func routeTo(name, address, security, caFile, serverName string) (r *protocols.Route, err error) {
+	r = &protocols.Route{Backend: name, Network: "tcp", Address: address, Security: backendSecurity[security]}
+	if r.Security != protocols.PlainText {
+		r.TLS, err = clientTLS(caFile, serverName, address)
+	}
+	return r, err
+}
+
 // clientTLS verifies a server by name against an authority of ours or the system's.
 func clientTLS(caFile, serverName, address string) (*tls.Config, error) {
 	if serverName == "" {

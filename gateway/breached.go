@@ -112,7 +112,7 @@ func hashOf(line []byte) ([]byte, error) {
 }
 
 // check looks at the first lines for what people may have downloaded instead: the list ordered by count, one of other hashes, an archive.
-func (l breachedList) check() (err error) {
+func (l breachedList) check() error {
 	f, err := os.Open(string(l))
 	if err != nil {
 		return fmt.Errorf("%w; put the list there, or take breached_passwords out of [portal]", err)

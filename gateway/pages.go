@@ -68,11 +68,7 @@ func (d *Desk) people(cfg *config.Config) (*identity.People, error) {
 
 // signInRoute is the way to the server that checks primary passwords.
 func signInRoute(c *config.SignIn) (*protocols.Route, error) {
-	b, err := buildBackend(&config.Backend{Name: "portal.imap", Protocol: "imap", Address: c.Address, TLS: c.TLS, CAFile: c.CAFile, ServerName: c.ServerName})
-	if err != nil {
-		return nil, err
-	}
-	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS}, nil
+	return routeTo("portal.imap", c.Address, c.TLS, c.CAFile, c.ServerName)
 }
 
 // signInName gives the name of an account at the server that checks primary passwords: as towards backends, the account's own one goes

@@ -14,11 +14,7 @@ import (
 
 // relayRoute is the way to the server that takes notices.
 func relayRoute(c *config.Notices) (*protocols.Route, error) {
-	b, err := buildBackend(&config.Backend{Name: "notices", Protocol: "submission", Address: c.Address, TLS: c.TLS, CAFile: c.CAFile, ServerName: c.ServerName})
-	if err != nil {
-		return nil, err
-	}
-	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS}, nil
+	return routeTo("notices", c.Address, c.TLS, c.CAFile, c.ServerName)
 }
 
 var (

@@ -28,7 +28,7 @@ func (s *Sender) message(n *authstore.Notice) (*mail.Msg, error) {
 	m.Subject(subject(p, n))
 	m.SetDateWithValue(at)
 	// The time is in it because a database that is restored from a backup gives the numbers of events again.
-	m.SetMessageIDWithValue(fmt.Sprintf("%d.%d.%s@%s", n.ID, n.At.Unix(), strings.ToLower(s.o.Epoch), s.o.Host))
+	m.SetMessageIDWithValue(fmt.Sprintf("%d.%d.%s@%s", n.ID, n.At.Unix(), strings.ToLower(s.o.Epoch), s.host))
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5: nobody answers that he is on holiday
 	m.SetGenHeader("Content-Language", p.Tag.String())
 	m.SetBodyString(mail.TypeTextPlain, s.body(p, n, at))
@@ -145,16 +145,12 @@ func scopes(p *texts.Printer, s authstore.Scopes) string {
 	return strings.Join(names, "; ")
 }
 
-// network tells what is known of where an app password was used. A prefix that stands for the operator tells nothing.
+// network tells what is known of where an app password was used.
 func (s *Sender) network(p *texts.Printer, u authstore.NewUse) string {
 	if !u.Network.IsValid() || u.Network.Bits() == 0 {
 		return ""
 	}
-	operator := u.Operator
-	if _, err := netip.ParsePrefix(operator); err == nil {
-		operator = ""
-	}
-	return s.where(p, u.Network.String(), u.Network.Addr(), operator)
+	return s.where(p, u.Network.String(), u.Network.Addr(), authstore.KnownOperator(u.Operator))
 }
 
 func (s *Sender) where(p *texts.Printer, address string, a netip.Addr, operator string) string {

@@ -47,7 +47,6 @@ type Options struct {
 	User      string                 // empty: no login
 	Password  func() ([]byte, error) // read for each login, so that it may change; the sender clears it
 	From      string                 // an address, with a name before it or not
-	Host      string                 // the last part of Message-IDs, and of the greeting; empty: From's domain
 	Site      string                 // the portal's URL; empty: there is none
 	Places    *place.Atlas           // nil: mails name addresses only
 	Observe   func(outcome string)   // told of each attempt: "sent", "failed", "given_up"; nil: nobody is
@@ -58,6 +57,7 @@ type Options struct {
 type Sender struct {
 	o    Options
 	from *netmail.Address
+	host string // From's domain: the last part of Message-IDs, and what the server is greeted with
 
 	poll        time.Duration // how often the outbox is looked at: mail comes soon, and looking costs next to nothing
 	retry       time.Duration // until a mail that was not taken is tried again, the first time
@@ -86,16 +86,14 @@ func New(o Options) (*Sender, error) {
 	if _, _, err := net.SplitHostPort(o.Address); err != nil {
 		return nil, fmt.Errorf("address %q is not host:port", o.Address)
 	}
-	if o.Host == "" {
-		o.Host = from.Address[strings.LastIndexByte(from.Address, '@')+1:]
-	}
 	if o.Observe == nil {
 		o.Observe = func(string) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sender{o: o, from: from, poll: 2 * time.Second, retry: time.Minute, longest: time.Hour, down: 10 * time.Minute, attemptTime: 3 * time.Minute}, nil
+	host := from.Address[strings.LastIndexByte(from.Address, '@')+1:]
+	return &Sender{o: o, from: from, host: host, poll: 2 * time.Second, retry: time.Minute, longest: time.Hour, down: 10 * time.Minute, attemptTime: 3 * time.Minute}, nil
 }
 
 // Run sends until ctx ends, one mail after the other. What is under way then is cut off, and sent again by the next Run.

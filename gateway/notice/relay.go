@@ -79,7 +79,7 @@ func (s *Sender) client(line net.Conn, to string) (*mail.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("port %q is no number", port)
 	}
-	options := []mail.Option{mail.WithPort(number), mail.WithTimeout(s.attemptTime), mail.WithHELO(s.o.Host), mail.WithoutNoop(), mail.WithoutRset(),
+	options := []mail.Option{mail.WithPort(number), mail.WithTimeout(s.attemptTime), mail.WithHELO(s.host), mail.WithoutNoop(), mail.WithoutRset(),
 		mail.WithDialContextFunc(func(context.Context, string, string) (net.Conn, error) { return line, nil })}
 	if s.o.TLS == StartTLS {
 		options = append(options, mail.WithTLSPolicy(mail.TLSMandatory), mail.WithTLSConfig(s.o.TLSConfig))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -53,6 +54,25 @@ func TestStrictTransport(t *testing.T) {
 			t.Errorf("%s: %q with %d, want %q", site, got, w.Code, want)
 		}
 	}
+}
+
+// Half a download is cut off, and no page is put behind it as if it were whole.
+func TestHalfAnAnswerIsCutOff(t *testing.T) {
+	t.Parallel()
+	s, err := New(Options{Site: "https://passwords.example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler || w.Body.String() != "half" {
+			t.Errorf("panic %v after %q", p, w.Body)
+		}
+	}()
+	s.guarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "half")
+		panic(http.ErrAbortHandler)
+	})).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/history.csv", nil))
 }
 
 func TestCookies(t *testing.T) {

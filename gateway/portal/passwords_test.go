@@ -322,13 +322,15 @@ func TestUseAndRevoke(t *testing.T) {
 	p.used(authstore.Usage{Password: made.ID, Account: p.account, Protocol: "imap", App: "Thunderbird 140", Network: network, Operator: "AS64496 Example Net",
 		First: now.Add(-40 * day), Last: now.Add(-40 * day), Count: 3})
 	p.used(authstore.Usage{Password: made.ID, Account: p.account, Protocol: "submission", Network: network, Operator: "192.0.0.0/16", First: now, Last: now, Count: 1200, Failures: 2})
+	p.used(authstore.Usage{Password: made.ID, Account: p.account, Protocol: "imap", App: "Long gone", Network: network, First: now.Add(-40 * day), Last: now.Add(-40 * day), Count: 3})
+	p.used(authstore.Usage{Password: made.ID, Account: p.account, Protocol: "imap", App: "Never let in", Network: network, First: now, Last: now, Failures: 1})
 	p.open(made.ID, "imap", "Thunderbird 140", "192.0.2.7")
 	p.open(other.ID, "imap", "K-9", "192.0.2.8")
 
 	p.get("/passwords").says(200, "Connected now", "sending", "192.0.2.0/24, Germany")
 	page := fmt.Sprintf("/passwords/%d", made.ID)
 	p.get(page).says(200, "Thunderbird 140", "an app that tells no name", "Example Net, Germany", "192.0.2.7, Germany", "1,200", "Day by day", "was used for the first time", "Refused means").silent("K-9", "192.0.0.0/16")
-	p.get(page+"/revoke").says(200, "Will be signed out: one connection", "Thunderbird 140", "an app that tells no name (sending)").silent("K-9")
+	p.get(page+"/revoke").says(200, "Will be signed out: one connection", "Thunderbird 140", "an app that tells no name (sending)").silent("K-9", "Long gone", "Never let in")
 	p.post(page+"/revoke", nil).says(200, "“Laptop” is revoked", "That is done everywhere")
 	p.post(page+"/revoke", nil).says(200, "“Laptop” is revoked") // a reload
 	p.get(page+"/revoke").says(200, "It is revoked already")

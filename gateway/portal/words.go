@@ -98,11 +98,9 @@ func (v *visit) network(n netip.Prefix, o string) string {
 	return strings.Join(words, ", ")
 }
 
-// operator is who runs a network, by name. What stands for him where he is not known is a wider network, and tells people nothing.
+// operator is who runs a network, by name; empty: that is not known.
 func operator(o string) string {
-	if _, err := netip.ParsePrefix(o); err == nil {
-		return ""
-	}
+	o = authstore.KnownOperator(o)
 	if number, name, ok := strings.Cut(o, " "); ok && strings.HasPrefix(number, "AS") {
 		return name
 	}
