@@ -262,6 +262,7 @@ type relay struct {
 	mu     sync.Mutex // guards below
 	mails  []string
 	logins []string
+	utf8   int // mails for which SMTPUTF8 was asked
 }
 
 func (r *relay) count() int {
@@ -281,7 +282,15 @@ func (s *relaySession) ask(command string) error {
 	return s.r.answer(command)
 }
 
-func (s *relaySession) Mail(string, *smtp.MailOptions) error { return s.ask("MAIL") }
+func (s *relaySession) Mail(_ string, o *smtp.MailOptions) error {
+	if o.UTF8 {
+		s.r.mu.Lock()
+		s.r.utf8++
+		s.r.mu.Unlock()
+	}
+	return s.ask("MAIL")
+}
+
 func (s *relaySession) Rcpt(string, *smtp.RcptOptions) error { return s.ask("RCPT") }
 func (s *relaySession) Reset()                               {}
 func (s *relaySession) Logout() error                        { return nil }
@@ -337,7 +346,7 @@ func (s *relaySession) Data(r io.Reader) error {
 func (r *relay) serve(t *testing.T, cert *tls.Certificate) (address string, stop func()) {
 	t.Helper()
 	s := smtp.NewServer(r)
-	s.Domain, s.AllowInsecureAuth = "relay.example.test", true
+	s.Domain, s.AllowInsecureAuth, s.EnableSMTPUTF8 = "relay.example.test", true, true
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -404,6 +413,53 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%d sent in %d tries, want %d in %d; the log is\n%s", r.count(), tries, tt.sent, tt.tries, log)
 			}
 		})
+	}
+}
+
+// What was sent is written down though the gateway stops at that moment. A server further on may not have SMTPUTF8, so it is not asked for in vain.
+func TestStoppedAfterAMailWasTaken(t *testing.T) {
+	t.Parallel()
+	r := &relay{}
+	address, _ := r.serve(t, nil)
+	b := newOutbox(t)
+	b.event("Telefon für Ümläute")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	sender(t, Options{Outbox: b, Address: address, TLS: Plain, Observe: func(string) { stop() }}).Run(ctx)
+	if r.count() != 1 || b.waits() != 0 || r.utf8 != 0 {
+		t.Errorf("%d sent, %d with SMTPUTF8; %d wait", r.count(), r.utf8, b.waits())
+	}
+}
+
+// putOff notes until when a notice that failed is put off.
+type putOff struct {
+	*outbox
+	until time.Time
+}
+
+func (p *putOff) NoticeFailed(ctx context.Context, event int64, next time.Time, refused bool) error {
+	p.until = next
+	return p.outbox.NoticeFailed(ctx, event, next, refused)
+}
+
+// A server that refuses the same mail again and again is asked ever more seldom.
+func TestRefusalsPutOff(t *testing.T) {
+	t.Parallel()
+	r := &relay{answer: func(string) error { return &smtp.SMTPError{Code: 450, Message: "later"} }}
+	address, _ := r.serve(t, nil)
+	b := &putOff{outbox: newOutbox(t)}
+	b.event("Phone")
+	list, err := b.TakeNotices(t.Context(), 1, time.Now())
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	s := sender(t, Options{Outbox: b, Address: address, TLS: Plain})
+	for refusals, want := range map[int]time.Duration{0: time.Minute, 3: 8 * time.Minute, 30: time.Hour} {
+		list[0].Refusals = refusals
+		answered := s.handle(t.Context(), &list[0], time.Second)
+		if got := time.Until(b.until); !answered || got < want*7/10 || got > want*13/10 {
+			t.Errorf("after %d refusals it is put off by %v (answered: %v), want about %v", refusals, got, answered, want)
+		}
 	}
 }
 
