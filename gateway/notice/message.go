@@ -140,7 +140,7 @@ func when(p *texts.Printer, at time.Time, zone string) string {
 func scopes(p *texts.Printer, s authstore.Scopes) string {
 	var names []string
 	for _, name := range s.Names() {
-		names = append(names, p.Say("scope."+strings.ReplaceAll(name, ":", "_")))
+		names = append(names, p.Say("scope."+name))
 	}
 	return strings.Join(names, "; ")
 }

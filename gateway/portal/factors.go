@@ -3,26 +3,10 @@ package portal
 import (
 	"slices"
 	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"postern/authstore"
 	"postern/authstore/identity"
 )
-
-// maxLabel bounds what a second factor is called, in runes.
-const maxLabel = 60
-
-// label is a form's field that names something.
-func (v *visit) label(name string) (string, error) {
-	label := v.field(name)
-	if label == "" || utf8.RuneCountInString(label) > maxLabel || !utf8.ValidString(label) ||
-		strings.ContainsFunc(label, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return "", refused("factors.label_wrong")
-	}
-	return label, nil
-}
 
 // factorOf finds the second factor that the path names; authstore.ErrNotFound.
 func (v *visit) factorOf() (identity.Factor, error) {
@@ -87,12 +71,8 @@ func (s *Server) rename(v *visit) error {
 	if err != nil {
 		return err
 	}
-	label, err := v.label("label")
-	if err == nil {
-		err = s.o.People.RenameFactor(v.r.Context(), v.visitor(), v.session, f.ID, label)
-	}
-	if err != nil {
-		f.Label = v.field("label")
+	f.Label = v.field("label")
+	if err := s.o.People.RenameFactor(v.r.Context(), v.visitor(), v.session, f.ID, f.Label); err != nil {
 		return v.form("rename.html", f, err)
 	}
 	return seeOther("/security?done=renamed")

@@ -65,18 +65,13 @@ func (v *visit) add() error {
 	var err error
 	ctx, form := v.r.Context(), v.r.PostForm
 	if answer := form.Get("new_answer"); answer != "" {
-		var label string
-		if label, err = v.label("passkey_label"); err == nil {
-			token, session, err = v.s.o.People.AddPasskey(ctx, v.visitor(), v.session, form.Get("new_state"), []byte(answer), label)
-		}
+		token, session, err = v.s.o.People.AddPasskey(ctx, v.visitor(), v.session, form.Get("new_state"), []byte(answer), v.field("passkey_label"))
 	} else {
 		label := v.text.Say("kind.totp") // the set-up does not ask for one
 		if form.Has("app_label") {
-			label, err = v.label("app_label")
+			label = v.field("app_label")
 		}
-		if err == nil {
-			token, session, err = v.s.o.People.AddTOTP(ctx, v.visitor(), v.session, form.Get("enrolment"), v.field("app_code"), label)
-		}
+		token, session, err = v.s.o.People.AddTOTP(ctx, v.visitor(), v.session, form.Get("enrolment"), v.field("app_code"), label)
 	}
 	if err == nil {
 		v.enter(token, session)

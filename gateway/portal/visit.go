@@ -278,7 +278,7 @@ func (v *visit) problem(err error) string {
 	case errors.Is(err, identity.ErrKnownFactor):
 		return v.text.Say("factors.known")
 	case errors.Is(err, authstore.ErrLabel):
-		return v.text.Say("factors.label_wrong")
+		return v.text.Say("factors.label_wrong", authstore.MaxLabel)
 	case errors.Is(err, identity.ErrNoPasskeys):
 		return v.text.Say("passkey.impossible")
 	}

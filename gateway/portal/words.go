@@ -30,13 +30,10 @@ func (v *visit) opens(s authstore.Scopes) string {
 	}
 	var words []string
 	for _, name := range s.Names() {
-		words = append(words, v.text.Say("scope."+scopeKey(name)))
+		words = append(words, v.text.Say("scope."+name))
 	}
 	return capital(v.list(words))
 }
-
-// scopeKey is a scope's name as a key of the catalogue.
-func scopeKey(name string) string { return strings.ReplaceAll(name, ":", "_") }
 
 // list joins words as in "a, b and c".
 func (v *visit) list(words []string) string {
@@ -121,7 +118,7 @@ func networkText(n netip.Prefix) string {
 func (p view) Opens(s authstore.Scopes) string { return p.v.opens(s) }
 
 // Box says what is allowed by ticking a scope.
-func (p view) Box(scope string) string { return p.T("scope_box." + scopeKey(scope)) }
+func (p view) Box(scope string) string { return p.T("scope_box." + scope) }
 
 // Does says what an app does with a protocol.
 func (p view) Does(protocol string) string { return p.v.protocol(protocol) }

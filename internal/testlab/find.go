@@ -154,18 +154,6 @@ func (a Part) Click(name string) *Page {
 	return a.page.click(clickRoles, name, a.near)
 }
 
-// Fill types into a field; see Page.Fill.
-func (a Part) Fill(label, text string) *Page {
-	a.page.t.Helper()
-	return a.page.fill(label, text, a.near)
-}
-
-// Tick ticks a box; see Page.Tick.
-func (a Part) Tick(label string) *Page {
-	a.page.t.Helper()
-	return a.page.tick(label, a.near, true)
-}
-
 // Click clicks a button, a link, or whatever opens, by its text, with the mouse: it must not be covered.
 func (p *Page) Click(name string) *Page {
 	p.t.Helper()
@@ -233,12 +221,7 @@ func (p *Page) call(e element, function string, out any) {
 // Fill types into the field with that label, in place of what stood there. A date is given as 2026-12-31.
 func (p *Page) Fill(label, text string) *Page {
 	p.t.Helper()
-	return p.fill(label, text, "")
-}
-
-func (p *Page) fill(label, text, near string) *Page {
-	p.t.Helper()
-	e := p.find(append(slices.Clone(fieldRoles), "combobox"), label, near)
+	e := p.find(append(slices.Clone(fieldRoles), "combobox"), label, "")
 	do(p, dom.Focus, dom.FocusParams{BackendNodeID: e.node})
 	value := `function() { return this.value }`
 	if strings.HasPrefix(e.role, "Date") || e.role == "InputTime" {
@@ -285,38 +268,19 @@ func (p *Page) Choose(label, option string) *Page {
 	return p.settle()
 }
 
-// Options are the texts in a list.
-func (p *Page) Options(label string) []string {
-	p.t.Helper()
-	var texts []string
-	p.call(p.find(listRoles, label, ""), `function() { return [...this.options].map(o => o.text.trim()) }`, &texts)
-	return texts
-}
-
 // Tick ticks a box, or takes one of several choices.
 func (p *Page) Tick(label string) *Page {
 	p.t.Helper()
-	return p.tick(label, "", true)
-}
-
-// Untick takes a tick away.
-func (p *Page) Untick(label string) *Page {
-	p.t.Helper()
-	return p.tick(label, "", false)
-}
-
-func (p *Page) tick(label, near string, want bool) *Page {
-	p.t.Helper()
-	e := p.find(tickRoles, label, near)
+	e := p.find(tickRoles, label, "")
 	ticked := func() (yes bool) {
 		p.call(e, `function() { return this.checked }`, &yes)
 		return yes
 	}
-	if ticked() == want {
+	if ticked() {
 		return p
 	}
 	p.mouse(e, 1)
-	if ticked() != want {
+	if !ticked() {
 		p.fatal("a click on %s %q changes nothing", e.role, e.name)
 	}
 	return p

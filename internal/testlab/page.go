@@ -287,9 +287,6 @@ func (p *Page) Text() string {
 // Title is the page's name in the browser's tab.
 func (p *Page) Title() string { return p.ask("document.title") }
 
-// URL is the page's address.
-func (p *Page) URL() string { return p.ask("location.href") }
-
 // Path is the address without the host.
 func (p *Page) Path() string { return p.ask("location.pathname + location.search") }
 
