@@ -30,11 +30,9 @@ const (
 
 // Checker checks primary passwords. Goroutines may share it.
 type Checker struct {
-	// Route is the way to the server. Its credential is not used.
-	Route *protocols.Route
-	// Login gives the name at the server of the account with an address.
-	Login func(ctx context.Context, address string) (string, error)
-	Log   *slog.Logger
+	route *protocols.Route
+	login func(ctx context.Context, address string) (string, error)
+	log   *slog.Logger
 
 	places     chan struct{}
 	complained atomic.Int64 // when the log was last told of trouble, in Unix seconds
@@ -42,9 +40,10 @@ type Checker struct {
 
 var _ identity.Checker = (*Checker)(nil)
 
-// New makes a checker.
+// New makes a checker for the server at the end of a route, whose credential is not used. login gives the name there of the account with an
+// address.
 func New(r *protocols.Route, login func(ctx context.Context, address string) (string, error), log *slog.Logger) *Checker {
-	return &Checker{Route: r, Login: login, Log: log, places: make(chan struct{}, maxAtOnce)}
+	return &Checker{route: r, login: login, log: log, places: make(chan struct{}, maxAtOnce)}
 }
 
 var errBusy = errors.New("too many sign-ins are being checked")
@@ -60,7 +59,7 @@ func (c *Checker) Check(ctx context.Context, address string, password []byte) er
 	case <-ctx.Done():
 		return errBusy
 	}
-	login, err := c.Login(ctx, address)
+	login, err := c.login(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -74,7 +73,7 @@ func (c *Checker) Check(ctx context.Context, address string, password []byte) er
 		if errors.Is(err, identity.ErrWrong) {
 			return identity.ErrWrong
 		}
-		err = fmt.Errorf("sign in at %s: %w", c.Route.Address, err)
+		err = fmt.Errorf("sign in at %s: %w", c.route.Address, err)
 		c.complain(err)
 		return err
 	}
@@ -85,7 +84,7 @@ func (c *Checker) Check(ctx context.Context, address string, password []byte) er
 func (c *Checker) complain(err error) {
 	now, last := time.Now().Unix(), c.complained.Load()
 	if !errors.Is(err, context.Canceled) && now-last >= 60 && c.complained.CompareAndSwap(last, now) {
-		c.Log.Error("primary passwords can't be checked", "err", err)
+		c.log.Error("primary passwords can't be checked", "err", err)
 	}
 }
 
@@ -95,7 +94,7 @@ func sayable(login string, password []byte) bool {
 }
 
 func (c *Checker) check(ctx context.Context, login string, password []byte) error {
-	v, err := visit(ctx, c.Route)
+	v, err := visit(ctx, c.route)
 	if err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func (c *Checker) judge(login string, err error) error {
 		case "", imap.ResponseCodeAuthenticationFailed:
 			return identity.ErrWrong
 		case imap.ResponseCodeExpired, imap.ResponseCodeContactAdmin:
-			c.Log.Warn("the server of [portal.imap] lets nobody in by this name", "login", login, "code", string(code))
+			c.log.Warn("the server of [portal.imap] lets nobody in by this name", "login", login, "code", string(code))
 			return identity.ErrWrong
 		}
 	}

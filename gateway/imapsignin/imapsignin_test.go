@@ -315,3 +315,26 @@ func TestAtOnce(t *testing.T) {
 		t.Errorf("%d were busy, %d late", busy, late)
 	}
 }
+
+// The log hears of a server in trouble once, not with each sign-in, and not of a visitor who gave up.
+func TestTroubleIsToldOnce(t *testing.T) {
+	t.Parallel()
+	r := scripted(t, "* BYE not now\r\n", func(string) string { return "" })
+	var log strings.Builder
+	c := New(r, func(_ context.Context, address string) (string, error) { return address, nil }, slog.New(slog.NewTextHandler(&log, nil)))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 10 {
+		if err := c.Check(gone, testlab.Alice, []byte(sesame)); err == nil || log.Len() > 0 {
+			t.Fatalf("of a visitor who gave up (%v) the log has\n%s", err, log.String())
+		}
+	}
+	for range 3 {
+		if err := c.Check(t.Context(), testlab.Alice, []byte(sesame)); err == nil || errors.Is(err, identity.ErrWrong) {
+			t.Errorf("Check = %v", err)
+		}
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || strings.Contains(log.String(), sesame) {
+		t.Errorf("%d errors in\n%s", n, log.String())
+	}
+}
