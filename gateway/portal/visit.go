@@ -247,6 +247,21 @@ func (v *visit) broken(err error) (number string) {
 	return number
 }
 
+// problems are the texts of what a form is refused for by the rules.
+var problems = []struct {
+	err error
+	key string
+}{
+	{identity.ErrWrong, "sign_in.wrong"},
+	{identity.ErrUnavailable, "sign_in.unavailable"},
+	{identity.ErrNeedsInvitation, "sign_in.needs_invitation"},
+	{identity.ErrWrongCode, "confirm.wrong"},
+	{identity.ErrLastFactor, "factors.last"},
+	{identity.ErrManyFactors, "factors.many"},
+	{identity.ErrKnownFactor, "factors.known"},
+	{identity.ErrNoPasskeys, "passkey.impossible"},
+}
+
 // problem says in the reader's words what a form was refused for; empty where it is not the form's fault and belongs to fail.
 func (v *visit) problem(err error) string {
 	var many *identity.TooMany
@@ -259,28 +274,17 @@ func (v *visit) problem(err error) string {
 		return v.text.Say("sign_in.too_many", v.wait(many.Wait))
 	case errors.As(err, &weak):
 		return v.text.Say("weak." + string(weak.Reason))
-	case errors.Is(err, identity.ErrWrong):
-		return v.text.Say("sign_in.wrong")
-	case errors.Is(err, identity.ErrUnavailable):
-		return v.text.Say("sign_in.unavailable")
-	case errors.Is(err, identity.ErrNeedsInvitation):
-		return v.text.Say("sign_in.needs_invitation")
+	case errors.Is(err, authstore.ErrLabel):
+		return v.text.Say("factors.label_wrong", authstore.MaxLabel)
 	case errors.Is(err, identity.ErrWrongCode) && v.r.PostForm.Get("new_answer") != "":
 		return v.text.Say("passkey.failed")
 	case errors.Is(err, identity.ErrWrongCode) && v.r.PostForm.Get("answer") != "":
 		return v.text.Say("confirm.passkey_failed")
-	case errors.Is(err, identity.ErrWrongCode):
-		return v.text.Say("confirm.wrong")
-	case errors.Is(err, identity.ErrLastFactor):
-		return v.text.Say("factors.last")
-	case errors.Is(err, identity.ErrManyFactors):
-		return v.text.Say("factors.many")
-	case errors.Is(err, identity.ErrKnownFactor):
-		return v.text.Say("factors.known")
-	case errors.Is(err, authstore.ErrLabel):
-		return v.text.Say("factors.label_wrong", authstore.MaxLabel)
-	case errors.Is(err, identity.ErrNoPasskeys):
-		return v.text.Say("passkey.impossible")
+	}
+	for _, p := range problems {
+		if errors.Is(err, p.err) {
+			return v.text.Say(p.key)
+		}
 	}
 	return ""
 }
