@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alexedwards/argon2id"
+
 	"postern/authstore"
 	"postern/authstore/identity"
 )
@@ -379,5 +381,39 @@ func TestRowsCantBeExchanged(t *testing.T) {
 	}
 	if _, _, err := p.SignIn(ctx, visitor, alice, []byte(good)); err == nil || errors.Is(err, identity.ErrWrong) {
 		t.Errorf("with another account's row: %v", err)
+	}
+}
+
+// A hash that was made at another price is made anew with the next sign-in.
+func TestAnOlderHashIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	id := p.signedUp(alice).Account
+	older, err := argon2id.CreateHash(good, &argon2id.Params{Memory: 32, Iterations: 1, Parallelism: 1, SaltLength: 16, KeyLength: 32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := p.keys.SealRow(1, []byte(older), fmt.Sprintf("primary_password/%d/%d", id, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.store.Act(ctx, tester, id, func(tx identity.Tx) error {
+		return tx.SetPrimary(ctx, identity.Sealed{Key: 1, Value: sealed}, p.clock())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() []byte {
+		of, err := p.store.Person(ctx, id)
+		want(t, "Person", err, nil)
+		return of.Primary.Value
+	}
+	p.signIn(alice, good)
+	anew := kept()
+	if bytes.Equal(anew, sealed) {
+		t.Error("the older hash is kept")
+	}
+	p.signIn(alice, good)
+	if !bytes.Equal(anew, kept()) {
+		t.Error("the new hash is not")
 	}
 }

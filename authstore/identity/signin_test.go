@@ -203,6 +203,13 @@ func TestAKnownBrowserHasItsOwnBudget(t *testing.T) {
 	if d := p.Device(half); d != "" {
 		t.Error("a session that is not signed in got a device's cookie")
 	}
+	p.pass(365 * 24 * time.Hour)
+	for i := range 12 {
+		p.SignIn(ctx, identity.Visitor{Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, alice, []byte("a guess"))
+	}
+	if err := at(known); !isTooMany(err) {
+		t.Errorf("the known browser a year later: %v, want too many attempts", err)
+	}
 }
 
 // Who knows the primary password, and no more, is kept out by the second factor, and must not keep the owner out with it.

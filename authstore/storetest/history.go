@@ -136,6 +136,9 @@ func testNewUse(t *testing.T, f *fixture) {
 		t.Errorf("first uses: %+v", list)
 	}
 	use("imap", "Thunderbird 128.4", "203.0.113.0/24", "AS64497 Elsewhere")
+	if early := f.take(t); len(early) != 0 {
+		t.Errorf("told before more could gather: %+v", early)
+	}
 	use("dav", "DAVx5/4.4 (2024) Android/14", "192.0.2.0/24", "AS64496 Home")
 	list := events()
 	if len(list) != 2 {
