@@ -14,6 +14,7 @@ var noticed = map[string]bool{
 	"password.revoked_all": true,
 	KindNewUse:             true,
 	"factor.added":         true,
+	KindFactorRefused:      true,
 	"factor.removed":       true,
 	"recovery.renewed":     true,
 	"recovery.used":        true,
@@ -22,6 +23,10 @@ var noticed = map[string]bool{
 	"invitation.accepted":  true,
 	"portal.first_sign_in": true,
 }
+
+// KindFactorRefused is the event of a wrong second factor behind the right primary password, in a browser that is not known: somebody else may
+// know the primary password.
+const KindFactorRefused = "factor.refused"
 
 // Noticed reports whether people are told of events of a kind by mail.
 func Noticed(kind string) bool { return noticed[kind] }

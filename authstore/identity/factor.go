@@ -154,14 +154,23 @@ func (p *People) GiveCode(ctx context.Context, v Visitor, s Session, code string
 	if err != nil {
 		return "", Session{}, p.giveBack(ctx, charges, err)
 	}
-	t, s, err := give(ctx, v, s, person, code, charges)
+	t, next, err := give(ctx, v, s, person, code, charges)
 	if errors.Is(err, ErrWrongCode) {
-		err = errors.Join(err, p.tell(ctx, v, person.ID, "portal.sign_in_refused", limit.name))
+		err = errors.Join(err, p.tellFactor(ctx, v, s, limit.name))
 	}
 	if err != nil {
 		return "", Session{}, p.giveBack(ctx, charges, err)
 	}
-	return t, s, nil
+	return t, next, nil
+}
+
+// tellFactor writes into the account's history that a second factor was refused.
+func (p *People) tellFactor(ctx context.Context, v Visitor, s Session, which string) error {
+	kind := "portal.sign_in_refused"
+	if s.Stage == AwaitsFactor && p.knownDevice(v.Device, s.Account) == "" {
+		kind = authstore.KindFactorRefused
+	}
+	return p.tell(ctx, v, s.Account, kind, which)
 }
 
 // giver judges one kind of code. It takes the charges back where the code is right; otherwise that is the caller's affair.

@@ -37,8 +37,36 @@ func TestTOTP(t *testing.T) {
 	p.pass(5 * time.Minute)
 	want(t, "the step after", give(30*time.Second), nil)
 	want(t, "this step, which is older", give(0), identity.ErrWrongCode)
-	if n := p.count(in.Account, "portal.sign_in_refused"); n != 3 {
+	if n := p.count(in.Account, "factor.refused"); n != 3 {
 		t.Errorf("%d lines of history of wrong codes, want 3", n)
+	}
+}
+
+// A wrong second factor is an alarm where the browser is not known: whoever sits there knows the primary password.
+func TestWrongFactorsAreTold(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	p.pass(time.Minute)
+	wrong := wrongCode(p.code(in.seed))
+	for _, tt := range []struct {
+		device string
+		kind   string
+	}{{"", authstore.KindFactorRefused}, {p.Device(in.Session), "portal.sign_in_refused"}} {
+		v := visitor
+		v.Device = tt.device
+		_, half, err := p.SignIn(ctx, v, alice, []byte(good))
+		want(t, "SignIn", err, nil)
+		_, _, err = p.GiveCode(ctx, v, half, wrong)
+		want(t, "GiveCode", err, identity.ErrWrongCode)
+		if events, _ := p.accounts.Events(ctx, authstore.EventQuery{Account: in.Account, Limit: 1}); events[0].Kind != tt.kind || events[0].Detail != "code" {
+			t.Errorf("device %q: %+v, want %s", tt.device, events[0], tt.kind)
+		}
+	}
+	_, _, err := p.GiveCode(ctx, visitor, in.Session, wrong) // a step-up of somebody who is signed in
+	want(t, "GiveCode", err, identity.ErrWrongCode)
+	if n := p.count(in.Account, authstore.KindFactorRefused); n != 1 {
+		t.Errorf("%d alarms, want 1", n)
 	}
 }
 
@@ -67,9 +95,10 @@ func TestCodesAreCounted(t *testing.T) {
 	if _, _, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed)); !isTooMany(err) {
 		t.Errorf("the right one then: %v", err)
 	}
-	p.pass(3 * time.Minute)
+	p.pass(12 * time.Minute)
+	half = p.signIn(alice, good)
 	_, _, err := p.GiveCode(ctx, visitor, half.Session, p.code(in.seed))
-	want(t, "three minutes later", err, nil)
+	want(t, "twelve minutes later", err, nil)
 }
 
 func TestOneCodeManyTimes(t *testing.T) {
@@ -260,8 +289,9 @@ func (p *place) fill(id authstore.AccountID, most int) {
 // Whoever knows the primary password alone can't keep a set-up open beside its owner's.
 func TestOneSetUpEndsTheOthers(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, nil)
-	first := p.invited(p.account(alice).ID, identity.Begin, good)
+	m := &mailServer{password: good}
+	p := newPlace(t, func(o *identity.Options) { o.Checker = m })
+	first := p.signInAs(m, good)
 	thief := p.signIn(alice, good)
 	e, err := p.EnrolTOTP(ctx, thief.Session)
 	if err != nil || thief.Stage != identity.AwaitsSetUp {

@@ -191,7 +191,8 @@ type Options struct {
 	Names    authstore.Names
 	Keys     func() *secret.Keyring
 	Checker  Checker // nil: primary passwords are kept here, as Argon2id
-	// InviteOnly: nobody sets up a second factor without an administrator's link. Accounts with local passwords begin with one anyway.
+	// InviteOnly: nobody sets up a second factor without an administrator's link. So it is with primary passwords that are kept here anyway:
+	// whoever knows one alone must not make an account his own whose owner left the set-up half-way.
 	InviteOnly bool
 	// OnePrimary: another primary password than the last one that the Checker took means that it was changed, so that all app
 	// passwords end. False for servers that accept several for an account.

@@ -51,7 +51,7 @@ func (p *People) describe(ctx context.Context, of Person, i StoredInvitation) (I
 }
 
 // Invitation reads what a link is for, without using it up; ErrNoInvitation.
-func (p *People) Invitation(ctx context.Context, v Visitor, secret string) (Invitation, error) {
+func (p *People) Invitation(ctx context.Context, secret string) (Invitation, error) {
 	person, stored, err := p.invited(ctx, secret)
 	if err != nil {
 		return Invitation{}, err

@@ -137,7 +137,7 @@ func (p *People) GivePasskey(ctx context.Context, v Visitor, s *Session, state s
 	given, err := p.verify(ctx, s, asked, answer)
 	if err != nil {
 		if errors.Is(err, ErrWrongCode) && s != nil {
-			err = errors.Join(err, p.tell(ctx, v, s.Account, "portal.sign_in_refused", perPasskey.name))
+			err = errors.Join(err, p.tellFactor(ctx, v, *s, perPasskey.name))
 		}
 		return "", Session{}, p.giveBack(ctx, charges, err)
 	}

@@ -114,7 +114,7 @@ func (p *People) begin(ctx context.Context, v Visitor, person *Person, password 
 			if err := tx.Refund(ctx, charges); err != nil {
 				return err
 			}
-			if needsInvitation = p.o.InviteOnly && len(now.Factors) == 0; needsInvitation {
+			if needsInvitation = (p.o.InviteOnly || p.KeepsPrimary()) && len(now.Factors) == 0; needsInvitation {
 				return nil
 			}
 			stage := AwaitsFactor

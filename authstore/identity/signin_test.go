@@ -23,7 +23,7 @@ func TestInvitationToSecondSignIn(t *testing.T) {
 	if err != nil || made.Purpose != identity.Begin || !made.SetsPrimary || made.Address != alice || !made.Expires.Equal(p.clock().Add(72*time.Hour)) {
 		t.Fatalf("Invite = %+v, %v; there is no primary password yet, so it has to set one", made, err)
 	}
-	if read, err := p.Invitation(ctx, visitor, link); err != nil || read != made {
+	if read, err := p.Invitation(ctx, link); err != nil || read != made {
 		t.Errorf("Invitation = %+v, %v; want %+v", read, err, made)
 	}
 	var weak *identity.Weak

@@ -21,7 +21,8 @@ type limit struct {
 var (
 	perName     = limit{"sign in", 10, time.Hour / 10}          // per name and unknown device, or per known device
 	perNetwork  = limit{"network", 30, time.Minute}             // of primary passwords, per client network
-	perCode     = limit{"code", 5, 15 * time.Minute / 5}        // TOTP, per account and unknown device, or per known device
+	perCode     = limit{"code", 5, 15 * time.Minute / 5}        // TOTP, per account and known device
+	perStranger = limit{"stranger's code", 5, 12 * time.Minute} // TOTP, per account of all other devices: 120 of a million a day, of which three are right
 	perRecovery = limit{"recovery code", 5, 24 * time.Hour / 5} // likewise
 	perPasskey  = limit{"passkey", 30, 15 * time.Minute / 30}   // likewise, or per client network where nobody is known yet
 	// perHalf bounds the sessions that await their factor, likewise. Fewer than maxUnfinished of strangers are alive at any time.
@@ -63,5 +64,9 @@ func (p *People) signInCharges(v Visitor, name, device string) []Charge {
 
 // factorCharges are those of a second factor, for whoever knows the primary password alone can't shut the owner out either.
 func (p *People) factorCharges(l limit, v Visitor, id authstore.AccountID) []Charge {
-	return []Charge{p.charge(l, number(id), p.knownDevice(v.Device, id))}
+	device := p.knownDevice(v.Device, id)
+	if l == perCode && device == "" {
+		l = perStranger
+	}
+	return []Charge{p.charge(l, number(id), device)}
 }

@@ -13,26 +13,45 @@ func (s *Store) post(ctx context.Context, tx *sql.Tx, id int64, e authstore.Even
 	if !s.notices || !authstore.Noticed(e.Kind) {
 		return nil
 	}
-	if e.Kind == authstore.KindNewUse {
-		if told, err := s.newUseIsTold(ctx, tx, e.Password); err != nil || !told {
-			return err
-		}
+	if told, err := s.isTold(ctx, tx, e); err != nil || !told {
+		return err
 	}
 	due := s.now().Add(authstore.NoticeDelay(e.Kind))
 	_, err := tx.ExecContext(ctx, "INSERT INTO outbox (event, due) VALUES ($1, $2)", id, due.Unix())
 	return err
 }
 
-// maxNewUseNotices bounds the notices of new uses of one app password in a day.
-const maxNewUseNotices = 5
+// The bounds of a day's notices: of an account; of new uses of one app password; of wrong second factors of an account.
+const (
+	maxNotices        = 50
+	maxNewUseNotices  = 5
+	maxRefusalNotices = 1
+)
 
-// newUseIsTold reports whether a new use of an app password gets a notice of its own: not while one waits, for that leads to the page which
-// tells of all, and not after the fifth of a day.
-func (s *Store) newUseIsTold(ctx context.Context, tx *sql.Tx, id authstore.PasswordID) (told bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT count(*) < $1 AND count(*) = count(o.done) FROM event e JOIN outbox o ON o.event = e.id
-WHERE e.app_password = $2 AND e.kind = $3 AND (o.done IS NULL OR o.done > $4)`,
-		maxNewUseNotices, int64(id), authstore.KindNewUse, s.now().Add(-outboxKept).Unix()).Scan(&told)
-	return told, err
+// isTold reports whether an event of a noticed kind gets a notice of its own. What comes in crowds is told of once: the page that the mail
+// leads to tells of all.
+func (s *Store) isTold(ctx context.Context, tx *sql.Tx, e authstore.Event) (bool, error) {
+	sent, waiting, err := s.posted(ctx, tx, "e.account = $1", int64(e.Account))
+	if err != nil || sent+waiting >= maxNotices {
+		return false, err
+	}
+	switch e.Kind {
+	case authstore.KindNewUse:
+		sent, waiting, err = s.posted(ctx, tx, "e.app_password = $1 AND e.kind = $3", int64(e.Password), e.Kind)
+		return err == nil && waiting == 0 && sent < maxNewUseNotices, err
+	case authstore.KindFactorRefused:
+		sent, waiting, err = s.posted(ctx, tx, "e.account = $1 AND e.kind = $3", int64(e.Account), e.Kind)
+		return err == nil && sent+waiting < maxRefusalNotices, err
+	}
+	return true, nil
+}
+
+// posted counts the notices of some events: those that were sent in the last day, and those that wait. The time is $2.
+func (s *Store) posted(ctx context.Context, tx *sql.Tx, where string, of int64, more ...any) (sent, waiting int, err error) {
+	args := append([]any{of, s.now().Add(-outboxKept).Unix()}, more...)
+	err = tx.QueryRowContext(ctx, "SELECT count(o.done), count(*) - count(o.done) FROM event e JOIN outbox o ON o.event = e.id WHERE "+where+
+		" AND (o.done IS NULL OR o.done > $2)", args...).Scan(&sent, &waiting)
+	return sent, waiting, err
 }
 
 // outboxKept is how long what was sent is remembered, so that it can be counted.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/authstore"
+	"postern/authstore/identity"
 )
 
 // outbox is what a store has besides, for gateway/notice.
@@ -47,6 +48,47 @@ func (f *fixture) done(t *testing.T, list []authstore.Notice) {
 		if err := f.Truth.(outbox).NoticeDone(t.Context(), n.ID); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What comes in crowds is told of once, and nobody fills a mailbox: see authstore.Noticed.
+func testCrowds(t *testing.T, f *fixture) {
+	ctx := t.Context()
+	a, b := f.account(t, "alice@example.test"), f.account(t, "bob@example.test")
+	refused := func(id authstore.AccountID) {
+		t.Helper()
+		if _, err := f.Truth.(identity.Truth).Act(ctx, eve, id, func(tx identity.Tx) error {
+			return tx.Event(ctx, authstore.KindFactorRefused, "code")
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		refused(a.ID)
+	}
+	refused(b.ID)
+	f.done(t, f.take(t)[:1])
+	refused(a.ID)
+	f.pass(2 * time.Minute)
+	if list := f.take(t); len(list) != 1 || list[0].Account != b.ID {
+		t.Errorf("of wrong second factors, with the first sent: %+v", list)
+	}
+	f.pass(25 * time.Hour)
+	refused(a.ID)
+	list := f.take(t)
+	if len(list) != 2 { // bob's was taken and never sent
+		t.Errorf("a day later: %+v", list)
+	}
+	f.done(t, list)
+	for range 40 { // two events each, and one was sent today
+		f.Revoke(ctx, eve, f.password(t, a.ID, "p", time.Time{}).ID, "")
+	}
+	f.password(t, b.ID, "q", time.Time{})
+	if list := f.take(t); len(list) != 49+1 {
+		t.Errorf("%d notices of a busy day and of another account, want 49 and 1", len(list))
+	}
+	if events, _ := f.Events(ctx, authstore.EventQuery{Account: a.ID, Limit: 1000}); len(events) != 1+5+80 {
+		t.Errorf("%d events, want all", len(events))
 	}
 }
 

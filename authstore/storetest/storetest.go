@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.T
 		"Request":          testRequest,
 		"Events":           testEvents,
 		"Outbox":           testOutbox,
+		"Crowds":           testCrowds,
 		"Rekey":            testRekey,
 		"Sealed":           testSealed,
 		"Meta":             testMeta,

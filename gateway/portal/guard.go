@@ -27,7 +27,7 @@ func (s *Server) guarded(pages http.Handler) http.Handler {
 		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 		h.Set("X-Robots-Tag", "noindex")
 		h.Set("Cache-Control", "no-store")
-		if s.site.Scheme == "https" && s.site.Hostname() != "localhost" { // where it would bind all other programs of a developer
+		if s.site.Scheme == "https" && s.site.Port() == "" { // it would bind all that the host serves on other ports as well
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		defer s.recovered(w, r)

@@ -9,7 +9,7 @@ import (
 
 // invitation shows what a link is for. Looking at it does not use it up: mail programs look at links too.
 func (s *Server) invitation(v *visit) error {
-	i, err := s.o.People.Invitation(v.r.Context(), v.visitor(), v.r.PathValue("secret"))
+	i, err := s.o.People.Invitation(v.r.Context(), v.r.PathValue("secret"))
 	if err != nil {
 		return v.invitationFailed(i, err)
 	}
@@ -19,7 +19,7 @@ func (s *Server) invitation(v *visit) error {
 // accept uses a link up.
 func (s *Server) accept(v *visit) error {
 	link := v.r.PathValue("secret")
-	i, err := s.o.People.Invitation(v.r.Context(), v.visitor(), link)
+	i, err := s.o.People.Invitation(v.r.Context(), link)
 	if err != nil {
 		return v.invitationFailed(i, err)
 	}

@@ -27,7 +27,7 @@ const Protocol = "portal"
 const (
 	headerTime     = 10 * time.Second
 	requestTime    = 30 * time.Second // a request, with its body and its answer
-	keepTime       = 2 * time.Minute
+	keepTime       = 30 * time.Second // an idle connection takes a place among those that have not logged in
 	maxHeaderBytes = 32 << 10
 	maxBody        = 64 << 10 // of a form
 	maxStreams     = 32       // at once on an HTTP/2 connection

@@ -92,11 +92,8 @@ func (v *visit) identify(atLeast identity.Stage) error {
 			v.setReader()
 		case !errors.Is(err, identity.ErrNoSession):
 			return err
-		case atLeast > 0:
-			v.setCookie(sessionCookie, "", -1)
+		case atLeast > 0: // the cookie stays where it is: of a form that was sent twice, the second may have brought the old one
 			return v.endedAt()
-		default:
-			v.setCookie(sessionCookie, "", -1)
 		}
 	}
 	switch {
@@ -222,7 +219,6 @@ func (v *visit) fail(err error) {
 	case errors.As(err, &other):
 		v.redirect(string(other))
 	case errors.Is(err, identity.ErrNoSession), errors.Is(err, authstore.ErrSignedOut):
-		v.setCookie(sessionCookie, "", -1)
 		v.redirect(string(v.endedAt()))
 	case errors.Is(err, authstore.ErrNotFound):
 		v.trouble(http.StatusNotFound, "error.not_found_title", "error.not_found")
