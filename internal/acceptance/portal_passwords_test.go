@@ -333,9 +333,9 @@ func TestPortalAppPasswords(t *testing.T) {
 
 	// After five minutes a second factor is asked for, and what was typed stays.
 	a.tire()
-	a.open("/passwords/new").Fill("Which app or device is it for?", "Fresh").Tick("Mail").Click("Adjust exactly").Tick("Send mail (SMTP)")
+	a.open("/passwords/new").Fill("Which app or device is it for?", "Fresh").Tick("Mail").Click("Adjust exactly").Tick("See and change contacts (CardDAV)")
 	a.Fill("Code from your authenticator app", "000000").Click("Make app password").HasText("The code is wrong")
-	a.Fill("Code from your authenticator app", a.code()).Click("Make app password").HasText("Your new app password", "Fresh", "Sending mail only")
+	a.Fill("Code from your authenticator app", a.code()).Click("Make app password").HasText("Your new app password", "Fresh", "Contacts")
 	a.tire()
 	a.open("/passwords").Click("Fresh").Click("Revoke").HasText("Confirm that it is you")
 	a.Fill("Code from your authenticator app", a.code()).Click("Revoke").HasText("“Fresh” is revoked")
