@@ -110,4 +110,4 @@ for arg; do case $arg in ./* | . | postern | postern/*) what=() ;; esac; done
 
 export CGO_ENABLED=1     # for the race detector
 export POSTERN_TEST=full # a test that misses a program fails instead of being skipped
-exec go test -race -shuffle=on "$@" "${what[@]}"
+exec go test -race -shuffle=on -timeout 30m "$@" "${what[@]}"
