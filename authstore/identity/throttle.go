@@ -30,6 +30,14 @@ var (
 	perRefusal = limit{"told refusal", 5, 24 * time.Hour / 5} // lines of history of wrong primary passwords: ten on the first day, five on the next
 )
 
+// perChange bounds what somebody who is signed in sends, for each leaves lines in the history for ever.
+var perChange = limit{"change", 100, 10 * time.Second}
+
+// MayChange charges a signed-in account for a form that may change something; *TooMany.
+func (p *People) MayChange(ctx context.Context, s Session) error {
+	return p.take(ctx, p.charge(perChange, number(s.Account)))
+}
+
 // purposeBudget separates the buckets' names from other MACs.
 const purposeBudget = "portal budget v1"
 

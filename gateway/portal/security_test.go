@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -298,4 +299,31 @@ func TestZones(t *testing.T) {
 	if !found {
 		t.Error("the chosen zone is not in the list")
 	}
+}
+
+// Whoever is signed in fills no history without end, and can sign out all the same.
+func TestFormsAreCounted(t *testing.T) {
+	t.Parallel()
+	p := newScene(t, nil)
+	b, a := p.signedUp(alice)
+	label := url.Values{"label": {"Phone"}}
+	n := 0
+	for ; n < 200; n++ {
+		if b.post("/security/factors/1", label); b.status == http.StatusTooManyRequests {
+			break
+		}
+	}
+	if n < 90 || n > 100 {
+		t.Errorf("%d forms were taken at once, want about 100", n)
+	}
+	if b.says("Too many attempts"); b.header.Get("Retry-After") == "" {
+		t.Error("it is not said when to come again")
+	}
+	if got := strings.Count(strings.Join(p.events(a), " "), "factor.renamed"); got != n {
+		t.Errorf("%d lines of history of %d forms", got, n)
+	}
+	b.get("/security").says("Phone")
+	p.pass(10 * time.Second)
+	b.post("/security/factors/1", url.Values{"label": {"Tablet"}}).at("/security?done=renamed")
+	b.submitSignOut().at("/sign-in?out")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 		}
 		if err == nil { // after the form, which may take its time: who is signed in may not be when it has come
 			err = v.identify(atLeast)
+		}
+		if err == nil && r.Method == http.MethodPost && atLeast == identity.SignedIn {
+			err = s.o.People.MayChange(r.Context(), v.session)
 		}
 		if err == nil {
 			err = h(v)
@@ -213,6 +217,7 @@ func (v *visit) giveFactor() error {
 func (v *visit) fail(err error) {
 	var other seeOther
 	var large *http.MaxBytesError
+	var many *identity.TooMany
 	switch {
 	case errors.Is(err, http.ErrAbortHandler): // half an answer has gone out; (*Server).guarded knows this panic
 		panic(http.ErrAbortHandler)
@@ -227,6 +232,9 @@ func (v *visit) fail(err error) {
 		v.trouble(http.StatusServiceUnavailable, "error.uncertain_title", "error.uncertain")
 	case errors.Is(err, errForm):
 		v.trouble(http.StatusBadRequest, "error.cross_origin_title", "error.form")
+	case errors.As(err, &many):
+		v.w.Header().Set("Retry-After", strconv.Itoa(int(many.Wait/time.Second)))
+		v.trouble(http.StatusTooManyRequests, "error.cross_origin_title", "sign_in.too_many", v.wait(many.Wait))
 	case errors.As(err, &large):
 		v.trouble(http.StatusRequestEntityTooLarge, "error.cross_origin_title", "error.too_large")
 	case v.r.Context().Err() != nil: // the browser has gone
