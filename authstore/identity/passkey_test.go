@@ -11,6 +11,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/internal/testlab"
 )
 
 // key is a software authenticator with one passkey, in a browser that is at an origin.
@@ -24,7 +25,7 @@ func newKey() *key {
 	return &key{
 		rp:   virtualwebauthn.RelyingParty{ID: "passwords.example.test", Name: "Postern", Origin: site},
 		auth: virtualwebauthn.NewAuthenticator(),
-		cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2),
+		cred: testlab.NewPasskey(),
 	}
 }
 

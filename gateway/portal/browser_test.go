@@ -24,6 +24,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/internal/testlab"
 )
 
 const (
@@ -401,7 +402,7 @@ func (p *scene) relyingParty() virtualwebauthn.RelyingParty {
 }
 
 func newKey() *key {
-	return &key{virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
+	return &key{virtualwebauthn.NewAuthenticator(), testlab.NewPasskey()}
 }
 
 // ask gets a challenge as the script does. The page stays.
