@@ -223,12 +223,12 @@ func (d *DovecotServer) SetPrimary(user, password string) {
 	d.primaries[user] = password
 	path := filepath.Join(d.Dir, "users")
 	write(d.t, d.passwd(), d.Dir, "users.new")
-	// Dovecot looks at the file's time, in seconds, and at most once in each.
+	// Dovecot looks at the file's time, in seconds, and at most once in each; what it sees in the next is seen by all that follows.
 	stamp := time.Now().Add(time.Duration(d.changes.Add(1)) * 2 * time.Second)
 	if err := errors.Join(os.Chtimes(path+".new", stamp, stamp), os.Rename(path+".new", path)); err != nil {
 		d.t.Fatal(err)
 	}
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(1050 * time.Millisecond)))
 }
 
 // Deliver puts a message into a user's mailbox, "INBOX" or a name like "Archive/2026", as a delivery agent does: sessions in IDLE see it at once. A missing mailbox is made.
