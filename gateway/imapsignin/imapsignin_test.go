@@ -32,43 +32,58 @@ func routes(d *testlab.DovecotServer) (implicit, startTLS *protocols.Route) {
 		&protocols.Route{Backend: "portal.imap", Network: "tcp", Address: d.IMAP, Security: protocols.StartTLS, TLS: c}
 }
 
-// A real server, from the first sign-in over a changed password to its end.
+// A real server, from the first sign-in over a changed password to its end. What it refuses takes it half a second, so that is asked at once.
 func TestDovecot(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"implicit", "starttls"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := testlab.Dovecot(t)
+			r, startTLS := routes(d)
+			if name == "starttls" {
+				r = startTLS
+			}
+			c := checker(r)
+			var asked sync.WaitGroup
+			check := func(what, login, password string, want error) {
+				asked.Go(func() {
+					if err := c.Check(t.Context(), login, []byte(password)); !errors.Is(err, want) || want == nil && err != nil {
+						t.Errorf("%s: Check = %v, want %v", what, err, want)
+					}
+				})
+			}
+			alice := testlab.Alice
+			check("right", alice, testlab.Primary(alice), nil)
+			check("wrong", alice, "wrong", identity.ErrWrong)
+			check("empty", alice, "", identity.ErrWrong)
+			check("nobody", "nobody@example.test", testlab.Primary(alice), identity.ErrWrong)
+			check("another's", alice, testlab.Primary(testlab.Bob), identity.ErrWrong)
+			check("NUL", alice, testlab.Primary(alice)+"\x00", identity.ErrWrong)
+			check("another name before NUL", alice+"\x00"+testlab.Bob, testlab.Primary(testlab.Bob), identity.ErrWrong)
+			check("line ends", alice, "x\r\nT9 LOGOUT\r\n", identity.ErrWrong)
+			check("long", alice, strings.Repeat("x", 1000), identity.ErrWrong)
+			asked.Wait()
+			for _, changed := range []string{"grüße", `quo"te\`, " blanks ", "latin-1 \xe9"} {
+				d.SetPrimary(alice, changed)
+				check("the old one", alice, testlab.Primary(alice), identity.ErrWrong)
+				check("changed to "+changed, alice, changed, nil)
+				asked.Wait()
+			}
+			if err := Probe(t.Context(), r); err != nil {
+				t.Errorf("Probe = %v", err)
+			}
+			if strings.Contains(d.Log(), "Inactivity") {
+				t.Error("a check stayed connected")
+			}
+		})
+	}
+}
+
+// What is wrong on the way to a server is told, with what mends it.
+func TestProbe(t *testing.T) {
 	t.Parallel()
 	d := testlab.Dovecot(t)
 	implicit, startTLS := routes(d)
-	for name, r := range map[string]*protocols.Route{"implicit": implicit, "starttls": startTLS} {
-		c := checker(r)
-		check := func(what, login, password string, want error) {
-			t.Helper()
-			if err := c.Check(t.Context(), login, []byte(password)); !errors.Is(err, want) || want == nil && err != nil {
-				t.Errorf("%s, %s: Check = %v, want %v", name, what, err, want)
-			}
-		}
-		alice := testlab.Alice
-		check("right", alice, testlab.Primary(alice), nil)
-		check("wrong", alice, "wrong", identity.ErrWrong)
-		check("empty", alice, "", identity.ErrWrong)
-		check("nobody", "nobody@example.test", testlab.Primary(alice), identity.ErrWrong)
-		check("another's", alice, testlab.Primary(testlab.Bob), identity.ErrWrong)
-		check("NUL", alice, testlab.Primary(alice)+"\x00", identity.ErrWrong)
-		check("another name before NUL", alice+"\x00"+testlab.Bob, testlab.Primary(testlab.Bob), identity.ErrWrong)
-		check("line ends", alice, "x\r\nT9 LOGOUT\r\n", identity.ErrWrong)
-		check("long", alice, strings.Repeat("x", 1000), identity.ErrWrong)
-		for _, changed := range []string{"grüße", `quo"te\`, " blanks ", "latin-1 \xe9"} {
-			d.SetPrimary(alice, changed)
-			check("the old one", alice, testlab.Primary(alice), identity.ErrWrong)
-			check("changed to "+changed, alice, changed, nil)
-		}
-		d.SetPrimary(alice, testlab.Primary(alice))
-		if err := Probe(t.Context(), r); err != nil {
-			t.Errorf("%s: Probe = %v", name, err)
-		}
-	}
-	if strings.Contains(d.Log(), "Inactivity") {
-		t.Error("a check stayed connected")
-	}
-
 	wrongName := *implicit
 	wrongName.TLS = implicit.TLS.Clone()
 	wrongName.TLS.ServerName = "other.example.test"
