@@ -8,10 +8,11 @@ import (
 	"postern/internal/testlab"
 )
 
-// look has a page looked at as different people see it: on a desk and on a phone, by day and by night, by a screen reader.
+// look has a page looked at as different people see it: on a desk and on a phone, by day and by night, by a screen reader. Axe takes long, and sees both
+// windows and both colours in two looks.
 func (a *person) look(name string) {
 	a.t.Helper()
-	a.Desktop().Axe().FitsWidth().Screenshot(name + "-desktop")
+	a.Desktop().FitsWidth().Screenshot(name + "-desktop")
 	a.Dark().Axe().Screenshot(name + "-dark")
 	a.Light().Phone().Axe().FitsWidth().Screenshot(name + "-phone")
 	a.Desktop()
