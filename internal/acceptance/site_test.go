@@ -141,13 +141,16 @@ func (s *site) serve(under ...string) *gateway {
 	if _, err := os.Stat(filepath.Join(s.dir, "root.key")); err != nil {
 		s.cli(g.config, "init")
 	}
-	g.Process = testlab.Exec(s.t, nil, append(under, s.program, "serve", "-c", g.config)...)
+	g.Process = testlab.Exec(s.t, []string{shortSleep}, append(under, s.program, "serve", "-c", g.config)...)
 	g.WaitURL(g.ops + "/readyz")
 	return g
 }
 
 // noSleep has a program of the race build end when it is done, not a second later: that would hide as much of what is measured from there.
 const noSleep = "GORACE=atexit_sleep_ms=0"
+
+// shortSleep has a gateway of the race build wait for races of its last moments, but not for a whole second.
+const shortSleep = "GORACE=atexit_sleep_ms=200"
 
 // cli runs the command line and returns what it printed.
 func (s *site) cli(config string, args ...string) string {
