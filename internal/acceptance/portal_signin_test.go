@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/internal/testlab"
 )
@@ -286,8 +287,13 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	wrong.givePrimary().HasText("The address or the password is wrong.")
 	dovecot.Pause()
 	wrong.primary = a.primary
+	began := time.Now()
 	wrong.givePrimary().HasText("Signing in is not possible at the moment")
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the answer took %v", took)
+	}
 	dovecot.Resume()
+	p.WaitLine("primary passwords can't be checked")
 	other.open("/passwords").HasText("Laptop")
 	if err := open.Noop().Wait(); err != nil {
 		t.Fatalf("the app's session: %v", err)
@@ -306,6 +312,11 @@ func TestPortalIMAPSignIn(t *testing.T) {
 	again.open("/history").HasText("primary password")
 	wrong.primary = testlab.Primary(alice)
 	wrong.givePrimary().HasText("The address or the password is wrong.")
+	for _, secret := range []string{testlab.Primary(alice), again.primary} {
+		if strings.Contains(p.Output(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
 }
 
 // imapSignIn are the lines of [portal] that have a Dovecot check the primary passwords.
