@@ -37,7 +37,7 @@ type visit struct {
 // handler answers a visit. An error becomes a page: see (*visit).fail.
 type handler func(*visit) error
 
-// page makes a handler of the standard library's. at least is the stage that a session must have reached; zero: there need be none.
+// page makes a handler of the standard library's. atLeast is the stage that a session must have reached; zero: there need be none.
 func (s *Server) page(h handler, atLeast identity.Stage) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := s.newVisit(w, r)
