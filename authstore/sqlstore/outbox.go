@@ -21,9 +21,10 @@ func (s *Store) post(ctx context.Context, tx *sql.Tx, id int64, e authstore.Even
 	return err
 }
 
-// The bounds of a day's notices: of an account; of new uses of one app password; of wrong second factors of an account.
+// The bounds of a day's notices: of one kind for an account; of new uses of one app password; of wrong second factors of an account. Kinds are
+// counted apart, so that nobody hides what he does behind a crowd of something else.
 const (
-	maxNotices        = 50
+	maxNotices        = 20
 	maxNewUseNotices  = 5
 	maxRefusalNotices = 1
 )
@@ -31,26 +32,23 @@ const (
 // isTold reports whether an event of a noticed kind gets a notice of its own. What comes in crowds is told of once: the page that the mail
 // leads to tells of all.
 func (s *Store) isTold(ctx context.Context, tx *sql.Tx, e authstore.Event) (bool, error) {
-	sent, waiting, err := s.posted(ctx, tx, "e.account = $1", int64(e.Account))
-	if err != nil || sent+waiting >= maxNotices {
-		return false, err
+	sent, waiting, err := s.posted(ctx, tx, "account", int64(e.Account), e.Kind)
+	most := maxNotices
+	if e.Kind == authstore.KindFactorRefused {
+		most = maxRefusalNotices
 	}
-	switch e.Kind {
-	case authstore.KindNewUse:
-		sent, waiting, err = s.posted(ctx, tx, "e.app_password = $1 AND e.kind = $3", int64(e.Password), e.Kind)
-		return err == nil && waiting == 0 && sent < maxNewUseNotices, err
-	case authstore.KindFactorRefused:
-		sent, waiting, err = s.posted(ctx, tx, "e.account = $1 AND e.kind = $3", int64(e.Account), e.Kind)
-		return err == nil && sent+waiting < maxRefusalNotices, err
+	if err != nil || sent+waiting >= most || e.Kind != authstore.KindNewUse {
+		return err == nil && sent+waiting < most, err
 	}
-	return true, nil
+	sent, waiting, err = s.posted(ctx, tx, "app_password", int64(e.Password), e.Kind)
+	return err == nil && waiting == 0 && sent < maxNewUseNotices, err
 }
 
-// posted counts the notices of some events: those that were sent in the last day, and those that wait. The time is $2.
-func (s *Store) posted(ctx context.Context, tx *sql.Tx, where string, of int64, more ...any) (sent, waiting int, err error) {
-	args := append([]any{of, s.now().Add(-outboxKept).Unix()}, more...)
-	err = tx.QueryRowContext(ctx, "SELECT count(o.done), count(*) - count(o.done) FROM event e JOIN outbox o ON o.event = e.id WHERE "+where+
-		" AND (o.done IS NULL OR o.done > $2)", args...).Scan(&sent, &waiting)
+// posted counts the notices of one kind of an account or an app password: those that were sent in the last day, and those that wait. Events
+// before the oldest notice are not looked at: there may be many.
+func (s *Store) posted(ctx context.Context, tx *sql.Tx, column string, of int64, kind string) (sent, waiting int, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT count(o.done), count(*) - count(o.done) FROM event e JOIN outbox o ON o.event = e.id WHERE e."+column+` = $1
+AND e.kind = $2 AND e.id >= (SELECT min(event) FROM outbox) AND (o.done IS NULL OR o.done > $3)`, of, kind, s.now().Add(-outboxKept).Unix()).Scan(&sent, &waiting)
 	return sent, waiting, err
 }
 

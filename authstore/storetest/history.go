@@ -80,14 +80,20 @@ func testCrowds(t *testing.T, f *fixture) {
 		t.Errorf("a day later: %+v", list)
 	}
 	f.done(t, list)
-	for range 40 { // two events each, and one was sent today
+	for range 40 { // two events each
 		f.Revoke(ctx, eve, f.password(t, a.ID, "p", time.Time{}).ID, "")
 	}
 	f.password(t, b.ID, "q", time.Time{})
-	if list := f.take(t); len(list) != 49+1 {
-		t.Errorf("%d notices of a busy day and of another account, want 49 and 1", len(list))
+	if list := f.take(t); len(list) != 20+20+1 {
+		t.Errorf("%d notices of a busy day and of another account, want 20 of each kind and 1", len(list))
 	}
-	if events, _ := f.Events(ctx, authstore.EventQuery{Account: a.ID, Limit: 1000}); len(events) != 1+5+80 {
+	if _, err := f.RevokeAll(ctx, eve, a.ID, "phone lost"); err != nil { // is not hidden behind them
+		t.Fatal(err)
+	}
+	if list := f.take(t); kinds(list, noticeKind) != "[password.revoked_all]" {
+		t.Errorf("after a crowd of others: %+v", list)
+	}
+	if events, _ := f.Events(ctx, authstore.EventQuery{Account: a.ID, Limit: 1000}); len(events) != 1+5+80+1 {
 		t.Errorf("%d events, want all", len(events))
 	}
 }
