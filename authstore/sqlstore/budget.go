@@ -36,11 +36,12 @@ func (s *Store) Charge(ctx context.Context, charges []identity.Charge) (time.Dur
 	return 0, plain(tx.Commit())
 }
 
+// charge fills one bucket; errFull. See fullest for what a clock that was ahead has left.
 func charge(ctx context.Context, tx *sql.Tx, now time.Time, c identity.Charge) error {
 	var empty int64
 	err := tx.QueryRowContext(ctx, `INSERT INTO budget (name, empty) VALUES ($1, $2 + $3)
-ON CONFLICT (name) DO UPDATE SET empty = CASE WHEN budget.empty > $2 THEN budget.empty ELSE $2 END + $3
-WHERE CASE WHEN budget.empty > $2 THEN budget.empty ELSE $2 END + $3 <= $2 + $4
+ON CONFLICT (name) DO UPDATE SET empty = CASE WHEN budget.empty > $2 AND budget.empty <= $2 + 2 * $4 THEN budget.empty ELSE $2 END + $3
+WHERE CASE WHEN budget.empty > $2 AND budget.empty <= $2 + 2 * $4 THEN budget.empty ELSE $2 END + $3 <= $2 + $4
 RETURNING empty`, c.Bucket, now.UnixMilli(), c.Cost.Milliseconds(), c.Burst.Milliseconds()).Scan(&empty)
 	if errors.Is(err, sql.ErrNoRows) {
 		return errFull
@@ -60,7 +61,10 @@ func fullest(ctx context.Context, r reader, now time.Time, charges []identity.Ch
 		if err != nil {
 			return 0, err
 		}
-		debt := min(time.UnixMilli(empty).Sub(now), c.Burst) // a clock that was ahead locks nobody out for longer
+		debt := time.UnixMilli(empty).Sub(now)
+		if debt > 2*c.Burst { // no charge fills a bucket so far: it was made while the clock was ahead, and is let go
+			continue
+		}
 		wait = max(wait, debt+c.Cost-c.Burst)
 	}
 	return wait, nil

@@ -380,9 +380,13 @@ func testBudget(t *testing.T, f *people) {
 	charge("after a refund", 0, one...)
 	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error { return tx.Refund(ctx, one) })
 	charge("after one in an act", 0, one...)
+	f.pass(-time.Minute)
+	charge("after a step back of the clock", 2*time.Minute, one...)
 	f.pass(-24 * time.Hour)
-	charge("after a jump back of the clock", time.Minute, one...)
-	f.pass(24 * time.Hour)
+	for range 10 { // for a day it would have been full
+		charge("after a jump back", 0, one...)
+	}
+	charge("full after the jump", time.Minute, one...)
 	if err := f.truth.PrunePeople(ctx, identity.Bounds{}); err != nil {
 		t.Fatal(err)
 	}
