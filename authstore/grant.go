@@ -28,10 +28,11 @@ type Grant struct {
 	Address     string // the name that the account was made with, also where it logged in by an alias
 	Password    PasswordID
 	Scopes      Scopes
-	Version     uint64     // the account's version when the grant was given
-	BackendName string     // the account's name towards backends; empty: the backend's template decides
-	Expires     time.Time  // when the app password ends; zero: never
-	Client      netip.Addr // the address it was given to
+	Collections []Collection // single calendars and address books that the scopes are narrowed to; none: all. Not to be changed
+	Version     uint64       // the account's version when the grant was given
+	BackendName string       // the account's name towards backends; empty: the backend's template decides
+	Expires     time.Time    // when the app password ends; zero: never
+	Client      netip.Addr   // the address it was given to
 
 	login string // the canonical name that was used
 	at    stamp  // when the snapshot was read that the grant rests on

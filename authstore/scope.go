@@ -23,12 +23,13 @@ const (
 	ScopeCalendarRead
 	ScopeContacts
 	ScopeContactsRead
+	ScopeSchedule // invitations and free/busy: the inbox and outbox of RFC 6638
 )
 
 // scopeNames holds the name of bit i at place i.
 var scopeNames = [...]string{
 	"mail", "mail:read", "submit", "pop", "sieve",
-	"calendar", "calendar:read", "contacts", "contacts:read",
+	"calendar", "calendar:read", "contacts", "contacts:read", "schedule",
 }
 
 // Any reports whether s and t have a scope in common.
