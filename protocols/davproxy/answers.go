@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"postern/authstore"
 )
@@ -14,6 +15,7 @@ type answer struct {
 	status    int
 	condition name   // the precondition of the standard inside DAV:error; zero: none
 	text      string // for people
+	plain     bool   // for a person alone: no XML around it
 	challenge bool
 	later     bool // Retry-After
 }
@@ -33,6 +35,7 @@ var (
 	badGateway      = answer{status: http.StatusBadGateway, text: "The calendar and contacts server gave an answer that can't be used."}
 	notThere        = answer{status: http.StatusNotFound, text: "There is nothing here."}
 	wrongMethod     = answer{status: http.StatusMethodNotAllowed, text: "This can't be done here."}
+	noPage          = answer{status: http.StatusMethodNotAllowed, text: "This address is for calendar and contacts apps: type it into one. There is no page here.", plain: true}
 	tooLarge        = answer{status: http.StatusRequestEntityTooLarge, text: "The request is too large."}
 	unprivileged    = answer{status: http.StatusForbidden, condition: name{nsDAV, "need-privileges"}, text: "This app password does not allow that."}
 	unsupported     = answer{status: http.StatusForbidden, condition: name{nsDAV, "supported-report"}, text: "This report is not supported here."}
@@ -76,11 +79,19 @@ func (a answer) write(w http.ResponseWriter) {
 	if a.later {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	}
-	h.Set("Content-Type", xmlType)
-	body := a.body()
+	contentType, body := xmlType, a.body()
+	if a.plain {
+		contentType, body = "text/plain; charset=utf-8", a.text+"\n"
+	}
+	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.status)
 	w.Write([]byte(body)) // who does not take it has gone
+}
+
+// isBrowser tells whether a person looks at the answer.
+func isBrowser(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
 func (a answer) body() string {

@@ -17,6 +17,7 @@ type filter struct {
 	m        *mount
 	at       target                                // what was asked
 	also     target                                // the destination of COPY and MOVE
+	single   bool                                  // whatever a response calls it, it is about what was asked
 	readOnly bool                                  // hide what the scopes do not allow
 	kindOf   func(collection target) (kind, error) // for lists that do not say it
 	lost     []string                              // hrefs as the client wrote them, to be told as not there
@@ -29,6 +30,7 @@ type filter struct {
 	begun    bool // opaque: its text has begun
 	foreign  bool // opaque: its text is of another kind, and left out
 	response *response
+	order    order
 }
 
 // response is one DAV:response that is being read.
@@ -114,6 +116,9 @@ func (f *filter) copy(w io.Writer, r io.Reader) error {
 }
 
 func (f *filter) pass(tok token) error {
+	if err := f.see(tok); err != nil {
+		return err
+	}
 	switch tok.kind {
 	case startToken:
 		return f.start(tok)
@@ -130,11 +135,28 @@ func (f *filter) pass(tok token) error {
 	return f.put(tok.raw)
 }
 
-// put writes where the bytes belong now: nowhere, to what is held, or out.
+// put writes where the bytes belong now: nowhere, to what is held, or out. What may be out of order is held first.
 func (f *filter) put(b []byte) error {
+	o := &f.order
+	switch {
+	case f.skipping > 0:
+		return nil
+	case o.holding && o.held.Len()+len(b) > maxOutOfOrder:
+		if err := f.letGo(); err != nil {
+			return err
+		}
+	case o.holding:
+		o.held.Write(b)
+		return nil
+	}
+	return f.write(b)
+}
+
+// write is put for what stands in its place.
+func (f *filter) write(b []byte) error {
 	r := f.response
 	switch {
-	case f.skipping > 0, r != nil && r.state == dropping:
+	case r != nil && r.state == dropping:
 		return nil
 	case r != nil && r.state == undecided:
 		if r.held.Len()+len(b) > maxUndecided {
@@ -157,6 +179,7 @@ func (f *filter) start(tok token) error {
 		return f.root(tok)
 	case depth == 2 && tok.name == (name{nsDAV, "response"}):
 		f.response = &response{}
+		f.order.found = false
 	case tok.name == (name{nsDAV, "href"}):
 		return f.href(tok)
 	case f.isProperty():
@@ -228,6 +251,11 @@ func (f *filter) end(tok token) error {
 		return nil
 	case f.opaque == depth:
 		f.opaque = 0
+	case depth == 3 && f.response != nil && tok.name == (name{nsDAV, "propstat"}):
+		if err := f.put(tok.raw); err != nil {
+			return err
+		}
+		return f.endPropstat()
 	case depth == 2 && f.response != nil:
 		return f.endResponse(tok)
 	case depth == 1:
@@ -250,6 +278,9 @@ func notThereResponse(href string) []byte {
 }
 
 func (f *filter) endResponse(tok token) error {
+	if err := f.release(&f.order.later); err != nil {
+		return err
+	}
 	if err := f.decide(true); err != nil {
 		return err
 	}
@@ -317,6 +348,9 @@ func (f *filter) href(start token) error {
 		return nil
 	}
 	t, ok := f.m.outward(h.text)
+	if !ok && f.single {
+		t, ok = f.at, true
+	}
 	if !r.located {
 		r.located, r.target = true, t // nowhere, if it isn't ours
 	}

@@ -155,6 +155,39 @@ func TestFilterCollection(t *testing.T) {
 	}
 }
 
+// Thunderbird's address book looks at a response's first status only.
+func TestFilterPutsWhatIsThereFirst(t *testing.T) {
+	stat := func(status, props string) string {
+		return "<propstat><prop>" + props + "</prop><status>HTTP/1.1 " + status + "</status></propstat>"
+	}
+	statusFirst := "<propstat><status>HTTP/1.1 404 Not Found</status><prop><x/></prop></propstat>"
+	there, missing, empty := stat("200 OK", "<getetag>1</getetag>"), stat("404 Not Found", "<x/>\n <y></y>"), stat("200 OK", "<resourcetype/>")
+	long := stat("404 Not Found", strings.Repeat("<x/>", maxOutOfOrder/4))
+	for name, tt := range map[string]struct{ in, want string }{
+		"in order":            {there + missing, there + missing},
+		"not in order":        {missing + there, there + missing},
+		"status first":        {statusFirst + there, there + statusFirst},
+		"nothing is there":    {missing + statusFirst, missing + statusFirst},
+		"an empty one":        {missing + empty, empty + missing},
+		"two":                 {missing + there + statusFirst + empty, there + missing + statusFirst + empty},
+		"words behind":        {missing + "<responsedescription>x</responsedescription>", missing + "<responsedescription>x</responsedescription>"},
+		"a hidden one":        {stat("404 Not Found", "<acl><x>y</x></acl>") + there, there + stat("404 Not Found", "")},
+		"too long to be held": {long + there, long + there},
+		"many":                {strings.Repeat(missing, maxOutOfOrder/len(missing)+1) + there, strings.Repeat(missing, maxOutOfOrder/len(missing)+1) + there},
+	} {
+		in := many("<response><href>/alice@x/work/1.ics</href>"+tt.in+"</response>", responseWith("/alice@x/work/2.ics", "<getetag>2</getetag>"))
+		want := many("<response><href>/dav/cal/ID/work/1.ics</href>"+tt.want+"</response>", responseWith("/dav/cal/ID/work/2.ics", "<getetag>2</getetag>"))
+		if got, err := run(&filter{m: mountAt(calendar), at: atWork}, in); err != nil || got != want {
+			t.Errorf("%s: %v\ngot  %.2000s\nwant %.2000s", name, err, got, want)
+		}
+	}
+	in := many("<response><href>http%3A//127.0.0.1%3A5232/alice%40x/work/</href>" + there + "</response>") // Xandikos to a PROPPATCH
+	want := many("<response><href>/dav/cal/ID/work/</href>" + there + "</response>")
+	if got, err := run(&filter{m: mountAt(calendar), at: atWork, single: true}, in); err != nil || got != want {
+		t.Errorf("a PROPPATCH: %v, %s", err, got)
+	}
+}
+
 // hostile documents must not be passed on: each is read by some parser as another than it seems.
 var hostile = map[string]string{
 	"nothing":                  "",

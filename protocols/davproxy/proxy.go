@@ -517,6 +517,7 @@ func (s *statusWriter) Write(b []byte) (int, error) {
 func (x *exchange) filter() *filter {
 	f := &filter{
 		m: x.m, at: x.at, also: x.to, readOnly: x.access != writeAccess,
+		single: x.r.Method == "PROPPATCH", // Xandikos escapes the whole URL
 		kindOf: func(t target) (kind, error) { return x.server.kinds.of(x.session, x.m, t) },
 	}
 	if x.doc != nil {

@@ -263,6 +263,9 @@ func (ss *session) answer(w *writer, r *http.Request, t target) answer {
 		return ss.serve(w, r, t, access)
 	case notAllowed:
 		w.Header().Set("Allow", allowed(t, access))
+		if isBrowser(r) {
+			return noPage
+		}
 		return wrongMethod
 	case needPrivileges:
 		return unprivileged

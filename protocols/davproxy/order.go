@@ -1,0 +1,79 @@
+package davproxy
+
+import "bytes"
+
+// maxOutOfOrder bounds what is held of one response's properties, in bytes. What is longer passes in its own order.
+const maxOutOfOrder = 32 << 10
+
+// order puts the properties of a response that are there before those that are not: Thunderbird's address book passes over a response
+// whose first status is no 200, and Radicale tells of the first property that was asked for first, there or not. A propstat is held while
+// its properties are empty, as those that are not there are.
+type order struct {
+	held     bytes.Buffer // of the propstat that is being read
+	holding  bool
+	found    bool         // the response has told of a property that is there
+	later    bytes.Buffer // whole propstats
+	status   []byte
+	inStatus bool
+}
+
+// see looks at a token before it is passed.
+func (f *filter) see(tok token) error {
+	o, depth := &f.order, f.tokens.depth()
+	if f.response == nil {
+		return nil
+	}
+	switch {
+	case tok.kind == startToken && depth == 3 && tok.name == (name{nsDAV, "propstat"}):
+		o.holding, o.status = true, o.status[:0]
+	case tok.kind == startToken && depth == 3:
+		return f.release(&o.later)
+	case tok.kind == startToken && depth == 4:
+		o.inStatus = tok.name == (name{nsDAV, "status"})
+	case tok.kind == textToken && depth == 4 && o.inStatus && len(o.status) < 64:
+		o.status = append(o.status, tok.text...)
+	case f.skipping == 0 && (tok.kind == startToken && depth > 5 || tok.kind == textToken && depth > 4 && len(bytes.TrimSpace(tok.text)) > 0):
+		return f.letGo()
+	}
+	return nil
+}
+
+// letGo passes what is held of a propstat, and the rest of it as it comes: it tells of properties that are there.
+func (f *filter) letGo() error {
+	if !f.order.holding {
+		return nil
+	}
+	f.order.holding, f.order.found = false, true
+	return f.release(&f.order.held)
+}
+
+// endPropstat passes a propstat that was held, or puts it off.
+func (f *filter) endPropstat() error {
+	o := &f.order
+	switch {
+	case !o.holding:
+		return f.release(&o.later)
+	case o.found || bytes.Contains(o.status, []byte(" 200")):
+		if err := f.letGo(); err != nil {
+			return err
+		}
+		return f.release(&o.later)
+	}
+	o.holding = false
+	o.later.Write(o.held.Bytes())
+	o.held.Reset()
+	if o.later.Len() > maxOutOfOrder {
+		return f.release(&o.later)
+	}
+	return nil
+}
+
+// release passes what was held.
+func (f *filter) release(b *bytes.Buffer) error {
+	if b.Len() == 0 {
+		return nil
+	}
+	err := f.write(b.Bytes())
+	b.Reset()
+	return err
+}
