@@ -72,9 +72,9 @@ type Preset struct {
 }
 
 // ServedBy reports whether a preset opens what it is for where only some scopes are served. Sending and filters may be missing beside
-// mail: they go with it where they are there.
+// mail, and invitations beside calendars: they go with them where they are there.
 func (p Preset) ServedBy(served Scopes) bool {
-	need := p.Scopes &^ (ScopeSubmit | ScopeSieve)
+	need := p.Scopes &^ (ScopeSubmit | ScopeSieve | ScopeSchedule)
 	if need == 0 {
 		need = p.Scopes
 	}
@@ -83,13 +83,13 @@ func (p Preset) ServedBy(served Scopes) bool {
 
 // Presets lists what people choose from.
 var Presets = []Preset{
-	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeSubmit | ScopeSieve | ScopeCalendar | ScopeContacts},
+	{"everything", "Mail, calendars and contacts", ScopeMail | ScopeSubmit | ScopeSieve | ScopeCalendar | ScopeContacts | ScopeSchedule},
 	{"mail", "Mail", ScopeMail | ScopeSubmit | ScopeSieve},
 	{"pop", "Mail by POP3", ScopePOP | ScopeSubmit},
 	{"send", "Sending mail only", ScopeSubmit},
 	{"mail-read", "Mail, read only", ScopeMailRead},
-	{"dav", "Calendars and contacts", ScopeCalendar | ScopeContacts},
-	{"calendar", "Calendars", ScopeCalendar},
+	{"dav", "Calendars and contacts", ScopeCalendar | ScopeContacts | ScopeSchedule},
+	{"calendar", "Calendars", ScopeCalendar | ScopeSchedule},
 	{"contacts", "Contacts", ScopeContacts},
 	{"calendar-read", "Calendars, read only", ScopeCalendarRead},
 }

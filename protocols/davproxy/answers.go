@@ -41,6 +41,8 @@ var (
 	unsupported     = answer{status: http.StatusForbidden, condition: name{nsDAV, "supported-report"}, text: "This report is not supported here."}
 	wrongPlace      = answer{status: http.StatusForbidden, text: "It can't be put there."}
 	protected       = answer{status: http.StatusForbidden, condition: name{nsDAV, "cannot-modify-protected-property"}, text: "The kind of a collection can't be changed."}
+	noFolder        = answer{status: http.StatusConflict, text: "There is no such collection."} // RFC 4918 section 9.8.5
+	notAQuestion    = answer{status: http.StatusForbidden, condition: name{nsCalDAV, "valid-scheduling-message"}, text: "Only questions for free and busy times are taken here."}
 	wrongEncoding   = answer{status: http.StatusUnsupportedMediaType, text: "Send the request without a content encoding."}
 	notCalendar     = answer{status: http.StatusForbidden, condition: name{nsCalDAV, "supported-calendar-data"}, text: "Only iCalendar data belongs here."}
 	notCard         = answer{status: http.StatusForbidden, condition: name{nsCardDAV, "supported-address-data"}, text: "Only vCards belong here."}

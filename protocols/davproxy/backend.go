@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,24 +34,75 @@ type mount struct {
 	route     *protocols.Route
 	principal []string // path segments at the backend
 	home      []string
+	boxes
 }
 
-// inward is a target's path at the backend, escaped.
-func (m *mount) inward(t target) string { return join(m.home) + t.below() }
+// boxes are what a backend has for invitations.
+type boxes struct {
+	inbox, outbox []string // path segments; none: it has no such box
+	automatic     bool     // it sends and takes invitations by itself (RFC 6638 section 2)
+	addresses     []string // mailto: URLs under which it knows the account
+}
+
+// of returns where a box is; nil: nowhere, or it is none.
+func (b *boxes) of(k kind) []string {
+	switch k {
+	case inbox:
+		return b.inbox
+	case outbox:
+		return b.outbox
+	}
+	return nil
+}
+
+// inward is a target's path at the backend, escaped. A box that the backend does not have has none.
+func (m *mount) inward(t target) string {
+	if !t.kind.isBox() {
+		return join(m.home) + t.below()
+	}
+	if box := m.of(t.kind); len(box) > 0 {
+		return join(box) + t.below()
+	}
+	return ""
+}
 
 // outward says what a backend's href is in this mount.
 func (m *mount) outward(href string) (target, bool) {
 	segments, slash, ok := m.read(href)
-	below := len(segments) - len(m.home)
-	if !ok || below < 0 || below > 2 || below == 2 && slash {
+	if !ok {
 		return target{}, false
 	}
-	for i, s := range m.home {
-		if segments[i] != s {
-			return target{}, false
+	for _, k := range []kind{inbox, outbox} { // first: they may lie in the home
+		if below, ok := under(m.of(k), segments); ok {
+			t := insideBox(k, m.id, below, slash)
+			return t, t.place != nowhere
 		}
 	}
-	return inside(m.kind, m.id, segments[len(m.home):]), true
+	below, ok := under(m.home, segments)
+	if !ok || len(below) > 2 || len(below) == 2 && slash {
+		return target{}, false
+	}
+	return inside(m.kind, m.id, below), true
+}
+
+// under returns what path segments have behind those of a place, if they are the place or lie in it.
+func under(place, segments []string) (below []string, ok bool) {
+	if len(place) == 0 || len(segments) < len(place) || !slices.Equal(segments[:len(place)], place) {
+		return nil, false
+	}
+	return segments[len(place):], true
+}
+
+// isBox tells whether a path in the home is a box at the backend: there it can't be anything else.
+func (m *mount) isBox(t target) bool {
+	path := m.inward(t)
+	return len(m.inbox) > 0 && path == join(m.inbox) || len(m.outbox) > 0 && path == join(m.outbox)
+}
+
+// leads tells whether an href leads to this backend.
+func (m *mount) leads(href string) bool {
+	_, err := pathOf(href, hostOf(m.route))
+	return err == nil
 }
 
 // isPrincipal tells whether a backend's href is the account's own principal.

@@ -60,9 +60,17 @@ func (d *document) isMultiget() bool {
 	return d.root == (name{nsCalDAV, "calendar-multiget"}) || d.root == (name{nsCardDAV, "addressbook-multiget"})
 }
 
-// parse reads an XML request body. inward maps a public href to the backend's; where it can't, a multiget's href is lost and any
-// other one stays, for it may be a subscription's.
-func parse(body []byte, inward func(href string) (string, bool)) (*document, error) {
+// fate says what becomes of an href in a request's body.
+type fate uint8
+
+const (
+	strayHref   fate = iota // it leads where the request may not: lost in a multiget; elsewhere the request is refused
+	ownHref                 // it becomes the backend's
+	foreignHref             // it leads to no place here or at the backend, such as a subscription's: as a property's value it stays
+)
+
+// parse reads an XML request body. inward maps a public href to the backend's.
+func parse(body []byte, inward func(href string) (string, fate)) (*document, error) {
 	d := &document{}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return d, nil
@@ -92,7 +100,9 @@ func parse(body []byte, inward func(href string) (string, bool)) (*document, err
 		if err != nil {
 			return nil, err
 		}
-		out.Write(d.pass(href, inward, tokens.depth() == 1 && d.isMultiget()))
+		if err := d.pass(&out, href, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -110,20 +120,38 @@ func (d *document) note(tokens *tokenizer, tok token) {
 	}
 }
 
-// pass returns an href element for the backend.
-func (d *document) pass(h href, inward func(string) (string, bool), asked bool) []byte {
-	mapped, ok := inward(h.text)
+var errStray = errors.New("an href that leads elsewhere")
+
+// pass writes an href element for the backend. One without a text is the name of a property.
+func (d *document) pass(out *bytes.Buffer, h href, inward func(string) (string, fate), asked bool) error {
+	mapped, fate := inward(h.text)
 	switch {
-	case ok && asked:
-		d.hrefs = append(d.hrefs, mapped)
-		return h.with(mapped)
-	case ok:
-		return h.with(mapped)
+	case fate == ownHref:
+		if asked {
+			d.hrefs = append(d.hrefs, mapped)
+		}
+		out.Write(h.with(mapped))
 	case asked:
 		d.lost = append(d.lost, h.text)
-		return nil
+	case h.end == nil, fate == foreignHref && d.setsProperties():
+		out.Write(h.with(h.text))
+	default:
+		return errStray
 	}
-	return h.with(h.text)
+	return nil
+}
+
+// setsProperties tells whether a document's hrefs are values to be kept.
+func (d *document) setsProperties() bool {
+	return roots["PROPPATCH"][d.root] || roots["MKCOL"][d.root] || roots["MKCALENDAR"][d.root]
+}
+
+// hasScheme tells whether an href says by which protocol it is meant.
+func hasScheme(href string) bool {
+	scheme, _, found := strings.Cut(href, ":")
+	return found && scheme != "" && !strings.ContainsFunc(scheme, func(r rune) bool {
+		return !('a' <= r|0x20 && r|0x20 <= 'z' || '0' <= r && r <= '9' || strings.ContainsRune("+-.", r))
+	})
 }
 
 // href is a DAV:href element.
@@ -183,7 +211,7 @@ var beginnings = map[kind]string{calendar: "BEGIN:VCALENDAR", contacts: "BEGIN:V
 func fits(k kind, contentType string, beginning []byte) bool {
 	if contentType != "" {
 		media, params, err := mime.ParseMediaType(contentType)
-		if err != nil || !slices.Contains(mediaTypes[k], media) {
+		if err != nil || !slices.Contains(mediaTypes[k.content()], media) {
 			return false
 		}
 		if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") && !strings.EqualFold(c, "us-ascii") {
@@ -191,6 +219,6 @@ func fits(k kind, contentType string, beginning []byte) bool {
 		}
 	}
 	text := bytes.TrimLeft(bytes.TrimPrefix(beginning, []byte("\ufeff")), " \t\r\n")
-	want := beginnings[k]
+	want := beginnings[k.content()]
 	return want != "" && len(text) >= len(want) && strings.EqualFold(string(text[:len(want)]), want)
 }

@@ -23,8 +23,8 @@ const (
 	lobby            // answers discovery only
 	principal        // the account
 	home             // where one kind of collections is
-	collection       // one calendar or address book
-	member           // one event, task or contact
+	collection       // one calendar or address book, or a box
+	member           // one event, task, contact or invitation
 )
 
 // target is a public path, taken apart. Its names are decoded.
@@ -32,7 +32,7 @@ type target struct {
 	place      place
 	kind       kind   // of the mount: home, collection, member
 	id         string // the account's public id: principal, home, collection, member
-	collection string
+	collection string // empty: a box, of which an account has one
 	member     string
 	public     string // lobby: the path itself
 }
@@ -48,12 +48,14 @@ func (t target) path() string {
 	return t.public
 }
 
-// below is what stands behind the home's path, at the backend too.
+// below is what stands behind the path of the home or the box, at the backend too.
 func (t target) below() string {
-	switch t.place {
-	case collection:
+	switch {
+	case t.kind.isBox():
+		return encode(t.member)
+	case t.place == collection:
 		return encode(t.collection) + "/"
-	case member:
+	case t.place == member:
 		return encode(t.collection) + "/" + encode(t.member)
 	}
 	return ""
@@ -64,7 +66,7 @@ func (t target) in(o target) bool {
 	return t.kind == o.kind && t.id == o.id && t.collection == o.collection
 }
 
-var mountNames = map[kind]string{calendar: "cal", contacts: "card"}
+var mountNames = map[kind]string{calendar: "cal", contacts: "card", inbox: "inbox", outbox: "outbox"}
 
 // locate reads a request's target as it came: a path, or an absolute URL to host. A query is refused, since nothing here has
 // one and backends know some (Cyrus: ?action=attachment-add).
@@ -206,7 +208,21 @@ func within(segments []string, slash bool) target {
 	if k == unknown || len(segments) > 4 || len(segments) == 4 && slash {
 		return target{}
 	}
+	if k.isBox() {
+		return insideBox(k, segments[1], segments[2:], slash)
+	}
 	return inside(k, segments[1], segments[2:])
+}
+
+// insideBox names a box and what lies in it: invitations in the inbox; nothing that clients reach in the outbox.
+func insideBox(k kind, id string, below []string, slash bool) target {
+	switch {
+	case len(below) == 0:
+		return target{place: collection, kind: k, id: id}
+	case len(below) == 1 && !slash && k == inbox:
+		return target{place: member, kind: k, id: id, member: below[0]}
+	}
+	return target{}
 }
 
 // inside names what lies in a home: nothing but collections, and nothing in these but members.

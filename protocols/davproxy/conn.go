@@ -212,7 +212,7 @@ func (ss *session) backendOf(t target) string {
 	if t.kind == unknown {
 		return ""
 	}
-	r, err := ss.server.o.Router.Route(ss.ctx, t.kind.String(), ss.grant)
+	r, err := ss.server.o.Router.Route(ss.ctx, t.kind.content().String(), ss.grant)
 	if err != nil {
 		return ""
 	}

@@ -5,30 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"postern/authstore"
 )
 
 // maxUndecided bounds what is held of one response before it is known whether it may pass, in bytes.
 const maxUndecided = 256 << 10
 
+// maxTold bounds the names that are read of a property that is rebuilt.
+const maxTold = 100
+
 // filter passes a backend's XML to the client, byte for byte, but for what the client must not see and for hrefs, which are
 // rewritten. It holds one token and one undecided response, whatever the length of the document. It fails closed: an error of
 // copy means that the document must not be ended cleanly.
 type filter struct {
-	m        *mount
-	at       target                                // what was asked
-	also     target                                // the destination of COPY and MOVE
-	single   bool                                  // whatever a response calls it, it is about what was asked
-	readOnly bool                                  // hide what the scopes do not allow
-	kindOf   func(collection target) (kind, error) // for lists that do not say it
-	lost     []string                              // hrefs as the client wrote them, to be told as not there
-	turn     func() error                          // asked for leave to hold a large item; nil: nobody is
+	m      *mount
+	at     target                                // what was asked
+	also   target                                // the destination of COPY and MOVE
+	single bool                                  // whatever a response calls it, it is about what was asked
+	grant  *authstore.Grant                      // what may be seen
+	kindOf func(collection target) (kind, error) // for lists that do not say it
+	lost   []string                              // hrefs as the client wrote them, to be told as not there
+	turn   func() error                          // asked for leave to hold a large item; nil: nobody is
 
 	out      io.Writer
 	tokens   *tokenizer
-	skipping int  // depth of the element that is left out, with all it holds; 0: none
-	opaque   int  // depth of calendar-data or address-data; 0: none
-	begun    bool // opaque: its text has begun
-	foreign  bool // opaque: its text is of another kind, and left out
+	skipping int           // depth of the element that is left out, with all it holds; 0: none
+	opaque   int           // depth of calendar-data or address-data; 0: none
+	begun    bool          // opaque: its text has begun
+	foreign  bool          // opaque: its text is of another kind, and left out
+	told     map[name]bool // the names in a property that is rebuilt; nil: none is
 	response *response
 	order    order
 }
@@ -64,14 +70,26 @@ var answerRoots = map[name]bool{
 	{nsDAV, "mkcalendar-response"}: true, // Xandikos
 }
 
+// scheduling are properties that only grants see which open the boxes.
+var scheduling = map[name]bool{
+	{nsCalDAV, "calendar-free-busy-set"}:        true,
+	{nsCalDAV, "calendar-user-type"}:            true,
+	{nsCalDAV, "schedule-default-calendar-URL"}: true,
+	{nsCalDAV, "schedule-default-tasks-URL"}:    true,
+	{nsCalDAV, "schedule-inbox-URL"}:            true,
+	{nsCalDAV, "schedule-outbox-URL"}:           true,
+}
+
 // hidden are properties that lead out of the account's own collections, or tell what is not for apps.
 var hidden = map[name]bool{
 	{nsDAV, "acl"}:                                   true,
 	{nsDAV, "acl-restrictions"}:                      true,
+	{nsDAV, "add-member"}:                            true,
 	{nsDAV, "alternate-URI-set"}:                     true,
 	{nsDAV, "group-member-set"}:                      true,
 	{nsDAV, "group-membership"}:                      true,
 	{nsDAV, "inherited-acl-set"}:                     true,
+	{nsDAV, "invite"}:                                true,
 	{nsDAV, "lockdiscovery"}:                         true,
 	{nsDAV, "principal-collection-set"}:              true,
 	{nsDAV, "supported-privilege-set"}:               true,
@@ -171,6 +189,9 @@ func (f *filter) write(b []byte) error {
 
 func (f *filter) start(tok token) error {
 	depth := f.tokens.depth()
+	if p := f.tokens.parent(1); f.told != nil && len(f.told) < maxTold && (p == (name{nsDAV, "privilege"}) || p == (name{nsDAV, "report"})) {
+		f.told[tok.name] = true
+	}
 	if f.skipping > 0 || f.opaque > 0 {
 		return f.put(tok.raw)
 	}
@@ -192,7 +213,7 @@ func (f *filter) start(tok token) error {
 
 // root judges the document; an empty root may have to take what is lost.
 func (f *filter) root(tok token) error {
-	if !answerRoots[tok.name] {
+	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
 	if tok.empty && len(f.lost) > 0 {
@@ -209,13 +230,13 @@ func (f *filter) isProperty() bool {
 func (f *filter) property(tok token, depth int) error {
 	k, isContent := contents[tok.name]
 	switch {
-	case hidden[tok.name], isContent && k != f.at.kind:
+	case hidden[tok.name], isContent && k != f.at.kind.content(), scheduling[tok.name] && accessTo(inbox, f.grant) == noAccess:
 		f.skipping = depth
 	case isContent:
 		f.opaque, f.begun, f.foreign = depth, false, false
-	case f.readOnly && tok.name == (name{nsDAV, "current-user-privilege-set"}) && !tok.empty:
-		err := f.put(append(bytes.Clone(tok.raw), `<privilege xmlns="DAV:"><read/></privilege>`...))
-		f.skipping = depth
+	case rebuilt[tok.name] && !tok.empty:
+		err := f.put(tok.raw)
+		f.skipping, f.told = depth, make(map[name]bool)
 		return err
 	}
 	return f.put(tok.raw)
@@ -241,9 +262,10 @@ func (f *filter) resourceType(tok token, depth int) {
 func (f *filter) end(tok token) error {
 	depth := f.tokens.depth() + 1 // of the element that just ended
 	switch {
-	case f.skipping == depth && f.cutInside(tok):
-		f.skipping = 0
-		return f.put(tok.raw)
+	case f.skipping == depth && f.told != nil:
+		text := f.rebuild(tok.name)
+		f.skipping, f.told = 0, nil
+		return f.put(append([]byte(text), tok.raw...))
 	case f.skipping == depth:
 		f.skipping = 0
 		return nil
@@ -268,9 +290,16 @@ func (f *filter) end(tok token) error {
 	return f.put(tok.raw)
 }
 
-// cutInside tells whether of the element that just ended only the content was left out.
-func (f *filter) cutInside(tok token) bool {
-	return tok.name == (name{nsDAV, "current-user-privilege-set"}) && !hidden[tok.name]
+// rebuild says what a property holds whose names were read.
+func (f *filter) rebuild(property name) string {
+	t := f.at
+	if r := f.response; r != nil && r.located {
+		t = r.target
+	}
+	if property == (name{nsDAV, "supported-report-set"}) {
+		return reported(t, f.told)
+	}
+	return granted(privileges(t, f.grant), f.told)
 }
 
 func notThereResponse(href string) []byte {
@@ -301,7 +330,7 @@ func (f *filter) decide(atEnd bool) error {
 			r.state = dropping
 		}
 		return nil
-	case !f.asked(r.target):
+	case !f.asked(r.target), !f.open(r.target):
 		r.state = dropping
 		return nil
 	case f.at.place == home && r.target.place == collection:
@@ -326,10 +355,13 @@ func (f *filter) decide(atEnd bool) error {
 	return err
 }
 
+// open tells whether the grant opens a target.
+func (f *filter) open(t target) bool { return accessAt(t, f.grant) != noAccess }
+
 // asked tells whether a request for f.at may be answered with a response about t.
 func (f *filter) asked(t target) bool {
 	if f.at.place == home {
-		return t.place == home || t.place == collection
+		return t.kind == f.at.kind && (t.place == home || t.place == collection)
 	}
 	return t.place != home && (t.in(f.at) || f.also.place != nowhere && t.in(f.also))
 }
@@ -376,9 +408,32 @@ func (f *filter) mapped(property name, text string) (string, bool) {
 	case name{nsCardDAV, "addressbook-home-set"}:
 		return target{place: home, kind: contacts, id: f.m.id}.path(), true
 	}
+	switch property {
+	case name{nsCalDAV, "recipient"}, name{nsCalDAV, "calendar-user-address-set"}:
+		if isMailto(text) {
+			return text, true
+		}
+	case name{nsCalendar, "source"}: // where a subscription comes from: it leads to no place here
+		if hasScheme(text) && !f.m.leads(text) {
+			return text, true
+		}
+	}
 	t, ok := f.m.outward(text)
-	if !ok || t.place != home && t.collection != f.at.collection && f.at.place != home {
+	if !ok || !f.open(t) || !f.mentions(t) {
 		return "", false
 	}
 	return t.path(), true
+}
+
+// mentions tells whether a property may lead to a target that the grant opens: the home, what lies in the collection that was asked,
+// and of other collections those of the kind, where the home or the inbox names them.
+func (f *filter) mentions(t target) bool {
+	switch {
+	case t.place == home, t.kind.isBox(), t.in(f.at):
+		return true
+	case t.place != collection || f.at.place != home && f.at.kind != inbox:
+		return false
+	}
+	k, err := f.kindOf(t)
+	return err == nil && k == t.kind
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"postern/authstore"
 	"postern/protocols"
 )
 
@@ -23,6 +24,11 @@ func mountAt(k kind) *mount {
 var (
 	atHome = target{place: home, kind: calendar, id: "ID"}
 	atWork = target{place: collection, kind: calendar, id: "ID", collection: "work"}
+)
+
+var (
+	owner  = &authstore.Grant{Scopes: authstore.ScopeCalendar}
+	reader = &authstore.Grant{Scopes: authstore.ScopeCalendarRead}
 )
 
 const ns = ` xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav" xmlns:A="urn:ietf:params:xml:ns:carddav"`
@@ -90,7 +96,7 @@ func TestFilterHome(t *testing.T) {
 			"<response><href>/dav/cal/ID/work/</href><propstat><prop>" + isCalendar + "</prop></propstat></response>",
 		},
 	} {
-		got, err := run(&filter{m: mountAt(calendar), at: atHome, kindOf: kindOf}, many(tt.in))
+		got, err := run(&filter{m: mountAt(calendar), grant: owner, at: atHome, kindOf: kindOf}, many(tt.in))
 		if err != nil || got != many(tt.want) {
 			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, many(tt.want))
 		}
@@ -115,19 +121,28 @@ func TestFilterProperties(t *testing.T) {
 		"elements in contents":  {"<C:calendar-data>BEGIN:VCALENDAR<href>/alice@x/</href></C:calendar-data>", "<C:calendar-data>BEGIN:VCALENDAR<href>/alice@x/</href></C:calendar-data>"},
 		"a card as an event":    {"<C:calendar-data>BEGIN:VCARD</C:calendar-data><getetag/>", "<C:calendar-data></C:calendar-data><getetag/>"},
 		"a card":                {"<A:address-data>BEGIN:VCARD</A:address-data><getetag/>", "<getetag/>"},
-		"privileges":            {"<current-user-privilege-set><privilege><all/></privilege></current-user-privilege-set><getetag/>", `<current-user-privilege-set><privilege xmlns="DAV:"><read/></privilege></current-user-privilege-set><getetag/>`},
+		"privileges":            {"<current-user-privilege-set><privilege><all/></privilege></current-user-privilege-set><getetag/>", "<current-user-privilege-set>" + may("read", "read-current-user-privilege-set") + `<privilege xmlns="DAV:"><read-free-busy xmlns="urn:ietf:params:xml:ns:caldav"/></privilege></current-user-privilege-set><getetag/>`},
 		"empty privileges":      {"<current-user-privilege-set/><getetag/>", "<current-user-privilege-set/><getetag/>"},
 	} {
-		f := &filter{m: mountAt(calendar), at: atWork, readOnly: true}
+		f := &filter{m: mountAt(calendar), at: atWork, grant: reader}
 		in, want := many(responseWith("/alice@x/work/", tt.in)), many(responseWith("/dav/cal/ID/work/", tt.want))
 		if got, err := run(f, in); err != nil || got != want {
 			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, want)
 		}
 	}
 	all := many(responseWith("/alice@x/work/", "<current-user-privilege-set><privilege><all/></privilege></current-user-privilege-set>"))
-	if got, err := run(&filter{m: mountAt(calendar), at: atWork}, all); err != nil || !strings.Contains(got, "<all/>") {
+	if got, err := run(&filter{m: mountAt(calendar), grant: owner, at: atWork}, all); err != nil || !strings.Contains(got, may("write")) || strings.Contains(got, "all") {
 		t.Errorf("privileges of who may write: %v, %s", err, got)
 	}
+}
+
+// may makes privileges as they are told.
+func may(names ...string) string {
+	text := ""
+	for _, n := range names {
+		text += `<privilege xmlns="DAV:">` + emptyElement(name{nsDAV, n}) + `</privilege>`
+	}
+	return text
 }
 
 func TestFilterCollection(t *testing.T) {
@@ -140,17 +155,17 @@ func TestFilterCollection(t *testing.T) {
 		responseWith("/dav/cal/ID/work/", tagged), responseWith("/dav/cal/ID/work/a%20b.ics", tagged),
 		"<response><href>/dav/cal/ID/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>", "<sync-token>http://radicale.org/ns/sync/1</sync-token>",
 		string(notThereResponse("/dav/<x>")))
-	f := &filter{m: mountAt(calendar), at: atWork, lost: []string{"/dav/<x>"}}
+	f := &filter{m: mountAt(calendar), grant: owner, at: atWork, lost: []string{"/dav/<x>"}}
 	if got, err := run(f, in); err != nil || got != want {
 		t.Errorf("%v\ngot  %s\nwant %s", err, got, want)
 	}
 	moved := many("<response><href>/alice@x/other/1.ics</href><status>HTTP/1.1 409 Conflict</status></response>")
-	f = &filter{m: mountAt(calendar), at: atWork, also: target{place: member, kind: calendar, id: "ID", collection: "other", member: "1.ics"}}
+	f = &filter{m: mountAt(calendar), grant: owner, at: atWork, also: target{place: member, kind: calendar, id: "ID", collection: "other", member: "1.ics"}}
 	if got, err := run(f, moved); err != nil || !strings.Contains(got, "/dav/cal/ID/other/1.ics") {
 		t.Errorf("the destination of MOVE: %v, %s", err, got)
 	}
 	conflict := "<error" + ns + "><C:no-uid-conflict><href>/alice@x/work/1.ics</href></C:no-uid-conflict></error>"
-	if got, err := run(&filter{m: mountAt(calendar), at: atWork}, conflict); err != nil || !strings.Contains(got, ">/dav/cal/ID/work/1.ics<") {
+	if got, err := run(&filter{m: mountAt(calendar), grant: owner, at: atWork}, conflict); err != nil || !strings.Contains(got, ">/dav/cal/ID/work/1.ics<") {
 		t.Errorf("an error's href: %v, %s", err, got)
 	}
 }
@@ -231,21 +246,21 @@ func attributes(n int) string {
 
 func TestHostileXMLIsNotPassedOn(t *testing.T) {
 	for name, in := range hostile {
-		f := &filter{m: mountAt(calendar), at: atHome}
+		f := &filter{m: mountAt(calendar), grant: owner, at: atHome}
 		if got, err := run(f, in); err == nil {
 			t.Errorf("%s: %q became %q", name, in, got)
 		}
 	}
-	f := &filter{m: mountAt(calendar), at: atWork, lost: []string{"/x"}}
+	f := &filter{m: mountAt(calendar), grant: owner, at: atWork, lost: []string{"/x"}}
 	if got, err := run(f, "<multistatus xmlns='DAV:'/>"); err == nil {
 		t.Errorf("an empty answer to a multiget became %q", got)
 	}
-	f = &filter{m: mountAt(calendar), at: atHome, kindOf: func(target) (kind, error) { return unknown, io.ErrClosedPipe }}
+	f = &filter{m: mountAt(calendar), grant: owner, at: atHome, kindOf: func(target) (kind, error) { return unknown, io.ErrClosedPipe }}
 	if _, err := run(f, many(responseWith("/alice@x/work/", "<a/>"))); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("a kind that can't be known: %v", err)
 	}
 	huge := io.MultiReader(strings.NewReader("<multistatus"+ns+"><x>"), io.LimitReader(letters{}, maxXMLToken+1<<20), strings.NewReader("</x></multistatus>"))
-	if err := (&filter{m: mountAt(calendar), at: atWork}).copy(io.Discard, huge); !errors.Is(err, errTooLarge) {
+	if err := (&filter{m: mountAt(calendar), grant: owner, at: atWork}).copy(io.Discard, huge); !errors.Is(err, errTooLarge) {
 		t.Errorf("a huge token: %v", err)
 	}
 }
@@ -274,7 +289,7 @@ func FuzzFilter(f *testing.F) {
 		for _, at := range []target{atHome, atWork} {
 			pass := func(r io.Reader) (string, error) {
 				var out bytes.Buffer
-				fl := &filter{m: mountAt(calendar), at: at, readOnly: true, kindOf: func(target) (kind, error) { return calendar, nil }}
+				fl := &filter{m: mountAt(calendar), at: at, grant: reader, kindOf: func(target) (kind, error) { return calendar, nil }}
 				err := fl.copy(&out, r)
 				return out.String(), err
 			}

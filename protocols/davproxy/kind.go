@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,8 @@ const (
 	unknown kind = iota
 	calendar
 	contacts
+	inbox  // invitations and replies that came (RFC 6638 section 2.2)
+	outbox // takes questions for others' free and busy times (RFC 6638 section 2.1)
 )
 
 func (k kind) String() string {
@@ -26,8 +29,23 @@ func (k kind) String() string {
 		return "calendar"
 	case contacts:
 		return "contacts"
+	case inbox:
+		return "inbox"
+	case outbox:
+		return "outbox"
 	}
 	return "unknown"
+}
+
+// isBox tells whether a kind is one of those that an account has one of, beside its calendars.
+func (k kind) isBox() bool { return k == inbox || k == outbox }
+
+// content is the kind of what lies in a collection of a kind, and of the backend that has it.
+func (k kind) content() kind {
+	if k.isBox() {
+		return calendar
+	}
+	return k
 }
 
 // kindOfType maps an element of DAV:resourcetype.
@@ -37,6 +55,10 @@ func kindOfType(n name) kind {
 		return calendar
 	case name{nsCardDAV, "addressbook"}:
 		return contacts
+	case name{nsCalDAV, "schedule-inbox"}:
+		return inbox
+	case name{nsCalDAV, "schedule-outbox"}:
+		return outbox
 	}
 	return unknown
 }
@@ -49,7 +71,11 @@ const kindLife = 5 * time.Minute
 
 // kinds remembers what collections are, and only what they are. In a tree that holds both kinds (Radicale, DAViCal, Zimbra) the
 // path does not say it, and filtering lists is not enough: a calendar password that knew a contact's path could GET it.
-type kinds struct{ cache[kindKey, kind] }
+type kinds struct {
+	cache[kindKey, kind]
+	changes   atomic.Uint64            // counts what may have changed a kind
+	uncertain cache[kindKey, struct{}] // what a backend may still be changing
+}
 
 type kindKey struct{ backend, login, path string }
 
@@ -64,14 +90,22 @@ func (ks *kinds) of(ss *session, m *mount, t target) (kind, error) {
 	if k, ok := ks.get(key); ok {
 		return k, nil
 	}
+	before := ks.changes.Load()
 	k, err := ss.learn(m, key.path)
-	if err == nil && k != unknown {
-		ks.put(key, k, kindLife)
+	if _, changing := ks.uncertain.get(key); err == nil && k != unknown && !changing {
+		ks.putUnless(key, k, kindLife, func() bool { return ks.changes.Load() != before }) // it was asked before the change, maybe
 	}
 	return k, err
 }
 
-func (ks *kinds) forget(m *mount, t target) { ks.drop(keyOf(m, t)) }
+// forget is called before and after whatever may change a collection's kind.
+func (ks *kinds) forget(m *mount, t target) {
+	ks.changes.Add(1)
+	ks.drop(keyOf(m, t))
+}
+
+// doubt is called where it is not known whether a change was made, or still will be: for a time, nothing is remembered.
+func (ks *kinds) doubt(m *mount, t target) { ks.uncertain.put(keyOf(m, t), struct{}{}, kindLife) }
 
 const askType = xmlHeader + `<propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>`
 
@@ -99,7 +133,7 @@ func (ss *session) learn(m *mount, path string) (kind, error) {
 	return unknown, fmt.Errorf("ask for a collection's type: status %d", resp.StatusCode)
 }
 
-// readKind reads the answer to askType. What claims to be both is neither.
+// readKind reads the answer to askType. What claims to be of two kinds is of none.
 func readKind(r io.Reader) (kind, error) {
 	found := unknown
 	tokens := newTokenizer(r)
@@ -147,8 +181,16 @@ func (c *cache[K, V]) get(key K) (V, bool) {
 }
 
 func (c *cache[K, V]) put(key K, value V, life time.Duration) {
+	c.putUnless(key, value, life, func() bool { return false })
+}
+
+// putUnless asks with the map locked whether the value is out of date already.
+func (c *cache[K, V]) putUnless(key K, value V, life time.Duration, stale func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if stale() {
+		return
+	}
 	if c.entries == nil {
 		c.entries = make(map[K]entry[V])
 	}

@@ -2,12 +2,14 @@ package davproxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Bounds of questions that are answered here.
@@ -18,10 +20,17 @@ const (
 )
 
 // serve answers what the backend is not asked for: OPTIONS, and PROPFIND of the account and of homes outside the scopes.
-func (ss *session) serve(w *writer, r *http.Request, t target, a access) answer {
-	w.Header().Set("DAV", compliance(ss.grant.Scopes))
+func (ss *session) serve(w *writer, r *http.Request, t target) answer {
+	b, refusal := ss.boxes()
+	if refusal.status != 0 {
+		return refusal
+	}
+	if t.kind.isBox() && len(b.of(t.kind)) == 0 {
+		return notThere
+	}
+	w.Header().Set("DAV", compliance(&ss.grant, b))
 	if r.Method == "OPTIONS" {
-		w.Header().Set("Allow", allowed(t, a))
+		w.Header().Set("Allow", allowed(t, &ss.grant))
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusOK)
 		return answer{}
@@ -33,7 +42,29 @@ func (ss *session) serve(w *writer, r *http.Request, t target, a access) answer 
 	if refusal.status != 0 {
 		return refusal
 	}
-	return multistatus(w, ss.describe(t, q, minimal(r.Header)))
+	return multistatus(w, describe(t, ss.properties(t, b), q, minimal(r.Header)))
+}
+
+// boxTime bounds waiting for the calendars' backend where contacts are asked for, maybe.
+const boxTime = 5 * time.Second
+
+// boxes are those that the grant opens. Where the backend is in trouble there are none for now: it must not take the account along.
+func (ss *session) boxes() (boxes, answer) {
+	if accessTo(inbox, &ss.grant) == noAccess {
+		return boxes{}, answer{}
+	}
+	brief := *ss
+	ctx, cancel := context.WithTimeout(ss.ctx, boxTime)
+	defer cancel()
+	brief.ctx = ctx
+	m, err := brief.mountOf(calendar)
+	if e, ok := errors.AsType[*endedError](err); ok && ss.ctx.Err() != nil {
+		return boxes{}, refused(e.cause)
+	}
+	if err != nil {
+		return boxes{}, answer{}
+	}
+	return m.boxes, answer{}
 }
 
 // minimal tells whether a client does without the properties that are not there (RFC 8144; Apple's Brief).
@@ -139,8 +170,7 @@ func propstat(tell func(name) string, names []name, status string) string {
 func emptyElement(n name) string { return fmt.Sprintf(`<%s xmlns="%s"/>`, n.local, escape(n.space)) }
 
 // describe answers a PROPFIND. What is there comes first: Thunderbird looks at the first status only.
-func (ss *session) describe(t target, q question, minimal bool) string {
-	props := ss.properties(t)
+func describe(t target, props map[name]string, q question, minimal bool) string {
 	if q.all || q.just {
 		q.names = append(known, q.names...)
 	}
@@ -175,6 +205,7 @@ var known = []name{
 	{nsDAV, "resourcetype"}, {nsDAV, "displayname"}, {nsDAV, "current-user-principal"}, {nsDAV, "principal-URL"}, {nsDAV, "owner"},
 	{nsDAV, "current-user-privilege-set"}, {nsDAV, "supported-report-set"},
 	{nsCalDAV, "calendar-home-set"}, {nsCardDAV, "addressbook-home-set"}, {nsCalDAV, "calendar-user-address-set"},
+	{nsCalDAV, "calendar-user-type"}, {nsCalDAV, "schedule-inbox-URL"}, {nsCalDAV, "schedule-outbox-URL"},
 }
 
 var isKnown = func() map[name]bool {
@@ -186,8 +217,8 @@ var isKnown = func() map[name]bool {
 }()
 
 // properties are the values, as XML inside of the namespace DAV:. Both homes are told always, whatever the scopes: vdirsyncer,
-// Thunderbird and Evolution take a missing one for an error.
-func (ss *session) properties(t target) map[name]string {
+// Thunderbird and Evolution take a missing one for an error. What belongs to invitations is there with the boxes only.
+func (ss *session) properties(t target, b boxes) map[name]string {
 	id := ss.grant.PublicID
 	own := hrefTo(target{place: principal, id: id}.path())
 	props := map[name]string{
@@ -205,10 +236,31 @@ func (ss *session) properties(t target) map[name]string {
 	props[name{nsCalDAV, "calendar-home-set"}] = hrefTo(target{place: home, kind: calendar, id: id}.path())
 	props[name{nsCardDAV, "addressbook-home-set"}] = hrefTo(target{place: home, kind: contacts, id: id}.path())
 	props[name{nsCalDAV, "calendar-user-address-set"}] = hrefTo("mailto:"+ss.grant.Address) + own
+	ss.invite(props, b)
 	if t.place == principal {
 		props[name{nsDAV, "resourcetype"}] += `<principal xmlns="DAV:"/>`
 	}
 	return props
+}
+
+// invite adds what a client needs for invitations (RFC 6638 section 2.4). The addresses are the backend's, where it tells some: it
+// sends an organizer's invitations by these only.
+func (ss *session) invite(props map[name]string, b boxes) {
+	for k, property := range map[kind]string{inbox: "schedule-inbox-URL", outbox: "schedule-outbox-URL"} {
+		if len(b.of(k)) == 0 {
+			continue
+		}
+		props[name{nsCalDAV, property}] = hrefTo(target{place: collection, kind: k, id: ss.grant.PublicID}.path())
+		props[name{nsCalDAV, "calendar-user-type"}] = "INDIVIDUAL"
+	}
+	if len(b.addresses) == 0 || len(b.inbox)+len(b.outbox) == 0 {
+		return
+	}
+	own := ""
+	for _, address := range b.addresses {
+		own += hrefTo(address)
+	}
+	props[name{nsCalDAV, "calendar-user-address-set"}] = own + hrefTo(target{place: principal, id: ss.grant.PublicID}.path())
 }
 
 func hrefTo(url string) string { return `<href xmlns="DAV:">` + escape(url) + `</href>` }

@@ -36,8 +36,7 @@ type exchange struct {
 	r      *http.Request
 	m      *mount
 	at     target
-	to     target // COPY and MOVE: the destination
-	access access
+	to     target    // COPY and MOVE: the destination
 	doc    *document // nil: the body is no XML
 	header http.Header
 	body   io.Reader // nil: none
@@ -45,19 +44,21 @@ type exchange struct {
 }
 
 // forward leads a request to the backend, if what it is about is of the mount's kind.
-func (ss *session) forward(w *writer, r *http.Request, t target, a access) answer {
+func (ss *session) forward(w *writer, r *http.Request, t target) answer {
 	m, err := ss.mountOf(t.kind)
 	switch {
 	case errors.Is(err, protocols.ErrNoRoute) && t.place == home:
-		return ss.serve(w, r, t, a)
+		return ss.serve(w, r, t)
 	case errors.Is(err, protocols.ErrNoRoute):
 		return notThere
 	case m == nil:
 		return ss.failed("", err)
 	case err != nil:
 		return ss.failed(m.route.Backend, err)
+	case m.inward(t) == "":
+		return notThere
 	}
-	x := &exchange{session: ss, w: w, r: r, m: m, at: t, access: a}
+	x := &exchange{session: ss, w: w, r: r, m: m, at: t}
 	for _, prepare := range []func() answer{x.checkKind, x.makeHeader, x.destination, x.takeBody} {
 		if refusal := prepare(); refusal.status != 0 {
 			return refusal
@@ -94,7 +95,12 @@ func makesCollection(method string) bool { return method == "MKCOL" || method ==
 
 // checkKind keeps contacts out of the calendars' mount and the other way round, whatever the path says.
 func (x *exchange) checkKind() answer {
-	if x.at.place == home || makesCollection(x.r.Method) {
+	switch {
+	case x.at.place == home:
+		return answer{}
+	case makesCollection(x.r.Method) && x.m.isBox(x.at):
+		return wrongPlace
+	case makesCollection(x.r.Method):
 		return answer{}
 	}
 	return x.sameKind(x.at)
@@ -159,7 +165,26 @@ func (x *exchange) inward(href string) (string, bool) {
 	return x.m.inward(t), true
 }
 
-// destination judges where COPY and MOVE lead: a place in the same mount, and no collection of another kind in between.
+// inBody maps an href inside a body. The inbox may name calendars besides, one for what comes (schedule-default-calendar-URL) and
+// those that count as busy.
+func (x *exchange) inBody(href string) (string, fate) {
+	if mapped, ok := x.inward(href); ok {
+		return mapped, ownHref
+	}
+	t, err := locate(href, x.r.Host)
+	if err == nil && x.at.kind == inbox && t.place == collection && t.kind == calendar && t.id == x.at.id {
+		if k, err := x.server.kinds.of(x.session, x.m, t); err == nil && k == calendar {
+			return x.m.inward(t), ownHref
+		}
+	}
+	if _, err := pathOf(href, x.r.Host); err == nil || x.m.leads(href) || !hasScheme(href) {
+		return "", strayHref
+	}
+	return "", foreignHref
+}
+
+// destination judges where COPY and MOVE lead: a place in the same mount that the grant opens, and no collection of another kind in
+// between. What may not be seen is answered like what is not there.
 func (x *exchange) destination() answer {
 	if x.r.Method != "COPY" && x.r.Method != "MOVE" {
 		return answer{}
@@ -168,8 +193,11 @@ func (x *exchange) destination() answer {
 	if err != nil {
 		return badRequest
 	}
-	if !destined(x.at, to) {
+	if !destined(x.at, to) || x.m.isBox(to) {
 		return wrongPlace
+	}
+	if accessAt(to, &x.grant) != writeAccess {
+		return noFolder
 	}
 	x.to = to
 	x.header.Set("Destination", base(x.m.route)+x.m.inward(to))
@@ -178,9 +206,11 @@ func (x *exchange) destination() answer {
 	case errors.Is(err, errNoCollection) && to.place == collection:
 		return answer{}
 	case errors.Is(err, errNoCollection):
-		return answer{status: http.StatusConflict, text: "There is no such collection."} // RFC 4918 section 9.8.5
+		return noFolder
 	case err != nil:
 		return x.failed(x.m.route.Backend, err)
+	case k != to.kind && to.place == member:
+		return noFolder
 	case k != to.kind:
 		return wrongPlace
 	}
@@ -226,6 +256,8 @@ func (x *exchange) takeBody() answer {
 	switch x.r.Method {
 	case "PUT":
 		return x.takeItem()
+	case "POST":
+		return x.takeQuestion()
 	case "GET", "HEAD", "DELETE", "COPY", "MOVE":
 		return answer{} // these have none; what a client sends is left unread
 	}
@@ -233,7 +265,7 @@ func (x *exchange) takeBody() answer {
 	if refusal.status != 0 {
 		return refusal
 	}
-	doc, err := parse(text, x.inward)
+	doc, err := parse(text, x.inBody)
 	if err != nil {
 		return badRequest
 	}
@@ -344,10 +376,23 @@ func (x *exchange) send() (*http.Response, error) {
 	}
 	switch x.r.Method {
 	case "MKCOL", "MKCALENDAR", "DELETE", "COPY", "MOVE", "PROPPATCH":
-		x.forget()
-		defer x.forget() // who looked in the meantime may have seen it as it was
+		return x.change(req)
 	}
 	return x.do(x.m.route, req)
+}
+
+// change sends a request after which collections may be of another kind, or gone.
+func (x *exchange) change(req *http.Request) (*http.Response, error) {
+	x.forget()
+	defer x.forget() // who looked in the meantime may have seen it as it was
+	resp, err := x.do(x.m.route, req)
+	if err != nil || resp.StatusCode >= 500 {
+		x.server.kinds.doubt(x.m, x.at)
+		if x.to.place != nowhere {
+			x.server.kinds.doubt(x.m, x.to)
+		}
+	}
+	return resp, err
 }
 
 func (x *exchange) forget() {
@@ -392,6 +437,8 @@ func (x *exchange) relay(resp *http.Response) answer {
 			return x.relayItem(resp)
 		}
 		return x.unusable()
+	case "POST":
+		return x.relayXML(status, resp)
 	case "PROPFIND", "PROPPATCH":
 		return x.unusable()
 	}
@@ -424,7 +471,7 @@ func (x *exchange) relayItem(resp *http.Response) answer {
 	in := bufio.NewReaderSize(resp.Body, 32<<10)
 	var beginning []byte
 	if x.r.Method == "HEAD" {
-		beginning = []byte(beginnings[x.at.kind]) // there is none to look at
+		beginning = []byte(beginnings[x.at.kind.content()]) // there is none to look at
 	} else {
 		var err error
 		if beginning, err = in.Peek(sniffed); err != nil && err != io.EOF {
@@ -516,7 +563,7 @@ func (s *statusWriter) Write(b []byte) (int, error) {
 
 func (x *exchange) filter() *filter {
 	f := &filter{
-		m: x.m, at: x.at, also: x.to, readOnly: x.access != writeAccess,
+		m: x.m, at: x.at, also: x.to, grant: &x.grant,
 		single: x.r.Method == "PROPPATCH", // Xandikos escapes the whole URL
 		kindOf: func(t target) (kind, error) { return x.server.kinds.of(x.session, x.m, t) },
 	}
@@ -533,7 +580,7 @@ const maxShort = 64 << 10
 // people is replaced.
 func (x *exchange) relayError(status int, resp *http.Response) answer {
 	if status == http.StatusMethodNotAllowed {
-		x.w.Header().Set("Allow", allowed(x.at, x.access))
+		x.w.Header().Set("Allow", allowed(x.at, &x.grant))
 	}
 	if x.r.Method != "HEAD" && x.relayShort(status, resp) {
 		return answer{}

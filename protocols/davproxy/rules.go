@@ -1,15 +1,16 @@
 package davproxy
 
 import (
+	"slices"
 	"strings"
 
 	"postern/authstore"
 )
 
 // Scopes are those that this front door enforces.
-const Scopes = authstore.ScopeCalendar | authstore.ScopeCalendarRead | authstore.ScopeContacts | authstore.ScopeContactsRead
+const Scopes = authstore.ScopeCalendar | authstore.ScopeCalendarRead | authstore.ScopeContacts | authstore.ScopeContactsRead | authstore.ScopeSchedule
 
-// access is what a grant may do with one kind of collections.
+// access is what a grant may do with a kind of collections, or at one place.
 type access uint8
 
 const (
@@ -18,21 +19,47 @@ const (
 	writeAccess
 )
 
-// accessTo tells what scopes open of a kind.
-func accessTo(k kind, s authstore.Scopes) access {
+// collectionKinds are the words for kinds in grants.
+var collectionKinds = map[kind]string{calendar: authstore.CalendarCollection, contacts: authstore.ContactsCollection}
+
+// accessTo tells what a grant opens of a kind. A grant that is narrowed to single collections of other kinds opens nothing of it.
+// The boxes come with all calendars only, since invitations to all of them arrive there.
+func accessTo(k kind, g *authstore.Grant) access {
+	if k.isBox() {
+		if !g.Scopes.Any(authstore.ScopeSchedule) || !whole(calendar, g) {
+			return noAccess
+		}
+		k = calendar
+	}
 	read, write := authstore.ScopeCalendarRead, authstore.ScopeCalendar
 	if k == contacts {
 		read, write = authstore.ScopeContactsRead, authstore.ScopeContacts
 	}
 	switch {
-	case k == unknown:
+	case k == unknown, !opensSome(k, g):
 		return noAccess
-	case s.Any(write):
+	case g.Scopes.Any(write):
 		return writeAccess
-	case s.Any(read):
+	case g.Scopes.Any(read):
 		return readAccess
 	}
 	return noAccess
+}
+
+// accessAt tells what a grant opens at a target: of what lies in a home, it may be narrowed to single collections.
+func accessAt(t target, g *authstore.Grant) access {
+	if t.collection != "" && !g.Opens(collectionKinds[t.kind], t.collection) {
+		return noAccess
+	}
+	return accessTo(t.kind, g)
+}
+
+// whole tells whether a grant opens all collections of a kind, as far as it is narrowed.
+func whole(k kind, g *authstore.Grant) bool { return g.Whole(collectionKinds[k.content()]) }
+
+// opensSome tells whether a grant opens any collection of a kind, as far as it is narrowed.
+func opensSome(k kind, g *authstore.Grant) bool {
+	return len(g.Collections) == 0 || slices.ContainsFunc(g.Collections, func(c authstore.Collection) bool { return c.Kind == collectionKinds[k] })
 }
 
 // verdict is what becomes of a request, so far as method, path and scopes tell.
@@ -49,18 +76,26 @@ const (
 )
 
 // judge is the rule for methods. It knows no other request than these: what is not named is not allowed.
-func judge(method string, t target, a access) verdict {
-	switch t.place {
-	case lobby, principal:
+func judge(method string, t target, g *authstore.Grant) verdict {
+	a := accessAt(t, g)
+	switch {
+	case t.place == lobby, t.place == principal:
 		return judgeDiscovery(method)
-	case home:
+	case t.place == home:
 		return judgeHome(method, a)
-	case collection:
-		if method == "MKCALENDAR" && t.kind != calendar {
-			return notAllowed
-		}
+	case t.place == collection && t.kind == inbox:
+		return judgeBelow(method, a, inboxMethods)
+	case t.place == collection && t.kind == outbox:
+		return judgeBelow(method, a, outboxMethods)
+	case t.place == member && t.kind == inbox:
+		return judgeBelow(method, a, invitationMethods)
+	case t.place == collection && method == "MKCALENDAR" && t.kind != calendar:
+		return notAllowed
+	case t.place == collection && a == writeAccess && alters[method] && !whole(t.kind, g):
+		return needPrivileges
+	case t.place == collection:
 		return judgeBelow(method, a, collectionMethods)
-	case member:
+	case t.place == member:
 		return judgeBelow(method, a, memberMethods)
 	}
 	return notFound
@@ -108,6 +143,17 @@ var memberMethods = map[string]methodKind{
 	"PUT": writes, "DELETE": writes, "COPY": writes, "MOVE": writes,
 }
 
+// The boxes are the server's own: nobody makes, fills, moves or deletes one. What came may be read and thrown away.
+var (
+	inboxMethods      = map[string]methodKind{"OPTIONS": asks, "PROPFIND": reads, "REPORT": reads, "PROPPATCH": patches}
+	invitationMethods = map[string]methodKind{"OPTIONS": asks, "GET": reads, "HEAD": reads, "PROPFIND": reads, "DELETE": writes}
+	// outboxMethods: POST asks when others are free, and changes nothing.
+	outboxMethods = map[string]methodKind{"OPTIONS": asks, "PROPFIND": reads, "POST": reads}
+)
+
+// alters are the methods that make collections or do away with them, which takes all of a kind.
+var alters = map[string]bool{"MKCOL": true, "MKCALENDAR": true, "DELETE": true, "COPY": true, "MOVE": true}
+
 func judgeBelow(method string, a access, methods map[string]methodKind) verdict {
 	does := methods[method]
 	switch {
@@ -130,31 +176,38 @@ func judgeBelow(method string, a access, methods map[string]methodKind) verdict 
 }
 
 // allowed lists the methods for the header Allow.
-func allowed(t target, a access) string {
+func allowed(t target, g *authstore.Grant) string {
 	var list []string
-	for _, method := range []string{"OPTIONS", "GET", "HEAD", "PROPFIND", "REPORT", "PROPPATCH", "PUT", "DELETE", "COPY", "MOVE", "MKCOL", "MKCALENDAR"} {
-		if v := judge(method, t, a); v == forward || v == serve {
+	for _, method := range []string{
+		"OPTIONS", "GET", "HEAD", "PROPFIND", "REPORT", "PROPPATCH", "POST", "PUT", "DELETE", "COPY", "MOVE", "MKCOL", "MKCALENDAR",
+	} {
+		if v := judge(method, t, g); v == forward || v == serve {
 			list = append(list, method)
 		}
 	}
 	return strings.Join(list, ", ")
 }
 
-// compliance is the header DAV (RFC 4918 section 10.1). DAVx5 drops a service whose token is absent at the principal.
-func compliance(s authstore.Scopes) string {
+// compliance is the header DAV (RFC 4918 section 10.1). DAVx5 drops a service whose token is absent at the principal. b is what the
+// calendars' backend has for invitations, as far as the grant opens it.
+func compliance(g *authstore.Grant, b boxes) string {
 	tokens := "1, 3, extended-mkcol"
-	if accessTo(calendar, s) != noAccess {
+	if accessTo(calendar, g) != noAccess {
 		tokens += ", calendar-access"
 	}
-	if accessTo(contacts, s) != noAccess {
+	if b.automatic {
+		tokens += ", calendar-auto-schedule"
+	}
+	if accessTo(contacts, g) != noAccess {
 		tokens += ", addressbook"
 	}
 	return tokens
 }
 
 // reports lists what may be asked of a collection. The report says nothing of what it is asked of: Radicale answers a
-// sync-collection for calendar data with vCards, so the collection's kind counts besides. expand-property is not among them: it
-// walks to the principal and the other home (seen on Cyrus); nor is a search for principals: DAViCal told all users.
+// sync-collection for calendar data with vCards, so the collection's kind counts besides. expand-property is not among them, not even at the
+// principal: it walks to the other home and to other people (seen on Cyrus), and clients live without it, as with Radicale; nor is a search for principals:
+// DAViCal told all users.
 var reports = map[kind]map[name]bool{
 	calendar: {
 		{nsCalDAV, "calendar-query"}:    true,
@@ -166,6 +219,11 @@ var reports = map[kind]map[name]bool{
 		{nsCardDAV, "addressbook-query"}:    true,
 		{nsCardDAV, "addressbook-multiget"}: true,
 		{nsDAV, "sync-collection"}:          true,
+	},
+	inbox: { // RFC 6638 section 2.2
+		{nsCalDAV, "calendar-query"}:    true,
+		{nsCalDAV, "calendar-multiget"}: true,
+		{nsDAV, "sync-collection"}:      true,
 	},
 }
 

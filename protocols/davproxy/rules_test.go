@@ -11,11 +11,29 @@ import (
 )
 
 var methods = []string{
-	"OPTIONS", "PROPFIND", "REPORT", "GET", "HEAD", "PROPPATCH", "PUT", "DELETE", "COPY", "MOVE", "MKCOL", "MKCALENDAR",
-	"ACL", "BIND", "CONNECT", "LOCK", "PATCH", "POST", "QUERY", "SEARCH", "TRACE", "UNLOCK", "VERSION-CONTROL", "propfind", "",
+	"OPTIONS", "PROPFIND", "REPORT", "GET", "HEAD", "PROPPATCH", "PUT", "DELETE", "COPY", "MOVE", "MKCOL", "MKCALENDAR", "POST",
+	"ACL", "BIND", "CONNECT", "LOCK", "PATCH", "QUERY", "SEARCH", "TRACE", "UNLOCK", "VERSION-CONTROL", "propfind", "",
 }
 
-// TestRules is the whole table. Each verdict stands as a letter at its method's place; beyond MKCALENDAR all are refused.
+// grantOf makes a grant, narrowed to collections such as "calendar/work".
+func grantOf(scopes authstore.Scopes, collections ...string) *authstore.Grant {
+	g := &authstore.Grant{Scopes: scopes}
+	for _, text := range collections {
+		c, err := authstore.ParseCollection(text)
+		if err != nil {
+			panic(err)
+		}
+		g.Collections = append(g.Collections, c)
+	}
+	return g
+}
+
+const (
+	calW, calR, cardW, cardR = authstore.ScopeCalendar, authstore.ScopeCalendarRead, authstore.ScopeContacts, authstore.ScopeContactsRead
+	sched                    = authstore.ScopeSchedule
+)
+
+// TestRules is the whole table. Each verdict stands as a letter at its method's place; beyond POST all are refused.
 func TestRules(t *testing.T) {
 	const (
 		F = forward
@@ -26,38 +44,81 @@ func TestRules(t *testing.T) {
 		R = refuseProps
 		Q = refuseReport
 	)
-	// OPTIONS PROPFIND REPORT GET HEAD PROPPATCH PUT DELETE COPY MOVE MKCOL MKCALENDAR
-	discovery := []verdict{S, S, Q, X, X, R, X, X, X, X, X, X}
+	at := func(p place, k kind, names ...string) target {
+		t := target{place: p, kind: k, id: "ID"}
+		for i, n := range names {
+			*[]*string{&t.collection, &t.member}[i] = n
+		}
+		return t
+	}
+	// OPTIONS PROPFIND REPORT GET HEAD PROPPATCH PUT DELETE COPY MOVE MKCOL MKCALENDAR POST
+	discovery := []verdict{S, S, Q, X, X, R, X, X, X, X, X, X, X}
+	nothing := []verdict{N, N, N, N, N, N, N, N, N, N, N, N, N}
+	readHome := []verdict{S, F, Q, X, X, R, X, X, X, X, X, X, X}
+	closed := []verdict{N, N, N, N, N, N, N, N, N, N, P, P, N}
+	readCalendar := []verdict{S, F, F, X, X, R, X, P, P, P, P, P, X}
+	writeCalendar := []verdict{S, F, F, X, X, F, X, F, F, F, F, F, X}
+	oneCalendar := []verdict{S, F, F, X, X, F, X, P, P, P, P, P, X}
+	readMember := []verdict{S, F, Q, F, F, R, P, P, P, P, X, X, X}
+	writeMember := []verdict{S, F, Q, F, F, F, F, F, F, F, X, X, X}
+	work, event := at(collection, calendar, "work"), at(member, calendar, "work", "1.ics")
+	friends, friend := at(collection, contacts, "friends"), at(member, contacts, "friends", "1.vcf")
+	came := target{place: member, kind: inbox, id: "ID", member: "1.ics"}
 	for name, tt := range map[string]struct {
 		target target
-		access access
+		grant  *authstore.Grant
 		want   []verdict
 		rest   verdict
 	}{
-		"nowhere":                     {target{place: nowhere}, writeAccess, []verdict{N, N, N, N, N, N, N, N, N, N, N, N}, N},
-		"lobby":                       {target{place: lobby}, noAccess, discovery, X},
-		"principal":                   {target{place: principal}, noAccess, discovery, X},
-		"home, no scope":              {target{place: home, kind: calendar}, noAccess, discovery, X},
-		"home, read":                  {target{place: home, kind: calendar}, readAccess, []verdict{S, F, Q, X, X, R, X, X, X, X, X, X}, X},
-		"home, write":                 {target{place: home, kind: contacts}, writeAccess, []verdict{S, F, Q, X, X, R, X, X, X, X, X, X}, X},
-		"calendar, no scope":          {target{place: collection, kind: calendar}, noAccess, []verdict{N, N, N, N, N, N, N, N, N, N, P, P}, N},
-		"calendar, read":              {target{place: collection, kind: calendar}, readAccess, []verdict{S, F, F, X, X, R, X, P, P, P, P, P}, X},
-		"calendar, write":             {target{place: collection, kind: calendar}, writeAccess, []verdict{S, F, F, X, X, F, X, F, F, F, F, F}, X},
-		"address book, read":          {target{place: collection, kind: contacts}, readAccess, []verdict{S, F, F, X, X, R, X, P, P, P, P, X}, X},
-		"address book, write":         {target{place: collection, kind: contacts}, writeAccess, []verdict{S, F, F, X, X, F, X, F, F, F, F, X}, X},
-		"event, no scope":             {target{place: member, kind: calendar}, noAccess, []verdict{N, N, N, N, N, N, N, N, N, N, N, N}, N},
-		"event, read":                 {target{place: member, kind: calendar}, readAccess, []verdict{S, F, Q, F, F, R, P, P, P, P, X, X}, X},
-		"event, write":                {target{place: member, kind: calendar}, writeAccess, []verdict{S, F, Q, F, F, F, F, F, F, F, X, X}, X},
-		"card, write":                 {target{place: member, kind: contacts}, writeAccess, []verdict{S, F, Q, F, F, F, F, F, F, F, X, X}, X},
-		"card, read":                  {target{place: member, kind: contacts}, readAccess, []verdict{S, F, Q, F, F, R, P, P, P, P, X, X}, X},
-		"well-known, after the login": {target{place: wellKnown}, writeAccess, []verdict{N, N, N, N, N, N, N, N, N, N, N, N}, N},
+		"nowhere":                     {target{place: nowhere}, grantOf(Scopes), nothing, N},
+		"well-known, after the login": {target{place: wellKnown}, grantOf(Scopes), nothing, N},
+		"lobby":                       {target{place: lobby}, grantOf(0), discovery, X},
+		"principal":                   {target{place: principal}, grantOf(0), discovery, X},
+		"home, no scope":              {at(home, calendar), grantOf(cardW), discovery, X},
+		"home, schedule alone":        {at(home, calendar), grantOf(sched), discovery, X},
+		"home, read":                  {at(home, calendar), grantOf(calR), readHome, X},
+		"home, write":                 {at(home, contacts), grantOf(cardW), readHome, X},
+		"home, narrowed":              {at(home, calendar), grantOf(calW, "calendar/work"), readHome, X},
+		"home, narrowed to others":    {at(home, calendar), grantOf(calW|cardW, "contacts/friends"), discovery, X},
+		"calendar, no scope":          {work, grantOf(cardW), closed, N},
+		"calendar, schedule alone":    {work, grantOf(sched), closed, N},
+		"calendar, read":              {work, grantOf(calR), readCalendar, X},
+		"calendar, write":             {work, grantOf(calW), writeCalendar, X},
+		"calendar, named":             {work, grantOf(calW, "calendar/work"), oneCalendar, X},
+		"calendar, named, read":       {work, grantOf(calR, "calendar/work"), readCalendar, X},
+		"calendar, not named":         {work, grantOf(calW, "calendar/other"), closed, N},
+		"calendar, a book is named":   {work, grantOf(calW|cardW, "contacts/work"), closed, N},
+		"calendar, all named":         {work, grantOf(calW, "calendar/*"), writeCalendar, X},
+		"address book, no scope":      {friends, grantOf(calW | sched), []verdict{N, N, N, N, N, N, N, N, N, N, P, X, N}, N},
+		"address book, read":          {friends, grantOf(cardR), []verdict{S, F, F, X, X, R, X, P, P, P, P, X, X}, X},
+		"address book, write":         {friends, grantOf(cardW), []verdict{S, F, F, X, X, F, X, F, F, F, F, X, X}, X},
+		"address book, all named":     {friends, grantOf(cardW|calW, "calendar/work", "contacts/*"), []verdict{S, F, F, X, X, F, X, F, F, F, F, X, X}, X},
+		"event, no scope":             {event, grantOf(cardW), nothing, N},
+		"event, read":                 {event, grantOf(calR), readMember, X},
+		"event, write":                {event, grantOf(calW), writeMember, X},
+		"event, named":                {event, grantOf(calW, "calendar/work"), writeMember, X},
+		"event, not named":            {event, grantOf(calW, "calendar/Work"), nothing, N},
+		"card, write":                 {friend, grantOf(cardW), writeMember, X},
+		"card, read":                  {friend, grantOf(cardR), readMember, X},
+		"inbox, not scheduling":       {at(collection, inbox), grantOf(calW | cardW), nothing, N},
+		"inbox, no calendars":         {at(collection, inbox), grantOf(sched | cardW), nothing, N},
+		"inbox, one calendar":         {at(collection, inbox), grantOf(sched|calW, "calendar/work"), nothing, N},
+		"inbox, read":                 {at(collection, inbox), grantOf(sched | calR), []verdict{S, F, F, X, X, R, X, X, X, X, X, X, X}, X},
+		"inbox, write":                {at(collection, inbox), grantOf(sched | calW), []verdict{S, F, F, X, X, F, X, X, X, X, X, X, X}, X},
+		"inbox, all calendars":        {at(collection, inbox), grantOf(sched|calW|cardW, "calendar/*", "contacts/friends"), []verdict{S, F, F, X, X, F, X, X, X, X, X, X, X}, X},
+		"invitation, no scope":        {came, grantOf(calW), nothing, N},
+		"invitation, read":            {came, grantOf(sched | calR), []verdict{S, F, Q, F, F, X, X, P, X, X, X, X, X}, X},
+		"invitation, write":           {came, grantOf(sched | calW), []verdict{S, F, Q, F, F, X, X, F, X, X, X, X, X}, X},
+		"outbox, not scheduling":      {at(collection, outbox), grantOf(calW), nothing, N},
+		"outbox, read":                {at(collection, outbox), grantOf(sched | calR), []verdict{S, F, Q, X, X, X, X, X, X, X, X, X, F}, X},
+		"outbox, write":               {at(collection, outbox), grantOf(sched | calW), []verdict{S, F, Q, X, X, X, X, X, X, X, X, X, F}, X},
 	} {
 		for i, method := range methods {
 			want := tt.rest
 			if i < len(tt.want) {
 				want = tt.want[i]
 			}
-			if got := judge(method, tt.target, tt.access); got != want {
+			if got := judge(method, tt.target, tt.grant); got != want {
 				t.Errorf("%s: judge(%q) = %d, want %d", name, method, got, want)
 			}
 		}
@@ -66,20 +127,48 @@ func TestRules(t *testing.T) {
 
 func TestAccess(t *testing.T) {
 	for scopes, want := range map[authstore.Scopes][2]access{
-		0:                           {noAccess, noAccess},
-		authstore.ScopeMail:         {noAccess, noAccess},
-		authstore.ScopeCalendar:     {writeAccess, noAccess},
-		authstore.ScopeCalendarRead: {readAccess, noAccess},
-		authstore.ScopeContacts:     {noAccess, writeAccess},
-		authstore.ScopeContactsRead: {noAccess, readAccess},
-		Scopes:                      {writeAccess, writeAccess},
-		authstore.ScopeCalendarRead | authstore.ScopeContacts: {readAccess, writeAccess},
+		0:                    {noAccess, noAccess},
+		authstore.ScopeMail:  {noAccess, noAccess},
+		sched:                {noAccess, noAccess},
+		calW:                 {writeAccess, noAccess},
+		calR:                 {readAccess, noAccess},
+		cardW:                {noAccess, writeAccess},
+		cardR:                {noAccess, readAccess},
+		Scopes:               {writeAccess, writeAccess},
+		calR | cardW:         {readAccess, writeAccess},
+		calR | cardW | sched: {readAccess, writeAccess},
 	} {
-		if got := [2]access{accessTo(calendar, scopes), accessTo(contacts, scopes)}; got != want {
+		g := grantOf(scopes)
+		if got := [2]access{accessTo(calendar, g), accessTo(contacts, g)}; got != want {
 			t.Errorf("%s opens %v, want %v", scopes, got, want)
 		}
-		if accessTo(unknown, scopes) != noAccess {
+		boxes := noAccess
+		if scopes.Any(sched) {
+			boxes = want[0]
+		}
+		if accessTo(inbox, g) != boxes || accessTo(outbox, g) != boxes {
+			t.Errorf("%s opens boxes with %d, want %d", scopes, accessTo(inbox, g), boxes)
+		}
+		if accessTo(unknown, g) != noAccess {
 			t.Errorf("%s opens what is no kind", scopes)
+		}
+	}
+}
+
+func TestCompliance(t *testing.T) {
+	for name, tt := range map[string]struct {
+		grant *authstore.Grant
+		boxes boxes
+		want  string
+	}{
+		"all":            {grantOf(calW | cardW), boxes{}, "1, 3, extended-mkcol, calendar-access, addressbook"},
+		"invitations":    {grantOf(calW | sched), boxes{automatic: true}, "1, 3, extended-mkcol, calendar-access, calendar-auto-schedule"},
+		"contacts":       {grantOf(cardR), boxes{}, "1, 3, extended-mkcol, addressbook"},
+		"mail":           {grantOf(authstore.ScopeMail), boxes{}, "1, 3, extended-mkcol"},
+		"one of no kind": {grantOf(calW|cardW, "contacts/friends"), boxes{}, "1, 3, extended-mkcol, addressbook"},
+	} {
+		if got := compliance(tt.grant, tt.boxes); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }
@@ -87,16 +176,18 @@ func TestAccess(t *testing.T) {
 func TestAllowed(t *testing.T) {
 	for _, tt := range []struct {
 		target target
-		access access
+		grant  *authstore.Grant
 		want   string
 	}{
-		{target{place: principal}, noAccess, "OPTIONS, PROPFIND"},
-		{target{place: home, kind: calendar}, writeAccess, "OPTIONS, PROPFIND"},
-		{target{place: collection, kind: contacts}, writeAccess, "OPTIONS, PROPFIND, REPORT, PROPPATCH, DELETE, COPY, MOVE, MKCOL"},
-		{target{place: member, kind: calendar}, readAccess, "OPTIONS, GET, HEAD, PROPFIND"},
+		{target{place: principal}, grantOf(0), "OPTIONS, PROPFIND"},
+		{target{place: home, kind: calendar}, grantOf(calW), "OPTIONS, PROPFIND"},
+		{target{place: collection, kind: contacts, collection: "a"}, grantOf(cardW), "OPTIONS, PROPFIND, REPORT, PROPPATCH, DELETE, COPY, MOVE, MKCOL"},
+		{target{place: collection, kind: contacts, collection: "a"}, grantOf(cardW, "contacts/a"), "OPTIONS, PROPFIND, REPORT, PROPPATCH"},
+		{target{place: member, kind: calendar, collection: "a"}, grantOf(calR), "OPTIONS, GET, HEAD, PROPFIND"},
+		{target{place: collection, kind: outbox}, grantOf(calR | sched), "OPTIONS, PROPFIND, POST"},
 	} {
-		if got := allowed(tt.target, tt.access); got != tt.want {
-			t.Errorf("allowed(%+v, %d) = %q, want %q", tt.target, tt.access, got, tt.want)
+		if got := allowed(tt.target, tt.grant); got != tt.want {
+			t.Errorf("allowed(%+v, %s) = %q, want %q", tt.target, tt.grant.Scopes, got, tt.want)
 		}
 	}
 }
@@ -158,12 +249,20 @@ func TestBodies(t *testing.T) {
 		{"REPORT", calendar, "<principal-property-search" + ns + "/>", unsupported},
 		{"REPORT", calendar, "<principal-match" + ns + "/>", unsupported},
 		{"REPORT", calendar, "<acl-principal-prop-set" + ns + "/>", unsupported},
+		{"MKCALENDAR", calendar, "<C:mkcalendar" + ns + "><set><prop><resourcetype><collection/><C:schedule-inbox/></resourcetype></prop></set></C:mkcalendar>", wrongKind},
+		{"MKCOL", calendar, "<mkcol" + ns + "><set><prop><resourcetype><collection/><C:calendar/><C:schedule-outbox/></resourcetype></prop></set></mkcol>", wrongKind},
+		{"PROPPATCH", inbox, "<propertyupdate" + ns + "><set><prop><displayname/></prop></set></propertyupdate>", ok},
+		{"REPORT", inbox, "<C:calendar-query" + ns + "/>", ok},
+		{"REPORT", inbox, "<sync-collection" + ns + "/>", ok},
+		{"REPORT", inbox, "<C:free-busy-query" + ns + "/>", unsupported},
+		{"REPORT", inbox, "<A:addressbook-query" + ns + "/>", unsupported},
+		{"REPORT", outbox, "<C:calendar-query" + ns + "/>", unsupported},
 		{"REPORT", contacts, "<A:addressbook-query" + ns + "/>", ok},
 		{"REPORT", contacts, "<sync-collection" + ns + "/>", ok},
 		{"REPORT", contacts, "<C:calendar-multiget" + ns + "/>", unsupported},
 		{"REPORT", contacts, "<C:free-busy-query" + ns + "/>", unsupported},
 	} {
-		doc, err := parse([]byte(tt.body), func(string) (string, bool) { return "", false })
+		doc, err := parse([]byte(tt.body), func(string) (string, fate) { return "", strayHref })
 		if err != nil {
 			t.Fatalf("parse(%q): %v", tt.body, err)
 		}
@@ -174,24 +273,39 @@ func TestBodies(t *testing.T) {
 }
 
 func TestHrefsInBodies(t *testing.T) {
-	inward := func(href string) (string, bool) {
-		rest, ok := strings.CutPrefix(href, "/dav/")
-		return "/alice/" + rest, ok
+	inward := func(href string) (string, fate) {
+		if rest, ok := strings.CutPrefix(href, "/dav/"); ok {
+			return "/alice/" + rest, ownHref
+		}
+		if hasScheme(href) {
+			return "", foreignHref
+		}
+		return "", strayHref
 	}
 	in := `<C:calendar-multiget xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><href/></prop>` +
-		`<href> /dav/a&amp;b </href><href><![CDATA[/dav/]]>c</href><href>/other/c.vcf</href></C:calendar-multiget>`
+		`<href> /dav/a&amp;b </href><href><![CDATA[/dav/]]>c</href><href>/other/c.vcf</href><href/><href>https://evil.example/</href></C:calendar-multiget>`
 	doc, err := parse([]byte(in), inward)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := xmlHeader + `<C:calendar-multiget xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><href/></prop>` +
 		`<href>/alice/a&amp;b</href><href>/alice/c</href></C:calendar-multiget>`
-	if string(doc.bytes) != want || !slices.Equal(doc.lost, []string{"/other/c.vcf"}) || len(doc.hrefs) != 2 {
+	if string(doc.bytes) != want || !slices.Equal(doc.lost, []string{"/other/c.vcf", "", "https://evil.example/"}) || len(doc.hrefs) != 2 {
 		t.Errorf("got %s\nlost %q, hrefs %q", doc.bytes, doc.lost, doc.hrefs)
 	}
-	for _, bad := range []string{`<href xmlns="DAV:">/dav/<b/>x</href>`, `<href xmlns="DAV:">` + strings.Repeat("x", maxHref+1) + `</href>`} {
+	patch := `<propertyupdate xmlns="DAV:"><set><prop><x><href>%s</href></x></prop></set></propertyupdate>`
+	for in, want := range map[string]string{"/dav/work/": "/alice/work/", "webcal://feeds.example/a.ics": "webcal://feeds.example/a.ics"} {
+		if doc, err := parse(fmt.Appendf(nil, patch, in), inward); err != nil || string(doc.bytes) != xmlHeader+fmt.Sprintf(patch, want) {
+			t.Errorf("%s became %s, %v", in, doc.bytes, err)
+		}
+	}
+	for _, bad := range []string{
+		`<href xmlns="DAV:">/dav/<b/>x</href>`, `<href xmlns="DAV:">` + strings.Repeat("x", maxHref+1) + `</href>`,
+		fmt.Sprintf(patch, "/alice/friends/"), fmt.Sprintf(patch, "../friends/"), fmt.Sprintf(patch, "//evil.example/"),
+		`<sync-collection xmlns="DAV:"><x><href>https://evil.example/</href></x></sync-collection>`,
+	} {
 		if _, err := parse([]byte(bad), inward); err == nil {
-			t.Errorf("%.60q was taken", bad)
+			t.Errorf("%.90q was taken", bad)
 		}
 	}
 }

@@ -255,14 +255,13 @@ func (ss *session) answer(w *writer, r *http.Request, t target) answer {
 	if !t.owned(ss.grant) {
 		return notThere
 	}
-	access := accessTo(t.kind, ss.grant.Scopes)
-	switch judge(r.Method, t, access) {
+	switch judge(r.Method, t, &ss.grant) {
 	case forward:
-		return ss.forward(w, r, t, access)
+		return ss.forward(w, r, t)
 	case serve:
-		return ss.serve(w, r, t, access)
+		return ss.serve(w, r, t)
 	case notAllowed:
-		w.Header().Set("Allow", allowed(t, access))
+		w.Header().Set("Allow", allowed(t, &ss.grant))
 		if isBrowser(r) {
 			return noPage
 		}
