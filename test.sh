@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is missing (Debian packages; axe-core by npm into the user's cache), then runs them all with the race detector.
+# Installs what the tests need and is missing (Debian packages; axe-core by npm and Cyrus out of its packages into the user's cache), then runs them all with the race detector.
 #
 #   ./test.sh                                      everything
 #   ./test.sh ./authstore/...                      some packages
@@ -56,14 +56,17 @@ missing() { # prints the packages of what is not there
   done
 }
 
+as_root=()
+become_root() { # sets as_root
+  [ "$(id -u)" != 0 ] || return 0
+  as_root=(sudo)
+  [ -t 0 ] || as_root=(sudo -n)
+  command -v sudo >/dev/null && "${as_root[@]}" true
+}
+
 install() { # install PACKAGE...
   command -v apt-get >/dev/null || die "no apt-get here; install by other means: $*"
-  local as_root=()
-  if [ "$(id -u)" != 0 ]; then
-    as_root=(sudo)
-    [ -t 0 ] || as_root=(sudo -n)
-    command -v sudo >/dev/null && "${as_root[@]}" true || die "can't become root to install what is missing; do it yourself: apt-get install $*"
-  fi
+  become_root || die "can't become root to install what is missing; do it yourself: apt-get install $*"
   echo "test.sh: installs $*"
   "${as_root[@]}" bash -s -- "$@" <<'ROOT' || true # what counts is looked at below: apt-get also fails over somebody else's half-configured package
     policy=/usr/sbin/policy-rc.d # tells Debian's packages to start no daemons
@@ -100,11 +103,42 @@ fetch_axe() {
   rm -r "$tmp"
 }
 
+# Cyrus's packages would remove Dovecot's, so only the libraries that they need are installed; of the packages themselves some programs are unpacked.
+# apt-get checks their signatures. A newer version replaces the one that is there.
+fetch_cyrus() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test/cyrus version tmp
+  links() { LD_LIBRARY_PATH=$1/lib ldd "$1"/bin/* 2>&1; }
+  works() { [ -x "$1/bin/httpd" ] && [[ $(links "$1") != *"not found"* ]]; }
+  candidate() { apt-cache policy cyrus-caldav 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]\)/\1/p' || true; }
+  version=$(candidate)
+  works "$dir" && { [ -z "$version" ] || [ "$(cat "$dir/version")" = "$version" ]; } && return
+  command -v apt-get >/dev/null || die "no apt-get here to fetch Cyrus with"
+  echo "test.sh: fetches Cyrus"
+  tmp=$(mktemp -d)
+  download() { (cd "$tmp" && apt-get -qq download cyrus-common cyrus-caldav 2>&1); }
+  download >"$tmp/log" || { become_root && "${as_root[@]}" apt-get -qq update && download >"$tmp/log"; } || { cat "$tmp/log"; rm -r "$tmp"; die "could not download cyrus-common and cyrus-caldav"; }
+  for deb in "$tmp"/*.deb; do dpkg-deb -x "$deb" "$tmp/root"; done
+  mkdir -p "$tmp/cyrus/bin" "$tmp/cyrus/lib"
+  cp "$tmp"/root/usr/lib/cyrus/bin/{httpd,lmtpd,master} "$tmp/cyrus/bin"
+  cp -L "$tmp"/root/usr/lib/*/libcyrus*.so.0 "$tmp/cyrus/lib"
+  candidate >"$tmp/cyrus/version"
+  if ! works "$tmp/cyrus"; then # ClamAV and Zephyr are for programs that are not among these
+    mapfile -t packages < <(for deb in "$tmp"/*.deb; do dpkg-deb -f "$deb" Depends; done | tr , '\n' | sed -n 's/^ *\(lib[^ ]*\).*/\1/p' | grep -v -e clamav -e zephyr | sort -u)
+    install "${packages[@]}"
+  fi
+  works "$tmp/cyrus" || die "Cyrus lacks libraries: $(links "$tmp/cyrus" | grep 'not found' | sort -u)"
+  rm -rf "$dir"
+  mkdir -p "${dir%/*}"
+  mv "$tmp/cyrus" "$dir"
+  rm -r "$tmp"
+}
+
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
 command -v go >/dev/null || die "no go in PATH; get Go 1.26 from https://go.dev/dl"
 mapfile -t packages < <(missing)
 [ ${#packages[@]} = 0 ] || install "${packages[@]}"
 fetch_axe
+fetch_cyrus
 
 # A package among the arguments stands for itself, otherwise all are meant.
 what=(./...)

@@ -15,23 +15,46 @@ import (
 // python is Debian's, which has Debian's packages; another may come first in PATH.
 const python = "/usr/bin/python3"
 
-// DAVServer is a CalDAV and CardDAV server on plain HTTP. Each user owns /USER/.
+// DAVServer is a CalDAV and CardDAV server on plain HTTP.
 type DAVServer struct {
 	*Server
 	URL string // without a slash at the end
 
-	calendars, addressBooks string // where they are below /USER/
+	layout layout
+	actAs  func(req *http.Request, user string)
 }
 
-// Do sends a request as a user, who is told in the header X-Remote-User and by the primary password, and returns the answer. XML and iCalendar bodies get their content type.
+// layout says where things are, as paths in which USER stands for the user.
+type layout struct{ principal, calendars, addressBooks string }
+
+// shared is a tree that holds both kinds, and is the principal too.
+var shared = layout{"/USER/", "/USER/", "/USER/"}
+
+func (layout) of(user, path string) string { return strings.ReplaceAll(path, "USER", user) }
+
+// Principal is the path of a user's principal.
+func (d *DAVServer) Principal(user string) string { return d.layout.of(user, d.layout.principal) }
+
+// Calendars is the path of the folder that holds a user's calendars.
+func (d *DAVServer) Calendars(user string) string { return d.layout.of(user, d.layout.calendars) }
+
+// AddressBooks is the path of the folder that holds a user's address books.
+func (d *DAVServer) AddressBooks(user string) string { return d.layout.of(user, d.layout.addressBooks) }
+
+// byHeader tells a server who acts in the header X-Remote-User, and gives the primary password.
+func byHeader(req *http.Request, user string) {
+	req.Header.Set("X-Remote-User", user)
+	req.SetBasicAuth(user, Primary(user))
+}
+
+// Do sends a request as a user and returns the answer. XML, iCalendar and vCard bodies get their content type.
 func (d *DAVServer) Do(user, method, path, body string, header ...string) (status int, answer string) {
 	d.t.Helper()
 	req, err := http.NewRequestWithContext(d.t.Context(), method, d.URL+path, strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	req.Header.Set("X-Remote-User", user)
-	req.SetBasicAuth(user, Primary(user))
+	d.actAs(req, user)
 	req.Header.Set("Content-Type", contentType(body))
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -62,7 +85,7 @@ func contentType(body string) string {
 // MakeCalendar makes a calendar of a user and returns its path.
 func (d *DAVServer) MakeCalendar(user, name string) string {
 	d.t.Helper()
-	path := "/" + user + "/" + d.calendars + name + "/"
+	path := d.Calendars(user) + name + "/"
 	d.must(http.StatusCreated, user, "MKCALENDAR", path, `<C:mkcalendar xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><set><prop>`+
 		`<displayname>`+name+`</displayname></prop></set></C:mkcalendar>`)
 	return path
@@ -71,7 +94,7 @@ func (d *DAVServer) MakeCalendar(user, name string) string {
 // MakeAddressBook makes an address book of a user and returns its path.
 func (d *DAVServer) MakeAddressBook(user, name string) string {
 	d.t.Helper()
-	path := "/" + user + "/" + d.addressBooks + name + "/"
+	path := d.AddressBooks(user) + name + "/"
 	d.must(http.StatusCreated, user, "MKCOL", path, `<mkcol xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:carddav"><set><prop>`+
 		`<resourcetype><collection/><C:addressbook/></resourcetype><displayname>`+name+`</displayname></prop></set></mkcol>`)
 	return path
@@ -127,7 +150,7 @@ func radicale(t testing.TB, auth string) *DAVServer {
 	Need(t, "radicale")
 	dir, port := Dir(t), Ports(t, 1)[0]
 	config := write(t, fmt.Sprintf(radicaleConfig, port, auth, filepath.Join(dir, "collections")), dir, "config")
-	return dav(t, "radicale", dir, port, python, "-W", "ignore", find("radicale"), "--config", config)
+	return dav(t, "radicale", dir, port, shared, byHeader, python, "-W", "ignore", find("radicale"), "--config", config)
 }
 
 //go:embed xandikos_users.py
@@ -144,14 +167,13 @@ func Xandikos(t testing.TB) *DAVServer {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d := dav(t, "xandikos", dir, port, python, "-W", "ignore", starter, data, strconv.Itoa(port))
-	d.calendars, d.addressBooks = "calendars/", "contacts/"
-	return d
+	homes := layout{"/USER/", "/USER/calendars/", "/USER/contacts/"}
+	return dav(t, "xandikos", dir, port, homes, byHeader, python, "-W", "ignore", starter, data, strconv.Itoa(port))
 }
 
-func dav(t testing.TB, name, dir string, port int, argv ...string) *DAVServer {
+func dav(t testing.TB, name, dir string, port int, where layout, actAs func(*http.Request, string), argv ...string) *DAVServer {
 	t.Helper()
-	d := &DAVServer{URL: "http://" + local(port)}
+	d := &DAVServer{URL: "http://" + local(port), layout: where, actAs: actAs}
 	d.Server = serve(t, name, dir, launch{argv: argv, ready: func() error { return answers(d.URL) }})
 	return d
 }

@@ -8,9 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,11 +33,11 @@ type DovecotServer struct {
 	MasterUser     string // may log in as any user (SASL PLAIN with an authzid)
 	MasterPassword string
 
-	authSocket       string // where Postfix asks, in Dovecot's authentication protocol
-	mailUID, mailGID int
-	primaries        map[string]string // by user: what SetPrimary changed
-	changes          atomic.Int64      // of primaries
-	delivered        atomic.Int64
+	authSocket string            // where Postfix asks, in Dovecot's authentication protocol
+	mailOwner  owner             // Dovecot reads none as root
+	primaries  map[string]string // by user: what SetPrimary changed
+	changes    atomic.Int64      // of primaries
+	delivered  atomic.Int64
 }
 
 // Option changes how a Dovecot is configured.
@@ -140,7 +138,10 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 		t.Fatal(c.err)
 	}
 	Need(t, c.programs...)
-	d.mailOwner(t, &c)
+	if d.mailOwner, err = unprivileged(); err != nil {
+		t.Fatal(err)
+	}
+	c.User, c.Group = d.mailOwner.name, d.mailOwner.group
 	d.makeFiles(t, &c)
 	d.reservePorts(t, &c)
 	d.authSocket = filepath.Join(dir, "auth-client")
@@ -169,25 +170,6 @@ func (d *DovecotServer) reservePorts(t testing.TB, c *dovecotConfig) {
 			*addr = local(port)
 		}
 	}
-}
-
-// mailOwner picks who owns the mail: Dovecot reads none as root.
-func (d *DovecotServer) mailOwner(t testing.TB, c *dovecotConfig) {
-	t.Helper()
-	owner, err := user.Current()
-	if c.Root {
-		owner, err = user.Lookup("nobody")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	group, err := user.LookupGroupId(owner.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.User, c.Group = owner.Username, group.Name
-	d.mailUID, _ = strconv.Atoi(owner.Uid)
-	d.mailGID, _ = strconv.Atoi(owner.Gid)
 }
 
 func (d *DovecotServer) makeFiles(t testing.TB, c *dovecotConfig) {
@@ -254,7 +236,7 @@ func (d *DovecotServer) deliver(user, mailbox string, message []byte) error {
 	if err := os.WriteFile(tmp, message, 0o600); err != nil {
 		return err
 	}
-	if err := d.give(tmp); err != nil {
+	if err := d.mailOwner.give(tmp); err != nil {
 		return err
 	}
 	return os.Rename(tmp, filepath.Join(dir, "new", name))
@@ -274,12 +256,5 @@ func (d *DovecotServer) makeFolder(dir string) error {
 	case err != nil:
 		return err
 	}
-	return d.give(dir)
-}
-
-func (d *DovecotServer) give(path string) error {
-	if os.Getuid() != 0 {
-		return nil
-	}
-	return os.Chown(path, d.mailUID, d.mailGID)
+	return d.mailOwner.give(dir)
 }

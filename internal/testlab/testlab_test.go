@@ -74,7 +74,10 @@ func TestRedisAuth(t *testing.T) {
 
 func TestDAV(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(testing.TB) *DAVServer{"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos} {
+	for name, start := range map[string]func(testing.TB) *DAVServer{
+		"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos,
+		"Cyrus": func(t testing.TB) *DAVServer { return Cyrus(t).DAVServer },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := start(t)
@@ -101,6 +104,19 @@ func TestRadicaleKeepsUsersApart(t *testing.T) {
 	calendar := d.MakeCalendar(Alice, "work")
 	if status, _ := d.Do(Bob, "PROPFIND", calendar, "", "Depth", "0"); status != http.StatusForbidden {
 		t.Errorf("Bob at Alice's calendar: got status %d, want 403", status)
+	}
+}
+
+func TestCyrusTakesOnlyItsOwnTokens(t *testing.T) {
+	t.Parallel()
+	c := Cyrus(t)
+	const ask = `<propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>`
+	if status, answer := c.Do(Alice, "PROPFIND", c.Principal(Alice), ask, "Depth", "0"); status != http.StatusMultiStatus {
+		t.Errorf("Alice at her principal: status %d: %s", status, answer)
+	}
+	c.Key = []byte("another")
+	if status, _ := c.Do(Alice, "PROPFIND", c.Principal(Alice), ask, "Depth", "0"); status != http.StatusUnauthorized {
+		t.Errorf("with a token by another key: status %d, want 401", status)
 	}
 }
 
