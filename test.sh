@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is missing (Debian packages; axe-core by npm and Cyrus out of its packages into the user's cache), then runs them all with the race detector.
+# Installs what the tests need and is missing (Debian packages; into the user's cache axe-core by npm, and some servers out of their packages), then runs
+# them all with the race detector.
 #
 #   ./test.sh                                      everything
 #   ./test.sh ./authstore/...                      some packages
@@ -9,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# file or program = Debian package
+# file (stars may stand in it) or program = Debian package
 needs=(
   /etc/ssl/certs/ca-certificates.crt=ca-certificates # for Go's downloads
   gcc=gcc                                            # for the race detector
@@ -18,6 +19,11 @@ needs=(
   /usr/lib/dovecot/managesieve=dovecot-managesieved
   /usr/lib/dovecot/pop3=dovecot-pop3d
   /usr/lib/dovecot/submission=dovecot-submissiond
+  /usr/lib/php/*/dom.so=php-xml
+  /usr/lib/php/*/mbstring.so=php-mbstring
+  /usr/lib/php/*/pdo_pgsql.so=php-pgsql
+  /usr/lib/php/*/pdo_sqlite.so=php-sqlite3
+  /usr/lib/postgresql/*/bin/initdb=postgresql
   chromium=chromium
   curl=curl
   dnsmasq=dnsmasq-base
@@ -30,10 +36,12 @@ needs=(
   nginx=nginx
   npm=npm
   openssl=openssl
+  php=php-cli
   postfix=postfix
   radicale=radicale
   redis-server=redis-server
   script=bsdutils
+  setpriv=util-linux
   sieve-connect=sieve-connect
   sievec=dovecot-sieve
   sqlite3=sqlite3
@@ -52,7 +60,7 @@ case ${1-} in -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;; 
 missing() { # prints the packages of what is not there
   local need
   for need in "${needs[@]}"; do
-    PATH=$PATH:/usr/sbin:/sbin command -v "${need%%=*}" >/dev/null || [ -e "${need%%=*}" ] || echo "${need#*=}"
+    PATH=$PATH:/usr/sbin:/sbin command -v "${need%%=*}" >/dev/null || compgen -G "${need%%=*}" >/dev/null || echo "${need#*=}"
   done
 }
 
@@ -103,34 +111,52 @@ fetch_axe() {
   rm -r "$tmp"
 }
 
-# Cyrus's packages would remove Dovecot's, so only the libraries that they need are installed; of the packages themselves some programs are unpacked.
-# apt-get checks their signatures. A newer version replaces the one that is there.
-fetch_cyrus() {
-  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test/cyrus version tmp
-  links() { LD_LIBRARY_PATH=$1/lib ldd "$1"/bin/* 2>&1; }
-  works() { [ -x "$1/bin/httpd" ] && [[ $(links "$1") != *"not found"* ]]; }
-  candidate() { apt-cache policy cyrus-caldav 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]\)/\1/p' || true; }
+# Some servers are unpacked into the user's cache and not installed: Cyrus's packages would remove Dovecot's, DAViCal's would bring Apache, and the
+# newest Debian has no sabre/dav, which then stays out. apt-get checks the signatures. A newer version replaces the one that is there.
+unpack() { # unpack NAME PACKAGE...; the first one's version counts; keep_NAME FROM TO picks what is kept
+  local name=$1 dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test/$1 first=$2 version tmp deb
+  shift
+  candidate() { apt-cache policy "$first" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9].*\)/\1/p' || true; }
+  download() { (cd "$tmp" && apt-get -qq download "$@" >"$tmp/log" 2>&1); }
   version=$(candidate)
-  works "$dir" && { [ -z "$version" ] || [ "$(cat "$dir/version")" = "$version" ]; } && return
-  command -v apt-get >/dev/null || die "no apt-get here to fetch Cyrus with"
-  echo "test.sh: fetches Cyrus"
+  [ -e "$dir/version" ] && { [ -z "$version" ] || [ "$(cat "$dir/version")" = "$version" ]; } && return
+  command -v apt-get >/dev/null || die "no apt-get here to fetch $* with"
+  echo "test.sh: unpacks $*"
   tmp=$(mktemp -d)
-  download() { (cd "$tmp" && apt-get -qq download cyrus-common cyrus-caldav 2>&1); }
-  download >"$tmp/log" || { become_root && "${as_root[@]}" apt-get -qq update && download >"$tmp/log"; } || { cat "$tmp/log"; rm -r "$tmp"; die "could not download cyrus-common and cyrus-caldav"; }
-  for deb in "$tmp"/*.deb; do dpkg-deb -x "$deb" "$tmp/root"; done
-  mkdir -p "$tmp/cyrus/bin" "$tmp/cyrus/lib"
-  cp "$tmp"/root/usr/lib/cyrus/bin/{httpd,lmtpd,master} "$tmp/cyrus/bin"
-  cp -L "$tmp"/root/usr/lib/*/libcyrus*.so.0 "$tmp/cyrus/lib"
-  candidate >"$tmp/cyrus/version"
-  if ! works "$tmp/cyrus"; then # ClamAV and Zephyr are for programs that are not among these
-    mapfile -t packages < <(for deb in "$tmp"/*.deb; do dpkg-deb -f "$deb" Depends; done | tr , '\n' | sed -n 's/^ *\(lib[^ ]*\).*/\1/p' | grep -v -e clamav -e zephyr | sort -u)
-    install "${packages[@]}"
+  if ! download "$@"; then
+    become_root && "${as_root[@]}" apt-get -qq update
+    version=$(candidate)
+    [ -z "$version" ] || download "$@" || { cat "$tmp/log" >&2; rm -r "$tmp"; die "could not download $*"; }
   fi
-  works "$tmp/cyrus" || die "Cyrus lacks libraries: $(links "$tmp/cyrus" | grep 'not found' | sort -u)"
+  mkdir "$tmp/kept"
+  if [ -n "$version" ]; then
+    for deb in "$tmp"/*.deb; do dpkg-deb -x "$deb" "$tmp/root"; done
+    "keep_$name" "$tmp/root" "$tmp/kept"
+    for deb in "$tmp"/*.deb; do dpkg-deb -f "$deb" Depends; done >"$tmp/kept/depends"
+  fi
+  echo "$version" >"$tmp/kept/version"
   rm -rf "$dir"
   mkdir -p "${dir%/*}"
-  mv "$tmp/cyrus" "$dir"
+  mv "$tmp/kept" "$dir"
   rm -r "$tmp"
+}
+
+keep_cyrus() {
+  mkdir "$2/bin" "$2/lib"
+  cp "$1"/usr/lib/cyrus/bin/{httpd,lmtpd,master} "$2/bin"
+  cp -L "$1"/usr/lib/*/libcyrus*.so.0 "$2/lib"
+}
+keep_davical() { cp -r "$1/usr/share/davical" "$1/usr/share/awl" "$2"; }
+keep_sabre() { cp -r "$1/usr/share/php/Sabre" "$2"; }
+
+# What the unpacked Cyrus links and is not there. ClamAV and Zephyr are for programs that are not among the unpacked.
+cyrus_libraries() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test/cyrus
+  lacking() { LD_LIBRARY_PATH=$dir/lib ldd "$dir"/bin/* "$dir"/lib/* 2>&1 | sed -n '/not found/p' | sort -u; }
+  [ -n "$(lacking)" ] || return 0
+  mapfile -t packages < <(tr , '\n' <"$dir/depends" | sed -n 's/^ *\(lib[^ ]*\).*/\1/p' | grep -v -e clamav -e zephyr | sort -u)
+  install "${packages[@]}"
+  [ -z "$(lacking)" ] || die "the unpacked Cyrus lacks libraries: $(lacking)"
 }
 
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
@@ -138,7 +164,10 @@ command -v go >/dev/null || die "no go in PATH; get Go 1.26 from https://go.dev/
 mapfile -t packages < <(missing)
 [ ${#packages[@]} = 0 ] || install "${packages[@]}"
 fetch_axe
-fetch_cyrus
+unpack cyrus cyrus-common cyrus-caldav
+cyrus_libraries
+unpack davical davical libawl-php
+unpack sabre php-sabre-dav php-sabre-vobject
 
 # A package among the arguments stands for itself, otherwise all are meant.
 what=(./...)

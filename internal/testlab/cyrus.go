@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -25,9 +24,6 @@ type CyrusServer struct {
 	*DAVServer
 	Key []byte // HS256, of Token and whoever else makes tokens
 }
-
-// cyrusCache is where test.sh puts the parts of Debian's Cyrus: its package would remove Dovecot's, so it is never installed.
-const cyrusCache = "postern-test/cyrus"
 
 const cyrusConfig = `configdirectory: DIR/data/lib
 partition-default: DIR/data/spool
@@ -59,36 +55,22 @@ SERVICES {
 // Cyrus starts a Cyrus httpd that knows the lab's users. Calendars and address books are in trees of their own.
 func Cyrus(t testing.TB) *CyrusServer {
 	t.Helper()
-	bin, err := cyrusPrograms()
-	if err != nil {
-		const text = "Cyrus is missing; ./test.sh fetches it: %v"
-		if full() {
-			t.Fatalf(text, err)
-		}
-		t.Skipf(text, err)
-	}
-	mine, err := unprivileged()
-	if err != nil {
-		t.Fatal(err)
-	}
+	programs := unpacked(t, "cyrus")
+	mine := unprivileged(t)
 	dir, port := Dir(t), Ports(t, 1)[0]
 	c := &CyrusServer{Key: []byte("the key of the lab's Cyrus, " + filepath.Base(dir))}
-	fill := strings.NewReplacer("DIR", dir, "BIN", filepath.Join(bin, "bin"), "PORT", fmt.Sprint(port))
+	fill := strings.NewReplacer("DIR", dir, "BIN", filepath.Join(programs, "bin"), "PORT", fmt.Sprint(port))
 	config := write(t, fill.Replace(cyrusConfig), dir, "imapd.conf")
 	services := write(t, fill.Replace(cyrusServices), dir, "cyrus.conf")
-	for _, sub := range []string{"data", "keys"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := mine.give(filepath.Join(dir, "data")); err != nil { // Cyrus makes all else in it
+	mine.folder(t, dir, "data") // Cyrus makes all in it
+	if err := os.Mkdir(filepath.Join(dir, "keys"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	write(t, string(pem.EncodeToMemory(&pem.Block{Type: "HMAC KEY", Bytes: c.Key})), dir, "keys", "key.pem")
 	homes := layout{"/dav/principals/user/USER/", "/dav/calendars/user/USER/", "/dav/addressbooks/user/USER/"}
-	c.DAVServer = dav(t, "cyrus", dir, port, homes, c.byToken, "/usr/bin/env", "LD_LIBRARY_PATH="+filepath.Join(bin, "lib"),
+	c.DAVServer = dav(t, "cyrus", dir, port, homes, c.byToken, "/usr/bin/env", "LD_LIBRARY_PATH="+filepath.Join(programs, "lib"),
 		"CYRUS_USER="+mine.name, "CYRUS_GROUP="+mine.group,
-		filepath.Join(bin, "bin/master"), "-D", "-C", config, "-M", services, "-p", filepath.Join(dir, "data/pid"))
+		filepath.Join(programs, "bin/master"), "-D", "-C", config, "-M", services, "-p", filepath.Join(dir, "data/pid"))
 	if err := makeMailboxes(filepath.Join(dir, "data/lmtp")); err != nil {
 		t.Fatalf("make mailboxes in Cyrus: %v", err)
 	}
@@ -111,20 +93,6 @@ func (c *CyrusServer) Token(user string) string {
 func (c *CyrusServer) byToken(req *http.Request, user string) {
 	req.Header.Set("Authorization", "Bearer "+c.Token(user))
 }
-
-// cyrusPrograms copies Cyrus out of the cache, which may be root's own: Cyrus never runs as root.
-var cyrusPrograms = sync.OnceValues(func() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	k, err := lab()
-	if err != nil {
-		return "", err
-	}
-	to := filepath.Join(k.root, "cyrus")
-	return to, os.CopyFS(to, os.DirFS(filepath.Join(cache, cyrusCache)))
-})
 
 // makeMailboxes makes each user's mailbox, without which Cyrus shows a user no calendars: it does so for the first mail.
 func makeMailboxes(socket string) error {

@@ -138,9 +138,7 @@ func Dovecot(t testing.TB, options ...Option) *DovecotServer {
 		t.Fatal(c.err)
 	}
 	Need(t, c.programs...)
-	if d.mailOwner, err = unprivileged(); err != nil {
-		t.Fatal(err)
-	}
+	d.mailOwner = unprivileged(t)
 	c.User, c.Group = d.mailOwner.name, d.mailOwner.group
 	d.makeFiles(t, &c)
 	d.reservePorts(t, &c)

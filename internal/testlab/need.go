@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -13,20 +14,27 @@ var packages = map[string]string{
 	"/usr/lib/dovecot/managesieve": "dovecot-managesieved",
 	"/usr/lib/dovecot/pop3":        "dovecot-pop3d",
 	"/usr/lib/dovecot/submission":  "dovecot-submissiond",
+	"/usr/lib/php/*/dom.so":        "php-xml",
+	"/usr/lib/php/*/mbstring.so":   "php-mbstring",
+	"/usr/lib/php/*/pdo_pgsql.so":  "php-pgsql",
+	"/usr/lib/php/*/pdo_sqlite.so": "php-sqlite3",
 	"chromium":                     "chromium",
 	"curl":                         "curl",
 	"dnsmasq":                      "dnsmasq-base",
 	"dovecot":                      "dovecot-imapd",
 	"fetchmail":                    "fetchmail",
 	"getmail":                      "getmail6",
+	"initdb":                       "postgresql",
 	"mbsync":                       "isync",
 	"msmtp":                        "msmtp",
 	"nginx":                        "nginx",
 	"openssl":                      "openssl",
+	"php":                          "php-cli",
 	"postfix":                      "postfix",
 	"radicale":                     "radicale",
 	"redis-server":                 "redis-server",
 	"script":                       "bsdutils",
+	"setpriv":                      "util-linux",
 	"sievec":                       "dovecot-sieve",
 	"strace":                       "strace",
 	"swaks":                        "swaks",
@@ -70,12 +78,20 @@ func needRoot(t testing.TB, name string) {
 
 func full() bool { return os.Getenv("CI") == "true" || os.Getenv("POSTERN_TEST") == "full" }
 
-// find also looks where Debian puts daemons, which an ordinary user's PATH leaves out.
+// find also looks where Debian puts daemons, which an ordinary user's PATH leaves out. A path may have stars in it.
 func find(name string) string {
+	if strings.Contains(name, "*") {
+		found, _ := filepath.Glob(name)
+		if len(found) == 0 {
+			return ""
+		}
+		return found[len(found)-1]
+	}
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin"} {
+	postgres, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	for _, dir := range append(postgres, "/usr/sbin", "/usr/bin", "/sbin") {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path
 		}

@@ -1,10 +1,11 @@
 package testlab
 
 import (
-	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
+	"testing"
 )
 
 // owner is the ordinary user who owns the data of a daemon that does not work as root.
@@ -14,26 +15,23 @@ type owner struct {
 }
 
 // unprivileged is whoever runs the tests, or nobody if that is root.
-func unprivileged() (owner, error) {
+func unprivileged(t testing.TB) owner {
+	t.Helper()
 	u, err := user.Current()
 	if err == nil && u.Uid == "0" {
 		u, err = user.Lookup("nobody")
 	}
 	if err != nil {
-		return owner{}, err
+		t.Fatal(err)
 	}
 	g, err := user.LookupGroupId(u.Gid)
 	if err != nil {
-		return owner{}, err
+		t.Fatal(err)
 	}
 	o := owner{name: u.Username, group: g.Name}
-	if o.uid, err = strconv.Atoi(u.Uid); err != nil {
-		return owner{}, fmt.Errorf("user %s: %w", u.Username, err)
-	}
-	if o.gid, err = strconv.Atoi(u.Gid); err != nil {
-		return owner{}, fmt.Errorf("user %s: %w", u.Username, err)
-	}
-	return o, nil
+	o.uid, _ = strconv.Atoi(u.Uid)
+	o.gid, _ = strconv.Atoi(u.Gid)
+	return o
 }
 
 // give hands a file or folder over to the owner.
@@ -42,4 +40,25 @@ func (o owner) give(path string) error {
 		return nil
 	}
 	return os.Chown(path, o.uid, o.gid)
+}
+
+// folder makes a folder of the owner's and returns its path.
+func (o owner) folder(t testing.TB, path ...string) string {
+	t.Helper()
+	dir := filepath.Join(path...)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.give(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// run is the command line that runs a program as the owner.
+func (o owner) run(argv ...string) []string {
+	if os.Getuid() != 0 {
+		return argv
+	}
+	return append([]string{find("setpriv"), "--reuid=" + o.name, "--regid=" + o.group, "--clear-groups"}, argv...)
 }

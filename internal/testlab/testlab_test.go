@@ -75,7 +75,7 @@ func TestRedisAuth(t *testing.T) {
 func TestDAV(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(testing.TB) *DAVServer{
-		"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos,
+		"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos, "Sabre": Sabre, "DAViCal": DAViCal,
 		"Cyrus": func(t testing.TB) *DAVServer { return Cyrus(t).DAVServer },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,12 +98,23 @@ func TestDAV(t *testing.T) {
 	}
 }
 
-func TestRadicaleKeepsUsersApart(t *testing.T) {
+func TestKeepUsersApart(t *testing.T) {
 	t.Parallel()
-	d := Radicale(t)
-	calendar := d.MakeCalendar(Alice, "work")
-	if status, _ := d.Do(Bob, "PROPFIND", calendar, "", "Depth", "0"); status != http.StatusForbidden {
-		t.Errorf("Bob at Alice's calendar: got status %d, want 403", status)
+	for name, start := range map[string]func(testing.TB) *DAVServer{
+		"Radicale": Radicale, "Sabre": Sabre, "DAViCal": DAViCal, "Cyrus": func(t testing.TB) *DAVServer { return Cyrus(t).DAVServer },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t)
+			event := d.MakeCalendar(Alice, "work") + "1.ics"
+			d.Put(Alice, event, Event("1"))
+			if status, answer := d.Do(Alice, "GET", event, ""); status != http.StatusOK {
+				t.Errorf("Alice at her event: status %d, want 200: %s", status, answer)
+			}
+			if status, answer := d.Do(Bob, "GET", event, ""); status < 300 {
+				t.Errorf("Bob at Alice's event: status %d: %s", status, answer)
+			}
+		})
 	}
 }
 
