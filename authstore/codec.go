@@ -12,7 +12,7 @@ import (
 
 const (
 	// codecVersion tells the layout; another one is a miss. A change of the layout takes the next number.
-	codecVersion = 2
+	codecVersion = 3
 	// l2Life is how long a cached snapshot may be used; its end stands inside the seal, so that nobody can prolong it.
 	l2Life = 5 * time.Minute
 	// maxText bounds a text in a cached snapshot, in bytes.
@@ -65,6 +65,10 @@ func (v *Verifiable) append(b []byte) []byte {
 		b = append(b, byte(len(address)))
 		b = append(b, address...)
 		b = append(b, byte(n.Bits()))
+	}
+	b = binary.AppendUvarint(b, uint64(len(v.Collections)))
+	for _, c := range v.Collections {
+		b = appendText(b, c.String())
 	}
 	return b
 }
@@ -193,6 +197,9 @@ func (d *decoder) verifiable() Verifiable {
 	for n := d.length(MaxNetworks); len(v.Networks) < n && !d.bad; {
 		v.Networks = append(v.Networks, d.network())
 	}
+	for n := d.length(MaxCollections); len(v.Collections) < n && !d.bad; {
+		v.Collections = append(v.Collections, d.collection())
+	}
 	return v
 }
 
@@ -201,4 +208,10 @@ func (d *decoder) network() netip.Prefix {
 	prefix := netip.PrefixFrom(address, int(d.octet()))
 	d.bad = d.bad || !ok || !prefix.IsValid()
 	return prefix
+}
+
+func (d *decoder) collection() Collection {
+	c, err := ParseCollection(d.text())
+	d.bad = d.bad || err != nil
+	return c
 }

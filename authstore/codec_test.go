@@ -2,6 +2,7 @@ package authstore
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -17,10 +18,14 @@ func fullSnapshot() *Snapshot {
 		v.Networks = append(v.Networks, netip.MustParsePrefix("2001:db8::/32"))
 	}
 	v.Networks[0] = netip.MustParsePrefix("192.0.2.0/24")
+	for i := range MaxCollections {
+		v.Collections = append(v.Collections, Collection{CalendarCollection, fmt.Sprint("Zu Hause ", i)})
+	}
+	v.Collections[0] = Collection{ContactsCollection, EveryCollection}
 	for range MaxActive {
 		s.Active = append(s.Active, v)
 	}
-	v.Expires, v.Networks, v.Revoked = time.Time{}, nil, true
+	v.Expires, v.Networks, v.Collections, v.Revoked = time.Time{}, nil, nil, true
 	for range MaxEnded {
 		s.Ended = append(s.Ended, v)
 	}
@@ -57,15 +62,21 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	nobodys := ok()
 	nobodys.snapshot.Account = nobody
+	crowded := fullSnapshot()
+	crowded.Active[0].Collections = append(crowded.Active[0].Collections, Collection{CalendarCollection, "one more"})
+	strange := fullSnapshot()
+	strange.Active[0].Collections[1] = Collection{"mail", "INBOX"}
 	long := ok()
 	long.mark = strings.Repeat("m", maxText+1)
 	for name, b := range map[string][]byte{
-		"empty":           nil,
-		"another version": append([]byte{codecVersion + 1}, ok().encode()[1:]...),
-		"nobody's":        nobodys.encode(),
-		"too many":        (&cached{snapshot: many}).encode(),
-		"too long a text": long.encode(),
-		"endless number":  append([]byte{codecVersion}, bytes.Repeat([]byte{0xff}, 30)...),
+		"empty":                              nil,
+		"another version":                    append([]byte{codecVersion + 1}, ok().encode()[1:]...),
+		"nobody's":                           nobodys.encode(),
+		"too many":                           (&cached{snapshot: many}).encode(),
+		"too long a text":                    long.encode(),
+		"more collections than one may have": (&cached{snapshot: crowded}).encode(),
+		"a collection of no known kind":      (&cached{snapshot: strange}).encode(),
+		"endless number":                     append([]byte{codecVersion}, bytes.Repeat([]byte{0xff}, 30)...),
 	} {
 		if c, err := decodeCached(b); err == nil {
 			t.Errorf("%s: %+v", name, c)
@@ -77,7 +88,7 @@ func TestDecodeRefuses(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	some := fullSnapshot()
 	some.Active, some.Ended = some.Active[:1], some.Ended[:1]
-	some.Active[0].Networks = some.Active[0].Networks[:2]
+	some.Active[0].Networks, some.Active[0].Collections = some.Active[0].Networks[:2], some.Active[0].Collections[:2]
 	f.Add((&cached{mark: "m", snapshot: some}).encode())
 	f.Add([]byte{codecVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -87,6 +98,11 @@ func FuzzDecode(f *testing.F) {
 		}
 		if len(c.snapshot.Active) > MaxActive+MaxEnded || len(c.snapshot.Ended) > MaxActive+MaxEnded {
 			t.Fatalf("%d active, %d ended", len(c.snapshot.Active), len(c.snapshot.Ended))
+		}
+		for v := range c.snapshot.all() {
+			if len(v.Networks) > MaxNetworks || len(v.Collections) > MaxCollections {
+				t.Fatalf("%d networks, %d collections", len(v.Networks), len(v.Collections))
+			}
 		}
 		again, err := decodeCached(c.encode())
 		if err != nil || !reflect.DeepEqual(again, c) {
@@ -130,5 +146,29 @@ func TestL1IsBounded(t *testing.T) {
 	c.clear()
 	if c.get(name(99), 0) != nil || c.known.size != 0 {
 		t.Error("something is left")
+	}
+}
+
+// A grant ends when its app password no longer opens a collection that it names.
+func TestSnapshotRefusesWiderGrants(t *testing.T) {
+	work, home, all, team := Collection{CalendarCollection, "work"}, Collection{CalendarCollection, "home"}, Collection{CalendarCollection, EveryCollection}, Collection{ContactsCollection, "work"}
+	for name, tt := range map[string]struct {
+		held, granted []Collection
+		want          Code
+	}{
+		"neither is narrowed":            {nil, nil, 0},
+		"the app password is not":        {nil, []Collection{work}, 0},
+		"the same":                       {[]Collection{home, work}, []Collection{home, work}, 0},
+		"one of two":                     {[]Collection{home, work}, []Collection{work}, 0},
+		"one of all":                     {[]Collection{all}, []Collection{work}, 0},
+		"the grant is not narrowed":      {[]Collection{work}, nil, OutOfScope},
+		"one more":                       {[]Collection{work}, []Collection{home, work}, OutOfScope},
+		"all of which one is held":       {[]Collection{work}, []Collection{all}, OutOfScope},
+		"of that name, but another kind": {[]Collection{team}, []Collection{work}, OutOfScope},
+	} {
+		s := &Snapshot{Account: 1, Status: Active, Active: []Verifiable{{ID: 7, Scopes: ScopeCalendar, Collections: tt.held}}}
+		if got := s.refuses(Grant{Account: 1, Password: 7, Scopes: ScopeCalendar, Collections: tt.granted}, time.Now()); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }

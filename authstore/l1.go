@@ -129,7 +129,10 @@ func (l *lru) drop(name string) {
 func sizeOf(name string, f *found) int {
 	size := 320 + 2*len(name) + int(unsafe.Sizeof(*f)+unsafe.Sizeof(*f.Snapshot)) + len(f.PublicID) + len(f.Address) + len(f.BackendName) + len(f.Epoch) + 4*len(f.keys)
 	for v := range f.all() {
-		size += int(unsafe.Sizeof(*v)) + len(v.Networks)*int(unsafe.Sizeof(v.Networks[0]))
+		size += int(unsafe.Sizeof(*v)) + len(v.Networks)*int(unsafe.Sizeof(v.Networks[0])) + len(v.Collections)*int(unsafe.Sizeof(v.Collections[0]))
+		for _, c := range v.Collections {
+			size += len(c.Name)
+		}
 	}
 	return size
 }

@@ -34,13 +34,14 @@ func Noticed(kind string) bool { return noticed[kind] }
 // Notice is an event that somebody is to be told of, with what the mail needs to know.
 type Notice struct {
 	Event
-	PublicID string
-	Address  string // the account's first; empty: the account is gone
-	Language string // a BCP 47 tag; empty: never chosen
-	Zone     string // an IANA time zone; empty: UTC
-	Label    string // of the event's app password, where there is one
-	Scopes   Scopes // likewise
-	Refusals int    // how often the mail server has refused it
+	PublicID    string
+	Address     string       // the account's first; empty: the account is gone
+	Language    string       // a BCP 47 tag; empty: never chosen
+	Zone        string       // an IANA time zone; empty: UTC
+	Label       string       // of the event's app password, where there is one
+	Scopes      Scopes       // likewise
+	Collections []Collection // likewise: what it is narrowed to
+	Refusals    int          // how often the mail server has refused it
 }
 
 // newUseDelay gathers: a phone that was just set up speaks several protocols within a minute, and one mail says so.

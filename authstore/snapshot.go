@@ -42,13 +42,14 @@ type Snapshot struct {
 
 // Verifiable is one app password inside a snapshot.
 type Verifiable struct {
-	ID       PasswordID
-	Key      uint32 // number of the root key that the digest is made with
-	Digest   Digest
-	Scopes   Scopes
-	Expires  time.Time // zero: never
-	Revoked  bool
-	Networks []netip.Prefix // empty: any
+	ID          PasswordID
+	Key         uint32 // number of the root key that the digest is made with
+	Digest      Digest
+	Scopes      Scopes
+	Expires     time.Time // zero: never
+	Revoked     bool
+	Networks    []netip.Prefix // empty: any
+	Collections []Collection   // what the scopes are narrowed to; empty: not narrowed
 }
 
 // all goes through the app passwords, active and ended.
@@ -65,7 +66,7 @@ func (s *Snapshot) all() iter.Seq[*Verifiable] {
 }
 
 // refuses says why a snapshot does not let a grant go on; zero: it does. A grant is checked so again when its account has
-// changed: the app password may have ended, or its networks.
+// changed: the app password may have ended, or its networks may have changed.
 func (s *Snapshot) refuses(g Grant, now time.Time) Code {
 	switch {
 	case s.Account != g.Account || s.Status != Active:
@@ -83,7 +84,7 @@ func (s *Snapshot) refuses(g Grant, now time.Time) Code {
 			return Expired
 		case !v.allows(g.Client):
 			return BadNetwork
-		case g.Scopes&^v.Scopes != 0:
+		case g.Scopes&^v.Scopes != 0, !covers(v.Collections, g.Collections):
 			return OutOfScope
 		}
 		return 0

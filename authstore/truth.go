@@ -92,17 +92,18 @@ type Account struct {
 
 // AppPassword is what people and administrators see of an app password; never its secret, nor its digest.
 type AppPassword struct {
-	ID       PasswordID
-	Account  AccountID
-	Label    string
-	Scopes   Scopes
-	Created  time.Time
-	Expires  time.Time // zero: never
-	Networks []netip.Prefix
-	Revoked  time.Time // zero: not revoked
-	Why      string    // why it was revoked
-	Last     *LastUse  // nil: never used
-	Failures int64     // logins that were refused though the secret was genuine: ended, or not for that protocol or network
+	ID          PasswordID
+	Account     AccountID
+	Label       string
+	Scopes      Scopes
+	Created     time.Time
+	Expires     time.Time // zero: never
+	Networks    []netip.Prefix
+	Collections []Collection // single calendars and address books that it opens; empty: not narrowed
+	Revoked     time.Time    // zero: not revoked
+	Why         string       // why it was revoked
+	Last        *LastUse     // nil: never used
+	Failures    int64        // logins that were refused though the secret was genuine: ended, or not for that protocol or network
 }
 
 // LastUse tells when and how an app password was last used.
@@ -117,14 +118,15 @@ type LastUse struct {
 
 // NewPassword is an app password to be written.
 type NewPassword struct {
-	Account  AccountID
-	Label    string
-	Key      uint32
-	Digest   func(AccountID) Digest // called inside the transaction, so that the digest binds the account
-	Scopes   Scopes
-	Expires  time.Time
-	Networks []netip.Prefix
-	Request  string // names the form that asks for it, so that it is made once; empty: none
+	Account     AccountID
+	Label       string
+	Key         uint32
+	Digest      func(AccountID) Digest // called inside the transaction, so that the digest binds the account
+	Scopes      Scopes
+	Expires     time.Time
+	Networks    []netip.Prefix
+	Collections []Collection // as Narrow gives them
+	Request     string       // names the form that asks for it, so that it is made once; empty: none
 }
 
 // Usage is one batch row of "last used", and what has gathered of one client.

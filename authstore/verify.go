@@ -82,7 +82,7 @@ func (s *Store) open(f *found, v *Verifiable, name string, a *Attempt, typed *se
 		return refused(OutOfScope, nil)
 	}
 	return Grant{
-		Account: f.Account, PublicID: f.PublicID, Address: f.Address, Password: v.ID, Scopes: v.Scopes, Version: f.Version,
+		Account: f.Account, PublicID: f.PublicID, Address: f.Address, Password: v.ID, Scopes: v.Scopes, Collections: v.Collections, Version: f.Version,
 		BackendName: f.BackendName, Expires: v.Expires, Client: a.Client, login: name, at: f.at, rekey: s.rekey(f, v, typed),
 	}, nil
 }

@@ -229,12 +229,16 @@ FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active)
 			return authstore.ErrTooMany
 		}
 		digest := p.Digest(p.Account)
-		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, networks, created, expires, request)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(p.Scopes),
-			joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
+		scopes, narrowed := splitScopes(&p)
+		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, narrowed, collections, networks, created, expires, request)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(scopes), int(narrowed),
+			joinCollections(p.Collections), joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
 			return err
 		}
 		c.event.Password, c.event.Detail = id, p.Label
+		if len(p.Collections) > 0 {
+			c.event.Detail += " (only " + authstore.JoinCollections(p.Collections) + ")"
+		}
 		return nil
 	})
 	if err != nil {

@@ -18,7 +18,7 @@ const remembered = 90 * 24 * time.Hour
 // passwords come first, then those that ended last.
 const loadQuery = `
 SELECT f.counter, m.value, a.id, a.public_id, own.address, a.status, a.version, a.backend_name,
-       p.id, p.key, p.digest, p.scopes, p.networks, p.expires, p.revoked
+       p.id, p.key, p.digest, p.scopes, p.narrowed, p.collections, p.networks, p.expires, p.revoked
 FROM feed f
 JOIN meta m ON m.name = 'epoch'
 LEFT JOIN login_name n ON n.address = $1
@@ -65,14 +65,14 @@ func (s *Store) Load(ctx context.Context, address string) (*authstore.Snapshot, 
 
 func scanVerifiable(rows *sql.Rows, snap *authstore.Snapshot) (*authstore.Verifiable, error) {
 	var (
-		epoch                                              []byte
-		account, status, version, id, key, scopes, expires sql.NullInt64
-		revoked                                            sql.NullInt64
-		publicID, address, backendName, networks           sql.NullString
-		digest                                             []byte
+		epoch                                                 []byte
+		account, status, version, id, key, scopes, expires    sql.NullInt64
+		narrowed, revoked                                     sql.NullInt64
+		publicID, address, backendName, networks, collections sql.NullString
+		digest                                                []byte
 	)
 	if err := rows.Scan(&snap.Sequence, &epoch, &account, &publicID, &address, &status, &version, &backendName,
-		&id, &key, &digest, &scopes, &networks, &expires, &revoked); err != nil {
+		&id, &key, &digest, &scopes, &narrowed, &collections, &networks, &expires, &revoked); err != nil {
 		return nil, err
 	}
 	snap.Epoch = string(epoch)
@@ -81,12 +81,15 @@ func scanVerifiable(rows *sql.Rows, snap *authstore.Snapshot) (*authstore.Verifi
 	if !id.Valid {
 		return nil, nil
 	}
-	v := &authstore.Verifiable{ID: authstore.PasswordID(id.Int64), Key: uint32(key.Int64), Scopes: authstore.Scopes(scopes.Int64),
+	v := &authstore.Verifiable{ID: authstore.PasswordID(id.Int64), Key: uint32(key.Int64), Scopes: authstore.Scopes(scopes.Int64 | narrowed.Int64),
 		Expires: fromSeconds(expires), Revoked: revoked.Valid}
 	if copy(v.Digest[:], digest) != len(v.Digest) {
 		return nil, fmt.Errorf("the digest of app password %d has %d bytes", v.ID, len(digest))
 	}
 	var err error
+	if v.Collections, err = splitCollections(v.ID, narrowed.Int64, collections.String); err != nil {
+		return nil, err
+	}
 	v.Networks, err = splitNetworks(networks.String)
 	return v, err
 }
@@ -109,6 +112,40 @@ func splitNetworks(text string) ([]netip.Prefix, error) {
 		networks = append(networks, n)
 	}
 	return networks, nil
+}
+
+// An app password's scopes stand in two columns: those that its collections narrow in one that older versions, which know no
+// collections, do not read. A gateway that was started before the upgrade opens nothing of these, instead of all.
+
+func splitScopes(p *authstore.NewPassword) (open, narrowed authstore.Scopes) {
+	if len(p.Collections) == 0 {
+		return p.Scopes, 0
+	}
+	return p.Scopes &^ authstore.NarrowedScopes, p.Scopes & authstore.NarrowedScopes
+}
+
+// joinCollections writes a line each: no name holds a line break.
+func joinCollections(list []authstore.Collection) string {
+	return strings.Join(authstore.CollectionTexts(list), "\n")
+}
+
+// splitCollections refuses scopes that are narrowed to nothing: no collections would mean all.
+func splitCollections(id authstore.PasswordID, narrowed int64, text string) ([]authstore.Collection, error) {
+	if (narrowed == 0) != (text == "") {
+		return nil, fmt.Errorf("app password %d has narrowed scopes without collections, or the other way round", id)
+	}
+	if text == "" {
+		return nil, nil
+	}
+	var list []authstore.Collection
+	for line := range strings.SplitSeq(text, "\n") {
+		c, err := authstore.ParseCollection(line)
+		if err != nil {
+			return nil, fmt.Errorf("app password %d: %w", id, err)
+		}
+		list = append(list, c)
+	}
+	return list, nil
 }
 
 const accountQuery = `
@@ -169,7 +206,7 @@ func one[T any](list []T, err error) (T, error) {
 }
 
 const passwordQuery = `
-SELECT p.id, p.account, p.label, p.scopes, p.networks, p.created, p.expires, p.revoked, p.why,
+SELECT p.id, p.account, p.label, p.scopes, p.narrowed, p.collections, p.networks, p.created, p.expires, p.revoked, p.why,
        u.last, u.protocol, u.app, u.network, u.operator, (SELECT sum(count) FROM usage WHERE app_password = p.id),
        (SELECT sum(failures) FROM usage WHERE app_password = p.id)
 FROM app_password p
@@ -212,18 +249,22 @@ func (s *Store) passwords(ctx context.Context, where string, args ...any) ([]aut
 func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 	var (
 		p                                       authstore.AppPassword
-		networks                                string
+		networks, collections                   string
+		narrowed                                int64
 		created, expires, revoked, last, number sql.NullInt64
 		failures                                sql.NullInt64
 		protocol, app, network, operator        sql.NullString
 	)
-	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &networks, &created, &expires, &revoked, &p.Why,
+	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &narrowed, &collections, &networks, &created, &expires, &revoked, &p.Why,
 		&last, &protocol, &app, &network, &operator, &number, &failures); err != nil {
 		return p, err
 	}
-	p.Failures = failures.Int64
+	p.Failures, p.Scopes = failures.Int64, p.Scopes|authstore.Scopes(narrowed)
 	p.Created, p.Expires, p.Revoked = fromSeconds(created), fromSeconds(expires), fromSeconds(revoked)
 	var err error
+	if p.Collections, err = splitCollections(p.ID, narrowed, collections); err != nil {
+		return p, err
+	}
 	if p.Networks, err = splitNetworks(networks); err != nil {
 		return p, err
 	}

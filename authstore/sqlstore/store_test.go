@@ -77,7 +77,7 @@ func TestOpen(t *testing.T) {
 
 // A database that an older version made gets what it lacks, and keeps what it has.
 func TestAnOlderVersionsTables(t *testing.T) {
-	for version := int64(1); version <= 2; version++ {
+	for version := int64(1); version <= 3; version++ {
 		path := filepath.Join(t.TempDir(), "p.db")
 		db, _ := sql.Open("sqlite", path)
 		older, err := goose.NewProvider(goose.DialectSQLite3, db, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
@@ -103,6 +103,44 @@ INSERT INTO event (at, account, app_password, kind, actor, detail) VALUES (1, 1,
 		}
 		if list, err := s.Events(t.Context(), authstore.EventQuery{Account: 1, Limit: 10}); err != nil || len(list) != 1 || list[0].Actor != (authstore.Actor{Name: "cli:root"}) {
 			t.Errorf("version %d: the history is %+v, %v", version, list, err)
+		}
+	}
+}
+
+// A gateway that was started before the upgrade runs on, and reads the columns that it knows: of a narrowed app password it sees no scope
+// that would open all of what is narrowed. So it refuses what it can't enforce.
+func TestAnOlderGatewayOpensNothingThatIsNarrowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, sqlstore.Options{Path: path})
+	a, _, err := s.AddAccount(t.Context(), tester, "alice@example.test", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := authstore.NewPassword{Account: a.ID, Label: "x", Key: 1, Digest: func(authstore.AccountID) authstore.Digest { return authstore.Digest{} },
+		Scopes:      authstore.ScopeMail | authstore.NarrowedScopes,
+		Collections: []authstore.Collection{{Kind: authstore.CalendarCollection, Name: "work"}, {Kind: authstore.ContactsCollection, Name: "team"}}}
+	if _, _, err := s.CreatePassword(t.Context(), tester, p); err != nil {
+		t.Fatal(err)
+	}
+	db, _ := sql.Open("sqlite", path)
+	defer db.Close()
+	var older authstore.Scopes
+	if err := db.QueryRow("SELECT scopes FROM app_password").Scan(&older); err != nil || older != authstore.ScopeMail {
+		t.Errorf("an older gateway reads %v, %v; want mail alone", older, err)
+	}
+	for damage, what := range map[string]string{
+		"UPDATE app_password SET collections = ''":                            "without collections",
+		"UPDATE app_password SET collections = 'calendar/work\n'":             "names no collection",
+		"UPDATE app_password SET collections = 'calendar/work', narrowed = 0": "the other way round",
+	} {
+		if _, err := db.Exec(damage); err != nil {
+			t.Fatal(err)
+		}
+		if snapshot, err := s.Load(t.Context(), "alice@example.test"); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %+v, %v; want an error about %q", damage, snapshot, err, what)
+		}
+		if _, err := db.Exec("UPDATE app_password SET narrowed = $1", int(authstore.NarrowedScopes)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -328,6 +328,48 @@ func testEdit(t *testing.T, f *fixture) {
 }
 
 // A form that is sent many times at once makes one app password, also where there is room for one only.
+// testCollections: what an app password is narrowed to comes back with it, everywhere, with all its scopes.
+func testCollections(t *testing.T, f *fixture) {
+	ctx := t.Context()
+	a := f.account(t, "alice@example.test")
+	plain := f.password(t, a.ID, "plain", time.Time{})
+	p := newPassword(a.ID, "narrow", time.Time{})
+	p.Scopes |= authstore.ScopeCalendarRead | authstore.ScopeContacts
+	p.Collections = []authstore.Collection{{Kind: authstore.CalendarCollection, Name: "Zu Hause, im Büro"}, {Kind: authstore.ContactsCollection, Name: authstore.EveryCollection}}
+	made, _, err := f.CreatePassword(ctx, eve, p)
+	if err != nil || !slices.Equal(made.Collections, p.Collections) || made.Scopes != p.Scopes {
+		t.Fatalf("made %+v, %v", made, err)
+	}
+	if len(plain.Collections) != 0 || plain.Scopes != authstore.ScopeMail {
+		t.Errorf("one that is not narrowed: %+v", plain)
+	}
+	s, err := f.Load(ctx, "alice@example.test")
+	if err != nil || len(s.Active) != 2 {
+		t.Fatalf("Load = %+v, %v", s, err)
+	}
+	for _, v := range s.Active {
+		if v.ID == made.ID && (!slices.Equal(v.Collections, p.Collections) || v.Scopes != p.Scopes) || v.ID == plain.ID && len(v.Collections) != 0 {
+			t.Errorf("in the snapshot: %+v", v)
+		}
+	}
+	for _, list := range [2]func() ([]authstore.AppPassword, error){
+		func() ([]authstore.AppPassword, error) { return f.Passwords(ctx, a.ID, false) },
+		func() ([]authstore.AppPassword, error) { return f.Passwords(ctx, a.ID, true) },
+	} {
+		if got, err := list(); err != nil || len(got) != 2 || !slices.Equal(got[1].Collections, p.Collections) || got[1].Scopes != p.Scopes {
+			t.Errorf("listed: %+v, %v", got, err)
+		}
+	}
+	if events, err := f.Events(ctx, authstore.EventQuery{Account: a.ID, Password: made.ID}); err != nil || len(events) != 1 ||
+		events[0].Detail != "narrow (only calendar/Zu Hause, im Büro, contacts/*)" {
+		t.Errorf("history: %+v, %v", events, err)
+	}
+	list := f.take(t)
+	if n := list[len(list)-1]; n.Password != made.ID || n.Scopes != p.Scopes || !slices.Equal(n.Collections, p.Collections) {
+		t.Errorf("the notice = %+v", n)
+	}
+}
+
 func testRequest(t *testing.T, f *fixture) {
 	a, b := f.account(t, "alice@example.test"), f.account(t, "bob@example.test")
 	for i := range authstore.MaxActive - 1 {

@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.T
 		"UsageDays":        testUsageDays,
 		"NewUse":           testNewUse,
 		"Edit":             testEdit,
+		"Collections":      testCollections,
 		"Request":          testRequest,
 		"Events":           testEvents,
 		"Outbox":           testOutbox,
