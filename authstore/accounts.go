@@ -160,6 +160,7 @@ type PasswordRequest struct {
 	Networks []netip.Prefix // empty: any
 	// Collections are the single calendars and address books that it opens, "*" for all of a kind; empty: all of all kinds. See Narrow.
 	Collections []Collection
+	Titles      Titles // of the collections, as CleanLabel has them
 	// Request names the form that asks, by its own random name: sent twice it makes one app password, and the second time *ErrMade.
 	// Empty: each call makes one.
 	Request string
@@ -180,7 +181,7 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	}
 	made := secret.Generate()
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
-		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Request: r.Request, Digest: func(id AccountID) Digest {
+		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Titles: r.Titles, Request: r.Request, Digest: func(id AccountID) Digest {
 			d, err := keys.Digest(key, int64(id), &made)
 			if err != nil {
 				panic("authstore: " + err.Error()) // key is one of ours
@@ -206,6 +207,9 @@ func (a *Accounts) check(r *PasswordRequest) error {
 		return fmt.Errorf("the request's name has more than %d bytes", maxRequest)
 	}
 	if r.Scopes, r.Collections, err = Narrow(r.Scopes, r.Collections); err != nil {
+		return err
+	}
+	if r.Titles, err = r.Titles.clean(r.Collections); err != nil {
 		return err
 	}
 	if err := a.checkExpiry(r.Expires); err != nil {

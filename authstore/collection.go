@@ -46,6 +46,30 @@ func (c Collection) valid() bool {
 		!strings.ContainsFunc(c.Name, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) })
 }
 
+// Titles are what people called collections when an app password was narrowed to them, for those who look at it later: many apps name
+// a calendar by a random number. They decide nothing. One without a title is called by its name.
+type Titles map[Collection]string
+
+// clean gives the titles of a list as CleanLabel does. ErrLabel.
+func (t Titles) clean(list []Collection) (Titles, error) {
+	var clean Titles
+	for _, c := range list {
+		title, ok := t[c]
+		if !ok {
+			continue
+		}
+		title, err := CleanLabel(title)
+		if err != nil {
+			return nil, fmt.Errorf("the title of %s: %w", c, err)
+		}
+		if clean == nil {
+			clean = make(Titles)
+		}
+		clean[c] = title
+	}
+	return clean, nil
+}
+
 // Opens reports whether a grant may reach a collection, as far as it is narrowed. A grant that names no collections is not; one
 // that names some opens these alone.
 func (g *Grant) Opens(kind, name string) bool {

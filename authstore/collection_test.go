@@ -1,6 +1,7 @@
 package authstore_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -51,6 +52,30 @@ func TestNarrowedGrants(t *testing.T) {
 			if got.is != got.want {
 				t.Errorf("%s: %s is open: %v", name, what, got.is)
 			}
+		}
+	}
+}
+
+// Titles are kept of what is narrowed to and of nothing else, and only ones that can be shown.
+func TestTitles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.account("alice@example.test")
+	list := collections(t, "calendar/4711", "contacts/*")
+	work, every := list[0], list[1]
+	request := authstore.PasswordRequest{Account: a.ID, Label: "Phone", Scopes: authstore.ScopeCalendar | authstore.ScopeContacts, Collections: list,
+		Titles: authstore.Titles{work: " Work, 工作 ", {Kind: authstore.CalendarCollection, Name: "another"}: "Private"}}
+	p, _, err := s.desk.CreatePassword(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = s.desk.Password(t.Context(), p.ID); err != nil || len(p.Titles) != 1 || p.Titles[work] != "Work, 工作" {
+		t.Errorf("the titles of %v are %v, %v", p.Collections, p.Titles, err)
+	}
+	for _, title := range []string{"", "a\tb", "a\nb", "\u202eshown backwards", strings.Repeat("x", authstore.MaxLabel+1), "\xff"} {
+		request.Titles = authstore.Titles{work: title, every: "all"}
+		if _, _, err := s.desk.CreatePassword(t.Context(), request); !errors.Is(err, authstore.ErrLabel) {
+			t.Errorf("the title %q: %v", title, err)
 		}
 	}
 }

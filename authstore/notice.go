@@ -41,6 +41,7 @@ type Notice struct {
 	Label       string       // of the event's app password, where there is one
 	Scopes      Scopes       // likewise
 	Collections []Collection // likewise: what it is narrowed to
+	Titles      Titles       // likewise: of these
 	Refusals    int          // how often the mail server has refused it
 }
 

@@ -100,6 +100,7 @@ type AppPassword struct {
 	Expires     time.Time // zero: never
 	Networks    []netip.Prefix
 	Collections []Collection // single calendars and address books that it opens; empty: not narrowed
+	Titles      Titles       // of the collections, when it was made
 	Revoked     time.Time    // zero: not revoked
 	Why         string       // why it was revoked
 	Last        *LastUse     // nil: never used
@@ -126,6 +127,7 @@ type NewPassword struct {
 	Expires     time.Time
 	Networks    []netip.Prefix
 	Collections []Collection // as Narrow gives them
+	Titles      Titles       // as CleanLabel has them
 	Request     string       // names the form that asks for it, so that it is made once; empty: none
 }
 

@@ -230,9 +230,9 @@ FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active)
 		}
 		digest := p.Digest(p.Account)
 		scopes, narrowed := splitScopes(&p)
-		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, narrowed, collections, networks, created, expires, request)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(scopes), int(narrowed),
-			joinCollections(p.Collections), joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
+		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, narrowed, collections, titles, networks, created, expires, request)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(scopes), int(narrowed),
+			joinCollections(p.Collections), joinTitles(p.Collections, p.Titles), joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
 			return err
 		}
 		c.event.Password, c.event.Detail = id, p.Label

@@ -83,17 +83,18 @@ func (s *Store) TakeNotices(ctx context.Context, n int, until time.Time) ([]auth
 func dueNotices(ctx context.Context, tx *sql.Tx, now int64, n int) ([]authstore.Notice, error) {
 	return collect(ctx, tx, func(rows *sql.Rows, n *authstore.Notice) error {
 		var narrowed int64
-		var collections string
-		err := scanEvent(rows, &n.Event, &n.PublicID, &n.Address, &n.Language, &n.Zone, &n.Label, &n.Scopes, &narrowed, &collections, &n.Refusals)
+		var collections, titles string
+		err := scanEvent(rows, &n.Event, &n.PublicID, &n.Address, &n.Language, &n.Zone, &n.Label, &n.Scopes, &narrowed, &collections, &titles, &n.Refusals)
 		if err != nil {
 			return err
 		}
 		n.Scopes |= authstore.Scopes(narrowed)
+		n.Titles = splitTitles(titles)
 		n.Collections, err = splitCollections(n.Password, narrowed, collections)
 		return err
 	}, "SELECT "+eventColumns+`,
   COALESCE(a.public_id, ''), COALESCE(n.address, ''), COALESCE(a.language, ''), COALESCE(a.zone, ''),
-  COALESCE(p.label, ''), COALESCE(p.scopes, 0), COALESCE(p.narrowed, 0), COALESCE(p.collections, ''), o.refusals
+  COALESCE(p.label, ''), COALESCE(p.scopes, 0), COALESCE(p.narrowed, 0), COALESCE(p.collections, ''), COALESCE(p.titles, ''), o.refusals
 FROM outbox o JOIN event e ON e.id = o.event
 LEFT JOIN account a ON a.id = e.account
 LEFT JOIN login_name n ON n.account = a.id AND n.ordinal = 0

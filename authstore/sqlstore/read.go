@@ -148,6 +148,32 @@ func splitCollections(id authstore.PasswordID, narrowed int64, text string) ([]a
 	return list, nil
 }
 
+// joinTitles writes a line each, with the title behind a tab: neither names nor titles hold one.
+func joinTitles(list []authstore.Collection, titles authstore.Titles) string {
+	var lines []string
+	for _, c := range list {
+		if title := titles[c]; title != "" {
+			lines = append(lines, c.String()+"\t"+title)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// splitTitles leaves out what it can't read: the name stands in for it, and nothing depends on a title.
+func splitTitles(text string) authstore.Titles {
+	if text == "" {
+		return nil
+	}
+	titles := make(authstore.Titles)
+	for line := range strings.SplitSeq(text, "\n") {
+		name, title, _ := strings.Cut(line, "\t")
+		if c, err := authstore.ParseCollection(name); err == nil && title != "" {
+			titles[c] = title
+		}
+	}
+	return titles
+}
+
 const accountQuery = `
 SELECT a.id, a.public_id, a.status, a.version, a.backend_name, a.created, n.address,
        (SELECT count(*) FROM app_password p WHERE p.account = a.id AND p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $1))
@@ -206,7 +232,7 @@ func one[T any](list []T, err error) (T, error) {
 }
 
 const passwordQuery = `
-SELECT p.id, p.account, p.label, p.scopes, p.narrowed, p.collections, p.networks, p.created, p.expires, p.revoked, p.why,
+SELECT p.id, p.account, p.label, p.scopes, p.narrowed, p.collections, p.titles, p.networks, p.created, p.expires, p.revoked, p.why,
        u.last, u.protocol, u.app, u.network, u.operator, (SELECT sum(count) FROM usage WHERE app_password = p.id),
        (SELECT sum(failures) FROM usage WHERE app_password = p.id)
 FROM app_password p
@@ -249,13 +275,13 @@ func (s *Store) passwords(ctx context.Context, where string, args ...any) ([]aut
 func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 	var (
 		p                                       authstore.AppPassword
-		networks, collections                   string
+		networks, collections, titles           string
 		narrowed                                int64
 		created, expires, revoked, last, number sql.NullInt64
 		failures                                sql.NullInt64
 		protocol, app, network, operator        sql.NullString
 	)
-	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &narrowed, &collections, &networks, &created, &expires, &revoked, &p.Why,
+	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &narrowed, &collections, &titles, &networks, &created, &expires, &revoked, &p.Why,
 		&last, &protocol, &app, &network, &operator, &number, &failures); err != nil {
 		return p, err
 	}
@@ -265,6 +291,7 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 	if p.Collections, err = splitCollections(p.ID, narrowed, collections); err != nil {
 		return p, err
 	}
+	p.Titles = splitTitles(titles)
 	if p.Networks, err = splitNetworks(networks); err != nil {
 		return p, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -336,8 +337,9 @@ func testCollections(t *testing.T, f *fixture) {
 	p := newPassword(a.ID, "narrow", time.Time{})
 	p.Scopes |= authstore.ScopeCalendarRead | authstore.ScopeContacts
 	p.Collections = []authstore.Collection{{Kind: authstore.CalendarCollection, Name: "Zu Hause, im Büro"}, {Kind: authstore.ContactsCollection, Name: authstore.EveryCollection}}
+	p.Titles = authstore.Titles{p.Collections[0]: "Büro & Zuhause: \"meins\""}
 	made, _, err := f.CreatePassword(ctx, eve, p)
-	if err != nil || !slices.Equal(made.Collections, p.Collections) || made.Scopes != p.Scopes {
+	if err != nil || !slices.Equal(made.Collections, p.Collections) || !maps.Equal(made.Titles, p.Titles) || made.Scopes != p.Scopes {
 		t.Fatalf("made %+v, %v", made, err)
 	}
 	if len(plain.Collections) != 0 || plain.Scopes != authstore.ScopeMail {
@@ -356,7 +358,7 @@ func testCollections(t *testing.T, f *fixture) {
 		func() ([]authstore.AppPassword, error) { return f.Passwords(ctx, a.ID, false) },
 		func() ([]authstore.AppPassword, error) { return f.Passwords(ctx, a.ID, true) },
 	} {
-		if got, err := list(); err != nil || len(got) != 2 || !slices.Equal(got[1].Collections, p.Collections) || got[1].Scopes != p.Scopes {
+		if got, err := list(); err != nil || len(got) != 2 || !slices.Equal(got[1].Collections, p.Collections) || !maps.Equal(got[1].Titles, p.Titles) || got[0].Titles != nil || got[1].Scopes != p.Scopes {
 			t.Errorf("listed: %+v, %v", got, err)
 		}
 	}
@@ -365,7 +367,7 @@ func testCollections(t *testing.T, f *fixture) {
 		t.Errorf("history: %+v, %v", events, err)
 	}
 	list := f.take(t)
-	if n := list[len(list)-1]; n.Password != made.ID || n.Scopes != p.Scopes || !slices.Equal(n.Collections, p.Collections) {
+	if n := list[len(list)-1]; n.Password != made.ID || n.Scopes != p.Scopes || !slices.Equal(n.Collections, p.Collections) || !maps.Equal(n.Titles, p.Titles) {
 		t.Errorf("the notice = %+v", n)
 	}
 }
