@@ -260,14 +260,8 @@ func decoded(path string) ([]string, error) {
 // Probe logs in to a backend and looks for the principal and its homes, as for an app. Its error says in plain words what is wrong
 // and what to do.
 func Probe(ctx context.Context, r *protocols.Route) error {
-	transport := newTransport(r, silent{})
-	defer transport.CloseIdleConnections()
-	c := &davClient{route: r, do: func(r *protocols.Route, req *http.Request) (*http.Response, error) {
-		if err := authorize(req, r); err != nil {
-			return nil, err
-		}
-		return transport.RoundTrip(req)
-	}}
+	c, done := directly(r)
+	defer done()
 	_, errCalendar := discover(ctx, c, calendar)
 	if errCalendar == nil {
 		return nil
@@ -299,6 +293,8 @@ func explain(r *protocols.Route, err error) error {
 		return fmt.Errorf(`%s: %w; let principal name it, such as "/{address}/", or look whether the backend takes everybody for the same person`, where, err)
 	case errors.Is(err, errNoHome), errors.Is(err, errNoPrincipal):
 		return fmt.Errorf("%s: %s is no principal that has calendars or contacts; look at principal: %w", where, r.Path, err)
+	case errors.Is(err, errManyCollections), errors.Is(err, errLongList):
+		return fmt.Errorf("%s: %w; an app password for this account can't be narrowed to some of them", where, err)
 	case errors.Is(err, errHomePath), errors.Is(err, errPath):
 		return fmt.Errorf("%s: paths with dots, doubled slashes or escapes can't be used, nor the root as a home: %w", where, err)
 	}
