@@ -82,7 +82,7 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 	}
 	if n.Password != 0 {
 		fact("app_password", quoted(n.Label, maxQuoted))
-		fact("opens", scopes(p, n.Scopes))
+		fact("opens", opens(p, n))
 	}
 	byAdministrator := strings.HasPrefix(n.Actor.Name, "cli:")
 	switch n.Kind {
@@ -137,12 +137,16 @@ func when(p *texts.Printer, at time.Time, zone string) string {
 	return p.Time(at) + " (" + zone + ")"
 }
 
-func scopes(p *texts.Printer, s authstore.Scopes) string {
-	var names []string
-	for _, name := range s.Names() {
-		names = append(names, p.Say("scope."+name))
+// opens says what an app password opens. What calendars are called somebody else may have written.
+func opens(p *texts.Printer, n *authstore.Notice) string {
+	var parts []string
+	for _, one := range p.Opens(n.Scopes, n.Collections, n.Titles) {
+		for i, title := range one.Titles {
+			one.Titles[i] = quoted(title, maxQuoted)
+		}
+		parts = append(parts, one.String())
 	}
-	return strings.Join(names, "; ")
+	return strings.Join(parts, "; ")
 }
 
 // network tells what is known of where an app password was used.

@@ -121,6 +121,10 @@ func TestMails(t *testing.T) {
 			n.Actor = authstore.Actor{Name: "gateway"}
 		}
 	}
+	single := noticeOf("password.created", "")
+	single.Scopes, single.Collections = authstore.Presets[0].Scopes, []authstore.Collection{{Kind: authstore.CalendarCollection, Name: "4711"}, {Kind: authstore.ContactsCollection, Name: authstore.EveryCollection}}
+	single.Titles = authstore.Titles{single.Collections[0]: "Work"}
+	mails["password.created single"] = single
 	byAdministrator := noticeOf("password.revoked", "phone lost")
 	byAdministrator.Actor = authstore.Actor{Name: "cli:root"}
 	mails["password.revoked by administrator"] = byAdministrator
@@ -168,7 +172,7 @@ func TestAllKindsHaveTexts(t *testing.T) {
 			}
 		}
 		for _, scope := range []authstore.Scopes{1<<15 - 1} {
-			if got := scopes(p, scope); strings.Contains(got, "scope.") {
+			if got := opens(p, &authstore.Notice{Scopes: scope}); strings.Contains(got, "scope.") {
 				t.Errorf("%s lacks a scope's name: %s", language, got)
 			}
 		}
@@ -193,6 +197,8 @@ func checkHostile(t *testing.T, hostile string) {
 	for _, kind := range []string{"password.created", "password.revoked", authstore.KindNewUse, "factor.added"} {
 		n := noticeOf(kind, hostile)
 		n.Label, n.Actor.Agent = hostile, hostile
+		work := authstore.Collection{Kind: authstore.CalendarCollection, Name: hostile}
+		n.Scopes, n.Collections, n.Titles = authstore.ScopeCalendar, []authstore.Collection{work}, authstore.Titles{work: hostile}
 		if kind == authstore.KindNewUse {
 			n.Detail = authstore.NewUse{App: hostile, Protocol: hostile, Operator: hostile, Network: netip.MustParsePrefix("192.0.2.0/24")}.String()
 		}
