@@ -127,7 +127,7 @@ func (g *Gateway) watchPeople(n *generation) {
 func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config) (*portal.Server, error) {
 	cfg := n.cfg
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
-	return portal.New(portal.Options{
+	o := portal.Options{
 		People: n.people, Accounts: g.desk.Accounts, Sessions: &g.live, Places: n.atlas, Served: served(cfg),
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
@@ -136,7 +136,26 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr() },
 		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Limits: g.limits, TrustedProxies: trusted,
 		Log: g.log, Panicked: g.metrics.Panic,
-	})
+	}
+	if o.Served.Any(davproxy.Scopes) {
+		o.Collections = func(ctx context.Context, address, kind string) ([]portal.Collection, error) {
+			return g.collections(ctx, n.routes, address, kind)
+		}
+	}
+	return portal.New(o)
+}
+
+// collections are those of an account that its person may choose from.
+func (g *Gateway) collections(ctx context.Context, table *route.Table, address, kind string) ([]portal.Collection, error) {
+	found, err := g.desk.collections(ctx, table, address, kind)
+	if errors.Is(err, protocols.ErrNoRoute) {
+		return nil, portal.ErrNotServed
+	}
+	var list []portal.Collection
+	for _, c := range found {
+		list = append(list, portal.Collection{Name: c.Name, Title: c.Title})
+	}
+	return list, err
 }
 
 // doorScopes are what each protocol's front door enforces.

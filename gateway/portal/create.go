@@ -25,6 +25,8 @@ type createForm struct {
 	Apps    []string
 	Most    int
 	Full    bool
+	Single  []*single // by kind; none: nothing of theirs is served
+	listed  bool
 }
 
 // Has reports whether a box is ticked.
@@ -48,12 +50,20 @@ func (s *Server) createPage(v *visit) error {
 		return err
 	}
 	f.Full = len(active) >= f.Most
-	return v.form("create.html", f, nil)
+	return v.createForm(f, nil)
+}
+
+// createForm shows the form, for the first time or with what it was refused for.
+func (v *visit) createForm(f createForm, problem error) error {
+	if !f.Full {
+		v.offer(&f)
+	}
+	return v.form("create.html", f, problem)
 }
 
 func (s *Server) newCreateForm(v *visit) createForm {
 	now := time.Now()
-	f := createForm{terms: v.newTerms(now, now), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names()}
+	f := createForm{terms: v.newTerms(now, now), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names(), Single: s.newSingle()}
 	for _, p := range authstore.Presets {
 		if p.ServedBy(s.o.Served) {
 			f.Presets = append(f.Presets, p)
@@ -66,10 +76,10 @@ func (s *Server) create(v *visit) error {
 	f := s.newCreateForm(v)
 	r := s.readCreate(v, &f)
 	if len(f.Wrong) > 0 {
-		return v.form("create.html", f, refused("words.look"))
+		return v.createForm(f, refused("words.look"))
 	}
 	if err := v.confirm(); err != nil {
-		return v.form("create.html", f, err)
+		return v.createForm(f, err)
 	}
 	p, made, err := v.accounts().CreatePassword(v.r.Context(), r)
 	var before *authstore.ErrMade
@@ -78,7 +88,7 @@ func (s *Server) create(v *visit) error {
 		return s.madeBefore(v, before.Password)
 	case errors.Is(err, authstore.ErrTooMany):
 		f.Full = true
-		return v.form("create.html", f, refused("create.full_now"))
+		return v.createForm(f, refused("create.full_now"))
 	case err != nil:
 		return err
 	}
@@ -106,16 +116,21 @@ func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 			}
 		}
 	}
-	if scopes == 0 || err != nil {
+	switch {
+	case scopes == 0 || err != nil:
 		f.Wrong["preset"] = v.text.Say("create.preset_missing")
+	case scopes.Any(authstore.ScopeSchedule) && !scopes.Any(calendar):
+		f.Wrong["preset"] = v.text.Say("create.schedule_alone")
 	}
+	collections, titles := v.readSingle(f, scopes)
 	if !slices.Contains(appNames, f.App) {
 		f.App = "other"
 	}
 	if scopes != 0 && !fits(f.App, scopes) {
 		f.Wrong["app"] = v.text.Say("create.app_misfit." + f.App)
 	}
-	return authstore.PasswordRequest{Account: v.session.Account, Label: f.Named, Scopes: scopes, Expires: expires, Networks: networks, Request: f.Request}
+	return authstore.PasswordRequest{Account: v.session.Account, Label: f.Named, Scopes: scopes, Expires: expires, Networks: networks, Request: f.Request,
+		Collections: collections, Titles: titles}
 }
 
 // madeData is what the template made.html shows, once.

@@ -58,7 +58,7 @@ func (s *Server) detail(v *visit) error {
 	if err != nil {
 		return err
 	}
-	d.Events = v.lines(events, map[authstore.PasswordID]string{p.ID: p.Label})
+	d.Events = v.lines(events, map[authstore.PasswordID]authstore.AppPassword{p.ID: p})
 	return v.show(http.StatusOK, "detail.html", d, nil)
 }
 

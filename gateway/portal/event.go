@@ -19,12 +19,12 @@ type line struct {
 	Agent  string
 }
 
-// lines puts events into words. labels are what the app passwords are called.
-func (v *visit) lines(events []authstore.Event, labels map[authstore.PasswordID]string) []line {
+// lines puts events into words. named are the app passwords that they are about.
+func (v *visit) lines(events []authstore.Event, named map[authstore.PasswordID]authstore.AppPassword) []line {
 	var list []line
 	for _, e := range events {
 		l := line{ID: e.ID, At: e.At, Actor: v.actorWords(e.Actor), Client: e.Actor.Client, Agent: e.Actor.Agent}
-		l.Text, l.More = v.sentence(e, labels[e.Password])
+		l.Text, l.More = v.sentence(e, named[e.Password])
 		list = append(list, l)
 	}
 	return list
@@ -41,11 +41,13 @@ func (v *visit) actorWords(a authstore.Actor) string {
 	return v.text.Say("actor.admin", a.Name)
 }
 
-// sentence says what an event tells. label is its app password's, empty where it has none.
-func (v *visit) sentence(e authstore.Event, label string) (text string, more []string) {
-	key := "event." + e.Kind
+// sentence says what an event tells. p is its app password, zero where it has none.
+func (v *visit) sentence(e authstore.Event, p authstore.AppPassword) (text string, more []string) {
+	key, label := "event."+e.Kind, p.Label
 	switch e.Kind {
-	case "password.created", "password.rekeyed":
+	case "password.created":
+		return v.text.Say(key, label), v.opened(p)
+	case "password.rekeyed":
 		return v.text.Say(key, label), nil
 	case "password.revoked":
 		return v.text.Say(key, label), v.reason(e)
@@ -75,6 +77,18 @@ func detail(d string) []string {
 		return nil
 	}
 	return []string{d}
+}
+
+// opened says what an app password opens from the first day to the last: that can't be changed.
+func (v *visit) opened(p authstore.AppPassword) []string {
+	var parts []string
+	for _, one := range v.opens(p) {
+		parts = append(parts, one.String())
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return []string{v.text.Say("event.opens", strings.Join(parts, "; "))}
 }
 
 // reason is what an administrator gave.

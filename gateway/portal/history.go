@@ -102,11 +102,11 @@ func (s *Server) history(v *visit) error {
 		events = events[:historyPage]
 		d.Next = d.address("/history", events[historyPage-1].ID)
 	}
-	labels, err := v.labels()
+	named, err := v.named()
 	if err != nil {
 		return err
 	}
-	d.Lines = v.lines(events, labels)
+	d.Lines = v.lines(events, named)
 	return v.show(http.StatusOK, "history.html", d, nil)
 }
 
@@ -130,14 +130,14 @@ func (p view) Shown(lines []line) []shownLine {
 	return list
 }
 
-// labels are what the account's app passwords are called, those that have ended too.
-func (v *visit) labels() (map[authstore.PasswordID]string, error) {
+// named are the account's app passwords, those that have ended too.
+func (v *visit) named() (map[authstore.PasswordID]authstore.AppPassword, error) {
 	list, err := v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, true)
-	labels := make(map[authstore.PasswordID]string, len(list))
+	named := make(map[authstore.PasswordID]authstore.AppPassword, len(list))
 	for _, p := range list {
-		labels[p.ID] = p.Label
+		named[p.ID] = p
 	}
-	return labels, err
+	return named, err
 }
 
 func (s *Server) historyCSV(v *visit) error {
@@ -145,7 +145,7 @@ func (s *Server) historyCSV(v *visit) error {
 	if err != nil {
 		return err
 	}
-	labels, err := v.labels()
+	named, err := v.named()
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (s *Server) historyCSV(v *visit) error {
 	w.UseCRLF = true
 	w.Write(v.csvHeader())
 	for len(events) > 0 && err == nil {
-		for _, l := range v.lines(events, labels) {
+		for _, l := range v.lines(events, named) {
 			w.Write(v.csvRow(l))
 		}
 		q.Before = events[len(events)-1].ID

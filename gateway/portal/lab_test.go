@@ -70,7 +70,7 @@ func newLabWith(t *testing.T, change func(*identity.Options, *Options)) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.store.Close() })
-	enforced := ^authstore.Scopes(0) >> 7
+	enforced := ^authstore.Scopes(0) >> 6
 	l.accounts, err = authstore.NewAccounts(t.Context(), authstore.AccountsOptions{Truth: l.store, Keys: l.keys, Enforced: enforced, Actor: authstore.Actor{Name: "cli:root"}, Now: l.clock})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -20,6 +21,13 @@ func (p *person) furnish() {
 	now := p.clock()
 	for i, label := range labels {
 		r := authstore.PasswordRequest{Account: p.account, Label: label, Scopes: scopes[i]}
+		if i == 2 || i == 4 {
+			r.Collections = only("calendar/"+workName, "calendar/choir", "contacts/*")
+			r.Titles = authstore.Titles{r.Collections[0]: "Work", r.Collections[1]: "Donaudampfschifffahrtsgesellschaftskapitänskajütenschlüsselbund"}
+		}
+		if i == 6 {
+			r.Collections, r.Titles = only("calendar/"+workName), authstore.Titles{only("calendar/" + workName)[0]: "Work"}
+		}
 		if i == 1 {
 			r.Expires = now.Add(9 * day)
 		}
@@ -63,7 +71,8 @@ func (p *person) page(b *testlab.Chromium) *testlab.Page {
 // names of real apps.
 func TestPagesAreFitToUse(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, func(o *Options) { o.Places = atlas{} })
+	s := &shelf{holds: ordinary(Collection{"choir", "Donaudampfschifffahrtsgesellschaftskapitänskajütenschlüsselbundanhänger"}, Collection{"w", strings.Repeat("W", 100)}, Collection{"work", "Work"})}
+	l := newLab(t, func(o *Options) { o.Places, o.Collections = atlas{}, s.list })
 	p, eve := l.person(alice), l.person("eve@example.test")
 	p.furnish()
 	id := p.active()[0].ID
@@ -118,6 +127,17 @@ func TestPagesAreFitToUse(t *testing.T) {
 		})
 	}
 	look(page, "revoked", fmt.Sprintf("/passwords/%d/revoke", id), func(page *testlab.Page) { page.Click("Revoke").HasText("That is done everywhere") })
+	look(page, "single", "/passwords/new", func(page *testlab.Page) {
+		page.Click("Only some calendars or address books").Tick("Mail, calendars and contacts").Tick("Private").Tick("Only these address books:")
+		page.Fill("Which app or device is it for?", "Laptop").Click("Make app password").HasText("Tick the address books")
+	})
+	look(page, "made-single", "/passwords/new", func(page *testlab.Page) {
+		page.Fill("Which app or device is it for?", "Laptop").Tick("Mail, calendars and contacts").Click("Only some calendars or address books").Tick("Private").Tick("Friends")
+		page.Click("Make app password").HasText("Calendar: Private")
+	})
+	refused := errors.New("connection refused")
+	s.set(nil, refused, refused)
+	look(page, "single-down", "/passwords/new", unfold)
 	l.pass(6 * time.Minute)
 	look(page, "confirm", "/passwords/revoke-all", nil)
 }

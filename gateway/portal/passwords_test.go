@@ -493,7 +493,7 @@ func TestEventsHaveWords(t *testing.T) {
 			for _, detail := range []string{"", "detail", authstore.NewUse{Protocol: "imap", App: "App", NewApp: true}.String()} {
 				v := (&Server{}).newVisit(nil, newRequest(language))
 				v.s.o.Places = nil
-				text, _ := v.sentence(authstore.Event{Kind: kind, Detail: detail}, "Label")
+				text, _ := v.sentence(authstore.Event{Kind: kind, Detail: detail}, authstore.AppPassword{Label: "Label", Scopes: authstore.ScopeMail})
 				if strings.Contains(text, kind) || strings.Contains(text, "event.") || strings.Contains(text, "%!") {
 					t.Errorf("%s in %s: %q", kind, language, text)
 				}

@@ -41,7 +41,10 @@ type Options struct {
 	// Settings tells what an app needs to use an account for some scopes.
 	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
 	Served   authstore.Scopes // what the listeners open; nothing else is offered
-	Places   Places           // nil: nobody knows where an address is
+	// Collections lists an account's collections of a kind, as its server tells of them; ErrNotServed where it has none for that. nil: no
+	// kind is served.
+	Collections func(ctx context.Context, address, kind string) ([]Collection, error)
+	Places      Places // nil: nobody knows where an address is
 	// Site is the portal's origin, as identity.Options has it.
 	Site string
 	// Name is what the service is called on every page.

@@ -4,49 +4,15 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"postern/authstore"
 	"postern/gateway/place"
+	"postern/gateway/texts"
 )
 
-// parts are scopes that say nothing more beside another.
-var parts = map[authstore.Scopes]authstore.Scopes{
-	authstore.ScopeMail: authstore.ScopeMailRead, authstore.ScopeCalendar: authstore.ScopeCalendarRead, authstore.ScopeContacts: authstore.ScopeContactsRead,
-}
-
-// opens says what an app password opens: the preset's name where it is exactly one, else its scopes in words.
-func (v *visit) opens(s authstore.Scopes) string {
-	for whole, part := range parts {
-		if s.Any(whole) {
-			s &^= part
-		}
-	}
-	for _, p := range authstore.Presets {
-		if p.Scopes == s {
-			return v.text.Say("preset." + p.Name)
-		}
-	}
-	var words []string
-	for _, name := range s.Names() {
-		words = append(words, v.text.Say("scope."+name))
-	}
-	return capital(v.list(words))
-}
-
-// list joins words as in "a, b and c".
-func (v *visit) list(words []string) string {
-	n := len(words)
-	if n < 2 {
-		return strings.Join(words, "")
-	}
-	return v.text.Say("words.and", strings.Join(words[:n-1], ", "), words[n-1])
-}
-
-func capital(s string) string {
-	r, size := utf8.DecodeRuneInString(s)
-	return string(unicode.ToUpper(r)) + s[size:]
+// opens says what an app password opens.
+func (v *visit) opens(p authstore.AppPassword) []texts.Opened {
+	return v.text.Opens(p.Scopes, p.Collections, p.Titles)
 }
 
 // protocol says what an app does with a protocol.
@@ -115,7 +81,7 @@ func networkText(n netip.Prefix) string {
 // The methods below are for templates.
 
 // Opens says what an app password opens.
-func (p view) Opens(s authstore.Scopes) string { return p.v.opens(s) }
+func (p view) Opens(a authstore.AppPassword) []texts.Opened { return p.v.opens(a) }
 
 // Box says what is allowed by ticking a scope.
 func (p view) Box(scope string) string { return p.T("scope_box." + scope) }

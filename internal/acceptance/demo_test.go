@@ -103,4 +103,7 @@ func signInAtDemo(t *testing.T, dir, shown string) {
 	if at := send("/sign-in/factor", url.Values{"code": {told(`(?m)^  second factor +(\S+) `)}}); at != "/passwords" {
 		t.Errorf("the second factor leads to %s", at)
 	}
+	if _, page := visit(t, func() (*http.Response, error) { return browser.Get(site + "/passwords/new") }); !strings.Contains(page, "<bdi>Personal</bdi>") || !strings.Contains(page, "<bdi>Tasks</bdi>") {
+		t.Errorf("single calendars can't be chosen:\n%s", page)
+	}
 }

@@ -18,6 +18,28 @@ addEventListener('pageshow', () => each('form[data-sent]', form => {
   form.querySelectorAll('[aria-busy]').forEach(button => button.removeAttribute('aria-busy'))
 }))
 
+// Single calendars and address books: a tick chooses "Only these", and "All" takes the ticks away.
+each('fieldset[data-kind]', kind => kind.addEventListener('change', ({ target }) => {
+  const only = kind.querySelector('[type=radio][value=only]')
+  if (target.type === 'checkbox' && target.checked) only.checked = true
+  if (target.type === 'radio' && target !== only) kind.querySelectorAll('[type=checkbox]').forEach(box => { box.checked = false })
+}))
+
+// They are asked for only where what is chosen above opens some; exact scopes go before the preset.
+each('details.single', single => {
+  const kinds = single.querySelectorAll('fieldset[data-kind]')
+  const fit = () => {
+    const chosen = [...single.closest('form').querySelectorAll('[data-opens]:checked')]
+    const exact = chosen.filter(one => one.name === 'scope')
+    const opens = (exact.length ? exact : chosen).flatMap(one => one.dataset.opens.split(' '))
+    kinds.forEach(kind => { kind.hidden = kind.disabled = chosen.length > 0 && !opens.includes(kind.dataset.kind) })
+    single.hidden = [...kinds].every(kind => kind.hidden)
+  }
+  single.closest('form').addEventListener('change', fit)
+  addEventListener('pageshow', fit)
+  fit()
+})
+
 // Copying: <button data-copy="ID of what is copied" data-copied="what it says then">
 each('button[data-copy]', button => {
   button.hidden = false
