@@ -22,6 +22,8 @@ func TestPresetsThatAreServed(t *testing.T) {
 		"sending":              {authstore.ScopeSubmit, []string{"send"}},
 		"POP3 without sending": {authstore.ScopePOP, []string{"pop"}},
 		"calendars, contacts":  {dav, []string{"dav", "calendar", "contacts", "calendar-read"}},
+		"invitations":          {authstore.ScopeSchedule, nil},
+		"calendars, invited":   {authstore.ScopeCalendar | authstore.ScopeSchedule, []string{"calendar"}},
 		"mail and calendars":   {mail | dav, []string{"everything", "mail", "mail-read", "dav", "calendar", "contacts", "calendar-read"}},
 	} {
 		var got []string

@@ -112,7 +112,7 @@ func TestAccountsAndPasswords(t *testing.T) {
 	}
 	ok("added alias al@example.test: confirmed everywhere", "account", "alias", "add", "alice@example.test", "al@example.test")
 	created := ok("It is shown only now", "password", "create", "al@example.test", "-l", "Thunderbird", "--for", "everything")
-	for _, want := range []string{"IMAP         mail.example.test, port 993, no encryption", "DAV          http://mail.example.test:8080/dav/", "user name    alice@example.test", "(mail submit sieve calendar contacts)"} {
+	for _, want := range []string{"IMAP         mail.example.test, port 993, no encryption", "DAV          http://mail.example.test:8080/dav/", "user name    alice@example.test", "(mail submit sieve calendar contacts schedule)"} {
 		if !strings.Contains(created, want) {
 			t.Errorf("password create lacks %q:\n%s", want, created)
 		}

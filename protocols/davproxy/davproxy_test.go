@@ -27,6 +27,17 @@ var scopesOf = map[string]authstore.Scopes{
 	"calro": authstore.ScopeCalendarRead,
 	"ro":    authstore.ScopeCalendarRead | authstore.ScopeContactsRead,
 	"mail":  authstore.ScopeMail,
+
+	"sched":   authstore.ScopeCalendar | authstore.ScopeSchedule,
+	"schedro": authstore.ScopeCalendarRead | authstore.ScopeSchedule,
+	"work":    authstore.ScopeCalendar | authstore.ScopeContacts | authstore.ScopeSchedule,
+	"worknew": authstore.ScopeCalendar | authstore.ScopeContacts | authstore.ScopeSchedule,
+}
+
+// narrowed are the collections that some of them open alone.
+var narrowed = map[string][]authstore.Collection{
+	"work":    {{Kind: authstore.CalendarCollection, Name: "work"}},
+	"worknew": {{Kind: authstore.CalendarCollection, Name: "work"}, {Kind: authstore.CalendarCollection, Name: "new"}, {Kind: authstore.ContactsCollection, Name: authstore.EveryCollection}},
 }
 
 // publicIDs are the lab's users' ids in URLs.
@@ -44,7 +55,8 @@ type verifier struct {
 func (v *verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	scopes, ok := scopesOf[string(a.Secret)]
+	password := string(a.Secret)
+	scopes, ok := scopesOf[password]
 	a.Secret = nil
 	v.attempts = append(v.attempts, a)
 	switch {
@@ -55,7 +67,7 @@ func (v *verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Gra
 	}
 	return authstore.Grant{
 		Account: authstore.AccountID(len(a.Login)), PublicID: publicIDs[a.Login], Address: a.Login, Password: authstore.PasswordID(scopes), Scopes: scopes,
-		Client: a.Client,
+		Client: a.Client, Collections: narrowed[password],
 	}, nil
 }
 

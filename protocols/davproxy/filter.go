@@ -189,7 +189,7 @@ func (f *filter) write(b []byte) error {
 
 func (f *filter) start(tok token) error {
 	depth := f.tokens.depth()
-	if p := f.tokens.parent(1); f.told != nil && len(f.told) < maxTold && (p == (name{nsDAV, "privilege"}) || p == (name{nsDAV, "report"})) {
+	if f.told != nil && len(f.told) < maxTold && tells[f.tokens.parent(1)] {
 		f.told[tok.name] = true
 	}
 	if f.skipping > 0 || f.opaque > 0 {
@@ -412,6 +412,9 @@ func (f *filter) mapped(property name, text string) (string, bool) {
 	case name{nsCalDAV, "recipient"}, name{nsCalDAV, "calendar-user-address-set"}:
 		if isMailto(text) {
 			return text, true
+		}
+		if f.m.isPrincipal(text) { // which may be the home too
+			return own.path(), true
 		}
 	case name{nsCalendar, "source"}: // where a subscription comes from: it leads to no place here
 		if hasScheme(text) && !f.m.leads(text) {

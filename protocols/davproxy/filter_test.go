@@ -192,13 +192,13 @@ func TestFilterPutsWhatIsThereFirst(t *testing.T) {
 	} {
 		in := many("<response><href>/alice@x/work/1.ics</href>"+tt.in+"</response>", responseWith("/alice@x/work/2.ics", "<getetag>2</getetag>"))
 		want := many("<response><href>/dav/cal/ID/work/1.ics</href>"+tt.want+"</response>", responseWith("/dav/cal/ID/work/2.ics", "<getetag>2</getetag>"))
-		if got, err := run(&filter{m: mountAt(calendar), at: atWork}, in); err != nil || got != want {
+		if got, err := run(&filter{m: mountAt(calendar), grant: owner, at: atWork}, in); err != nil || got != want {
 			t.Errorf("%s: %v\ngot  %.2000s\nwant %.2000s", name, err, got, want)
 		}
 	}
 	in := many("<response><href>http%3A//127.0.0.1%3A5232/alice%40x/work/</href>" + there + "</response>") // Xandikos to a PROPPATCH
 	want := many("<response><href>/dav/cal/ID/work/</href>" + there + "</response>")
-	if got, err := run(&filter{m: mountAt(calendar), at: atWork, single: true}, in); err != nil || got != want {
+	if got, err := run(&filter{m: mountAt(calendar), grant: owner, at: atWork, single: true}, in); err != nil || got != want {
 		t.Errorf("a PROPPATCH: %v, %s", err, got)
 	}
 }

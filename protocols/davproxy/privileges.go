@@ -5,7 +5,10 @@ import "postern/authstore"
 // rebuilt are properties that a backend's answer has and that are told as far as they are true for the grant.
 var rebuilt = map[name]bool{{nsDAV, "current-user-privilege-set"}: true, {nsDAV, "supported-report-set"}: true}
 
-// within the standards' aggregates: what a privilege contains (RFC 3744 section 3, RFC 6638 section 6).
+// tells are the elements that hold what such a property names. Xandikos leaves DAV:report out.
+var tells = map[name]bool{{nsDAV, "privilege"}: true, {nsDAV, "report"}: true, {nsDAV, "supported-report"}: true}
+
+// contained is what a privilege contains (RFC 3744 section 3, RFC 6638 section 6).
 var contained = map[name][]name{
 	{nsDAV, "write"}: {{nsDAV, "write-properties"}, {nsDAV, "write-content"}, {nsDAV, "bind"}, {nsDAV, "unbind"}},
 	{nsDAV, "read"}:  {{nsDAV, "read-current-user-privilege-set"}, {nsCalDAV, "read-free-busy"}},

@@ -28,9 +28,10 @@ import (
 type fake struct {
 	address string
 	handle  http.HandlerFunc
-	asked   atomic.Int64       // the gateway's own questions
-	seen    chan *http.Request // the clients'; they have no body
-	gone    chan struct{}      // one for each of these that has ended
+	is      func(path string) string // a collection's type; nil: "work" is a calendar
+	asked   atomic.Int64             // the gateway's own questions
+	seen    chan *http.Request       // the clients'; they have no body
+	gone    chan struct{}            // one for each of these that has ended
 	closing chan struct{}
 	once    sync.Once
 }
@@ -78,7 +79,10 @@ func (b *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (b *fake) answerQuestion(w http.ResponseWriter, path string) {
 	own, is := "<href>/"+testlab.Alice+"/</href>", ""
-	if strings.HasSuffix(path, "/work/") {
+	switch {
+	case b.is != nil:
+		is = b.is(path)
+	case strings.HasSuffix(path, "/work/"):
 		is = "<C:calendar/>"
 	}
 	w.Header().Set("Content-Type", "application/xml")
