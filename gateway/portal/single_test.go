@@ -266,7 +266,8 @@ func TestSingleWhereTheServerIsDown(t *testing.T) {
 	shelf.set(nil)
 	p.get("/passwords/new").says(200, "You have no calendar yet.", "You have no address book yet.").silent(`value="only"`, "can't be listed")
 	shelf.set(ordinary(), nil, ErrNotServed)
-	p.get("/passwords/new").says(200, "Work").silent("Friends", `name="contacts"`, "address book yet")
+	p.get("/passwords/new").says(200, "Work").silent("Friends", `name="contacts"`, "address book yet", "address books can")
+	p.post("/passwords/new", p.wanted(url.Values{"preset": {"dav"}, "calendar": {"only"}, "calendar_only": {workName}})).says(200, "Contacts · Calendar: Work")
 	shelf.set(ordinary())
 	p.post("/passwords/new", form).says(200, "Calendar: Work")
 }
