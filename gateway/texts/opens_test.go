@@ -11,9 +11,11 @@ import (
 func TestOpensInWords(t *testing.T) {
 	t.Parallel()
 	for want, p := range map[string]authstore.AppPassword{
-		"Mail, calendars and contacts": {Scopes: preset("everything")},
-		"Contacts":                     {Scopes: authstore.ScopeContacts},
-		"Calendars (read only) and invitations with free/busy": {Scopes: authstore.ScopeCalendarRead | authstore.ScopeSchedule},
+		"Mail, calendars and contacts":                            {Scopes: preset("everything")},
+		"Mail, calendars and contacts, without invitations":       {Scopes: preset("everything") &^ authstore.ScopeSchedule},
+		"Calendars, without invitations":                          {Scopes: authstore.ScopeCalendar},
+		"Contacts":                                                {Scopes: authstore.ScopeContacts},
+		"Calendars (read only) and invitations with free/busy":    {Scopes: authstore.ScopeCalendarRead | authstore.ScopeSchedule},
 		"Calendar: work":                                          {Scopes: authstore.ScopeCalendar | authstore.ScopeCalendarRead | authstore.ScopeSchedule, Collections: only("calendar/work")},
 		"No calendar; Address book: team":                         {Scopes: preset("dav"), Collections: only("contacts/team")},
 		"Mail; Calendars: a, b (read only); Address book: Friend": {Scopes: preset("mail") | authstore.ScopeCalendarRead | authstore.ScopeContacts, Collections: only("calendar/a", "calendar/b", "contacts/c"), Titles: authstore.Titles{only("contacts/c")[0]: "Friend"}},
