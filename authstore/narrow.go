@@ -16,6 +16,17 @@ var kindScopes = map[string]Scopes{
 	ContactsCollection: ScopeContacts | ScopeContactsRead,
 }
 
+// CollectionKinds lists the kinds of collections that scopes open.
+func CollectionKinds(s Scopes) []string {
+	var kinds []string
+	for _, kind := range []string{CalendarCollection, ContactsCollection} {
+		if s.Any(kindScopes[kind]) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
 // maxCollectionText bounds what the collections of one app password take as text, in bytes: each login holds them in memory.
 const maxCollectionText = 4096
 
@@ -46,11 +57,10 @@ func Narrow(s Scopes, asked []Collection) (Scopes, []Collection, error) {
 		return 0, nil, fmt.Errorf("the names of the calendars and address books have more than %d bytes", maxCollectionText)
 	}
 	whole := true
-	for _, kind := range []string{CalendarCollection, ContactsCollection} {
+	for _, kind := range CollectionKinds(s) {
 		every := Collection{kind, EveryCollection}
 		all, named := slices.Contains(list, every), slices.ContainsFunc(list, func(c Collection) bool { return c.Kind == kind })
 		switch {
-		case !s.Any(kindScopes[kind]):
 		case !named:
 			return 0, nil, fmt.Errorf("the app password opens %[1]s too, of which nothing is named; add %[2]s for all of that kind, or choose what opens no %[1]s", kind, every)
 		case all && slices.ContainsFunc(list, func(c Collection) bool { return c.Kind == kind && c != every }):

@@ -35,6 +35,8 @@ type passwordView struct {
 	Failures int64                 `json:"refused,omitempty"`
 	Secret   string                `json:"secret,omitempty"` // only when it was just created
 	Settings *appsettings.Settings `json:"settings,omitempty"`
+
+	Collections []collectionView `json:"collections,omitempty"` // single ones that it opens; absent: all
 }
 
 type lastUseView struct {
@@ -51,7 +53,8 @@ func viewPassword(p authstore.AppPassword) passwordView {
 		last = &lastUseView{p.Last.At, p.Last.Protocol, p.Last.App, p.Last.Network, p.Last.Count}
 	}
 	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created,
-		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last, Failures: p.Failures}
+		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last, Failures: p.Failures,
+		Collections: viewCollections(p)}
 }
 
 func orNil(t time.Time) *time.Time {
@@ -73,13 +76,18 @@ func state(p authstore.AppPassword) string {
 
 func passwordCreate(e *env) *cobra.Command {
 	var label, preset, expires string
-	var scopes, networks []string
+	var scopes, networks, only []string
 	c := e.jsonFlag(&cobra.Command{
 		Use:   "create ADDRESS",
 		Short: "Make an app password and show it once",
-		Long:  "Makes an app password for one app. It is shown now and never again.\n\nPresets for --for:\n" + presetHelp(),
+		Long: "Makes an app password for one app. It is shown now and never again.\n\nPresets for --for:\n" + presetHelp() + `
+With --only it opens single calendars and address books, which must be there: "postern account collections ADDRESS" lists them. Each kind that
+it opens must be named; "calendar/*" and "contacts/*" are all of a kind, those made later as well. With single calendars there are no invitations.
+`,
 		Example: `  postern password create alice@example.org --label Thunderbird --for everything
-  postern password create alice@example.org --label "Kitchen tablet" --for calendar-read --expires 90d`,
+  postern password create alice@example.org --label "Kitchen tablet" --for calendar-read --expires 90d
+  postern password create alice@example.org --label "Team display" --for calendar-read --only calendar/work
+  postern password create alice@example.org --label DAVx5 --for dav --only Family --only "contacts/*"`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			set, err := chooseScopes(preset, scopes)
@@ -95,20 +103,24 @@ func passwordCreate(e *env) *cobra.Command {
 				return &usageError{err}
 			}
 			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				collections, titles, err := chooseCollections(c.Context(), d, a.Names[0], set, only)
+				if err != nil {
+					return err
+				}
 				p, secret, err := d.CreatePassword(c.Context(), authstore.PasswordRequest{
-					Account: a.ID, Label: label, Scopes: set, Expires: until, Networks: from})
+					Account: a.ID, Label: label, Scopes: set, Expires: until, Networks: from, Collections: collections, Titles: titles})
 				if err != nil {
 					return err
 				}
 				defer secret.Clear()
-				settings := d.Settings(a.Names[0], set)
+				settings := d.Settings(a.Names[0], p.Scopes)
 				if e.json {
 					view := viewPassword(p)
 					view.Secret, view.Settings = secret.Reveal(), &settings
 					return printJSON(c.OutOrStdout(), view)
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "\n    %s\n\nApp password %d of %s (%s). It is shown only now.\n\n%s",
-					secret.Reveal(), p.ID, a.Names[0], p.Scopes, settings)
+					secret.Reveal(), p.ID, a.Names[0], opens(p), settings)
 				return err
 			})
 		},
@@ -118,6 +130,7 @@ func passwordCreate(e *env) *cobra.Command {
 	c.Flags().StringSliceVar(&scopes, "scopes", nil, "exact scopes instead of a preset, such as mail,calendar:read")
 	c.Flags().StringVar(&expires, "expires", "never", "never, a number of days such as 90d, or a date such as 2027-01-31")
 	c.Flags().StringSliceVar(&networks, "network", nil, "networks it may be used from, such as 192.0.2.0/24; may be repeated (default: any)")
+	c.Flags().StringArrayVar(&only, "only", nil, "a single calendar or address book that it opens: calendar/NAME, contacts/NAME, or its title; may be repeated (default: all)")
 	c.MarkFlagRequired("label")
 	c.MarkFlagsMutuallyExclusive("for", "scopes")
 	c.MarkFlagsOneRequired("for", "scopes")
@@ -214,7 +227,7 @@ func passwordList(e *env) *cobra.Command {
 				}
 				var rows [][]string
 				for _, p := range passwords {
-					rows = append(rows, []string{strconv.FormatInt(int64(p.ID), 10), p.Label, p.Scopes.String(), state(p), day(p.Created), day(p.Expires), lastUsed(p.Last)})
+					rows = append(rows, []string{strconv.FormatInt(int64(p.ID), 10), p.Label, opens(p), state(p), day(p.Created), day(p.Expires), lastUsed(p.Last)})
 				}
 				return table(c.OutOrStdout(), []string{"ID", "LABEL", "OPENS", "STATE", "CREATED", "EXPIRES", "LAST USED"}, rows)
 			})
@@ -261,8 +274,8 @@ func passwordShow(e *env) *cobra.Command {
 				if len(p.Networks) > 0 {
 					networks = strings.Trim(fmt.Sprint(p.Networks), "[]")
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
-					p.ID, printable(p.Label), p.Scopes, state(p), day(p.Created), day(p.Expires), networks,
+				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nonly       %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
+					p.ID, printable(p.Label), p.Scopes, orDash(onlyWords(p, authstore.MaxCollections)), state(p), day(p.Created), day(p.Expires), networks,
 					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)), refusals(p.Failures))
 				return err
 			})

@@ -18,7 +18,7 @@ import (
 const (
 	maxListing = 1 << 20 // of the backend's answer, in bytes
 	maxListed  = 1000
-	maxTitle   = 200 // in runes
+	maxTitle   = authstore.MaxLabel // in runes
 )
 
 // Errors of a list.
