@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -241,11 +242,16 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger, tour
 	if tour.SignIn, err = demoSignIn(ctx, desk, who, account.ID); err != nil {
 		return err
 	}
-	for _, p := range authstore.Presets {
+	for _, p := range append(slices.Clone(authstore.Presets), demoSingle) {
 		if p.Scopes.Any(authstore.ScopePOP) {
 			continue // nothing here speaks POP3
 		}
-		_, secret, err := desk.CreatePassword(ctx, authstore.PasswordRequest{Account: account.ID, Label: demoLabels[p.Name], Scopes: p.Scopes})
+		request := authstore.PasswordRequest{Account: account.ID, Label: demoLabels[p.Name], Scopes: p.Scopes}
+		if p.Name == demoSingle.Name {
+			work := authstore.Collection{Kind: authstore.CalendarCollection, Name: "work"}
+			request.Collections, request.Titles = []authstore.Collection{work}, authstore.Titles{work: "Work"}
+		}
+		_, secret, err := desk.CreatePassword(ctx, request)
 		if err != nil {
 			return err
 		}
@@ -255,10 +261,14 @@ func demoAccount(ctx context.Context, cfg *config.Config, log *slog.Logger, tour
 	return nil
 }
 
+// demoSingle is no preset, but shown like one.
+var demoSingle = authstore.Preset{Name: demo.Single, Title: "The calendar Work alone, read only", Scopes: authstore.ScopeCalendarRead}
+
 // demoLabels are what the account's owner called the app passwords, by preset.
 var demoLabels = map[string]string{
 	"everything": "Thunderbird on the laptop", "mail": "Mail on the phone", "send": "Scanner in the hall", "mail-read": "Mail archive",
 	"dav": "DAVx⁵ on the tablet", "calendar": "Calendar on the watch", "contacts": "Telephone on the desk", "calendar-read": "Display in the kitchen",
+	demo.Single: "Display at the office",
 }
 
 // demoCodes is how many recovery codes are shown: enough for a look.

@@ -20,7 +20,7 @@ type Tour struct {
 	DAVPort         int
 	SubmissionsPort int        // for sending, TLS
 	SubmissionPort  int        // STARTTLS
-	Passwords       []Password // one of each preset that the front doors enforce
+	Passwords       []Password // one of each preset that the front doors enforce, and Single
 	PortalPort      int        // https://localhost
 	SignIn          SignIn     // at the portal
 }
@@ -37,6 +37,9 @@ type Password struct {
 	Preset authstore.Preset
 	Secret string
 }
+
+// Single is what stands for a preset where an app password opens a single calendar, "work".
+const Single = "only-work"
 
 // step is one command with what it shows.
 type step struct{ shows, command string }
@@ -110,6 +113,7 @@ func (t Tour) steps() []step {
 		{"send it to yourself: it is shown here, and arrives in the INBOX", curl("mail", fmt.Sprintf("--mail-from %s --mail-rcpt %[1]s -T %s smtps://localhost:%d", t.Address, hello, t.SubmissionsPort))},
 		{"the calendar's password does not open mail", curl("calendar", imap) + " || echo refused"},
 		{"the calendars", curl("calendar", "-X PROPFIND -H Depth:1 "+calendar)},
+		{"the one calendar that an app password may open", curl(Single, "-X PROPFIND -H Depth:1 "+calendar)},
 		{"an event", curl("calendar-read", calendar+"personal/dinner.ics")},
 		{"the read-only password makes no calendar: 403", curl("calendar-read", `-X MKCALENDAR -w '%{http_code}\n' `+calendar+"new/")},
 		{"a contact", curl("contacts", contacts+"contacts/enzo.vcf")},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func newTour(dir string) Tour {
 	t := Tour{Dir: dir, Address: alice, PublicID: "qwertzuvop", IMAPSPort: 41993, IMAPPort: 41143, DAVPort: 41443, SubmissionsPort: 41465, SubmissionPort: 41587,
 		PortalPort: 41444, SignIn: SignIn{"primary-secret", []string{"abcde-fghjk", "mnpqr-stvwx"}, strings.Repeat("ABCDEFGH", 4)}}
-	for i, p := range authstore.Presets {
+	for i, p := range append(slices.Clone(authstore.Presets), authstore.Preset{Name: Single, Title: "The calendar Work alone, read only"}) {
 		t.Passwords = append(t.Passwords, Password{p, strings.Repeat("secre-", 3) + "tsec" + string(rune('a'+i))})
 	}
 	return t
