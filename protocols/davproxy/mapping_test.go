@@ -220,6 +220,18 @@ func TestNarrowedHome(t *testing.T) {
 	}
 }
 
+// TestNoBoxInTheHome, whatever a backend calls it there, nor what claims to be a calendar and a box.
+func TestNoBoxInTheHome(t *testing.T) {
+	boxed := mountAt(calendar)
+	boxed.inbox = []string{"alice@x", "in"}
+	f := &filter{m: boxed, at: atHome, grant: grantOf(calW | sched), kindOf: func(target) (kind, error) { return calendar, nil }}
+	in := many(responseWith("/alice@x/in/", isCalendar), responseWith("/alice@x/in/", "<displayname/>"),
+		responseWith("/alice@x/out/", "<resourcetype><collection/><C:calendar/><C:schedule-outbox/></resourcetype>"))
+	if got, err := run(f, in); err != nil || got != many() {
+		t.Errorf("%v: %s", err, got)
+	}
+}
+
 // TestScheduleResponse: the answer to a question for free and busy times is told at the outbox, and nowhere else.
 func TestScheduleResponse(t *testing.T) {
 	in := `<C:schedule-response` + ns + `><C:response><C:recipient><href>%</href></C:recipient><C:request-status>2.0;Success</C:request-status>` +

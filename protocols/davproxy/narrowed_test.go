@@ -101,6 +101,7 @@ func TestSingleCollections(t *testing.T) {
 				d.want(409, "work", m, cal+"work/1.ics", "", "Destination", d.url+cal+"private/1.ics")
 				d.want(409, "work", m, cal+"work/1.ics", "", "Destination", d.url+cal+"nowhere/1.ics")
 				d.want(403, "work", m, cal+"work/1.ics", "", "Destination", d.url+card+"friends/1.ics")
+				d.want(409, "cal", m, cal+"work/1.ics", "", "Destination", d.url+cal+"friends/1.ics") // there or not
 			}
 			d.want(400, "work", "PUT", cal+"work/5.ics", testlab.Event("5"), "If", "<"+d.url+cal+"private/2.ics> ([\"x\"])")
 			d.want(404, "both", "GET", cal+"private/1.ics", "")

@@ -29,6 +29,7 @@ type fake struct {
 	address string
 	handle  http.HandlerFunc
 	is      func(path string) string // a collection's type; nil: "work" is a calendar
+	has     string                   // what a principal has besides its calendars, as properties
 	asked   atomic.Int64             // the gateway's own questions
 	seen    chan *http.Request       // the clients'; they have no body
 	gone    chan struct{}            // one for each of these that has ended
@@ -88,7 +89,7 @@ func (b *fake) answerQuestion(w http.ResponseWriter, path string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(207)
 	io.WriteString(w, listOf(responseOf(path, "<current-user-principal>"+own+"</current-user-principal><C:calendar-home-set>"+own+
-		"</C:calendar-home-set><resourcetype><collection/>"+is+"</resourcetype>")))
+		"</C:calendar-home-set>"+b.has+"<resourcetype><collection/>"+is+"</resourcetype>")))
 }
 
 func listOf(responses ...string) string {

@@ -3,6 +3,7 @@ package davproxy_test
 import (
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -38,6 +39,9 @@ const (
 	askScheduling = `<propfind xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><resourcetype/><current-user-privilege-set/><supported-report-set/>` +
 		`<C:schedule-inbox-URL/><C:schedule-outbox-URL/><C:calendar-user-address-set/><C:calendar-user-type/><C:schedule-default-calendar-URL/></prop></propfind>`
 )
+
+// choose is a PROPPATCH of where what comes is to go.
+const choose = `<propertyupdate xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><set><prop><C:schedule-default-calendar-URL><href>%s</href></C:schedule-default-calendar-URL></prop></set></propertyupdate>`
 
 // bobs logs bob in.
 func bobs(password string) []string {
@@ -133,7 +137,6 @@ func TestInvitationsOnCyrus(t *testing.T) {
 	}
 
 	// Where what comes is to go.
-	choose := `<propertyupdate xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><set><prop><C:schedule-default-calendar-URL><href>%s</href></C:schedule-default-calendar-URL></prop></set></propertyupdate>`
 	if got := d.want(207, "sched", "PROPPATCH", inbox, fmt.Sprintf(choose, cal+"work/")).text; !strings.Contains(got, " 200 OK") {
 		t.Errorf("choosing a calendar:\n%s", got)
 	}
@@ -238,6 +241,7 @@ func TestInvitationsOnDAViCalAndSabre(t *testing.T) {
 				if got := d.want(207, "sched", "PROPFIND", inbox, askScheduling, "Depth", "1").text; !strings.Contains(got, inbox+"<") || strings.Contains(got, "alice%40") {
 					t.Errorf("the inbox:\n%s", got)
 				}
+				d.want(400, "sched", "PROPPATCH", inbox, fmt.Sprintf(choose, cal+"friends/"))
 			} else {
 				d.want(404, "sched", "PROPFIND", inbox, askScheduling)
 			}
@@ -262,4 +266,26 @@ func TestInvitationsOnDAViCalAndSabre(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNothingIsMadeWhereABoxIs: a backend that has not made its box yet would take another collection there.
+func TestNothingIsMadeWhereABoxIs(t *testing.T) {
+	t.Parallel()
+	b := newFake(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(201) })
+	at := "/" + testlab.Alice + "/"
+	b.has = "<C:schedule-inbox-URL><href>" + at + ".in</href></C:schedule-inbox-URL><C:schedule-outbox-URL><href>" + at + ".out/</href></C:schedule-outbox-URL>" +
+		`<A:addressbook-home-set xmlns:A="urn:ietf:params:xml:ns:carddav"><href>` + at + "</href></A:addressbook-home-set>"
+	d := open(t, routes{"calendar": b.route, "contacts": b.route})
+	for _, box := range []string{".in/", ".out/"} {
+		d.want(403, "both", "MKCALENDAR", cal+box, makeCal)
+		d.want(403, "both", "MKCOL", card+box, makeCard)
+		d.want(403, "both", "COPY", cal+"work/", "", "Destination", d.url+cal+box)
+		d.want(409, "both", "MOVE", cal+"work/1.ics", "", "Destination", d.url+cal+box+"1.ics")
+	}
+	for len(b.seen) > 0 {
+		if r := <-b.seen; r.Method != "OPTIONS" { // the gateway's own, at the home
+			t.Errorf("the backend was asked: %s %s", r.Method, r.RequestURI)
+		}
+	}
+	d.want(201, "both", "MKCALENDAR", cal+"new/", makeCal)
 }
