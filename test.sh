@@ -51,6 +51,7 @@ needs=(
   unshare=util-linux
   vdirsyncer=vdirsyncer
   xandikos=xandikos
+  xmllint=libxml2-utils
 )
 
 die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }

@@ -42,6 +42,7 @@ var packages = map[string]string{
 	"unshare":                      "util-linux",
 	"vdirsyncer":                   "vdirsyncer",
 	"xandikos":                     "xandikos",
+	"xmllint":                      "libxml2-utils",
 }
 
 // Need ends the test unless all programs are there. A missing one fails it where the whole suite is meant to run (CI=true, or

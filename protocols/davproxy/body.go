@@ -78,6 +78,7 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 	var out bytes.Buffer
 	out.WriteString(xmlHeader)
 	tokens := newTokenizer(bytes.NewReader(body))
+	defer tokens.free()
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {
@@ -179,13 +180,13 @@ func readHref(tokens *tokenizer, start token) (href, error) {
 		switch {
 		case err != nil:
 			return h, err
-		case tok.kind == startToken, len(text)+len(tok.text) > maxHref:
+		case tok.kind == startToken, len(text)+len(tok.raw) > maxHref:
 			return h, errHref
 		case tok.kind == endToken:
 			h.text, h.end = strings.TrimSpace(string(text)), bytes.Clone(tok.raw)
 			return h, nil
 		}
-		text = append(text, tok.text...)
+		text = tok.appendText(text)
 	}
 }
 

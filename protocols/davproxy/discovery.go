@@ -221,7 +221,7 @@ func readHrefs(r io.Reader) (map[name][]string, error) {
 		case tok.kind == startToken && depth == 3 && tok.name == (name{nsDAV, "propstat"}):
 			read, status = make(map[name][]string), ""
 		case tok.kind == textToken && depth == 4 && tokens.parent(0) == (name{nsDAV, "status"}):
-			status += string(tok.text)
+			status += string(tok.appendText(nil))
 		case tok.kind == endToken && depth == 2 && tok.name == (name{nsDAV, "propstat"}):
 			if _, code, _ := strings.Cut(status, " "); strings.HasPrefix(code, "2") {
 				maps.Copy(found, read)

@@ -115,7 +115,8 @@ var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, 
 // copy passes a document from r to w.
 func (f *filter) copy(w io.Writer, r io.Reader) error {
 	f.out, f.tokens = w, newTokenizer(r)
-	f.tokens.rec.turn = f.turn
+	f.tokens.turn = f.turn
+	defer f.tokens.free()
 	if err := f.put([]byte(xmlHeader)); err != nil {
 		return err
 	}
@@ -144,13 +145,22 @@ func (f *filter) pass(tok token) error {
 		return f.end(tok)
 	}
 	if f.opaque == f.tokens.depth() && !f.begun {
-		f.begun = len(bytes.TrimSpace(tok.text)) > 0
-		f.foreign = f.begun && !fits(f.at.kind, "", tok.text)
+		f.begin(tok)
 	}
 	if f.opaque > 0 && f.foreign {
 		return nil
 	}
 	return f.put(tok.raw)
+}
+
+// begin looks whether contents begin as they must. White space without end is taken for others' as well.
+func (f *filter) begin(tok token) {
+	text := tok.inner
+	if !fits(f.at.kind, "", text) {
+		text = tok.appendText(nil)
+	}
+	f.begun = tok.more || len(bytes.TrimSpace(text)) > 0
+	f.foreign = f.begun && !fits(f.at.kind, "", text)
 }
 
 // put writes where the bytes belong now: nowhere, to what is held, or out. What may be out of order is held first.

@@ -137,6 +137,7 @@ func (ss *session) learn(m *mount, path string) (kind, error) {
 func readKind(r io.Reader) (kind, error) {
 	found := unknown
 	tokens := newTokenizer(r)
+	defer tokens.free()
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {

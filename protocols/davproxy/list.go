@@ -156,7 +156,7 @@ func (l *listing) read(tokens *tokenizer, tok token, m *mount) error {
 			l.kind = k
 		}
 	case tok.kind == textToken && tokens.parent(0) == (name{nsDAV, "displayname"}) && len(l.title) < 8*maxTitle:
-		l.title = append(l.title, tok.text...)
+		l.title = append(l.title, tok.appendText(nil)...)
 	}
 	return nil
 }

@@ -31,8 +31,8 @@ func (f *filter) see(tok token) error {
 	case tok.kind == startToken && depth == 4:
 		o.inStatus = tok.name == (name{nsDAV, "status"})
 	case tok.kind == textToken && depth == 4 && o.inStatus && len(o.status) < 64:
-		o.status = append(o.status, tok.text...)
-	case f.skipping == 0 && (tok.kind == startToken && depth > 5 || tok.kind == textToken && depth > 4 && len(bytes.TrimSpace(tok.text)) > 0):
+		o.status = tok.appendText(o.status)
+	case f.skipping == 0 && (tok.kind == startToken && depth > 5 || tok.kind == textToken && depth > 4 && !tok.blank()):
 		return f.letGo()
 	}
 	return nil

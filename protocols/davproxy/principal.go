@@ -110,6 +110,7 @@ func readQuestion(text []byte, root name) (question, error) {
 		return q, nil
 	}
 	tokens := newTokenizer(bytes.NewReader(text))
+	defer tokens.free()
 	for {
 		tok, err := tokens.next()
 		switch {

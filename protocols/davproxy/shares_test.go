@@ -34,7 +34,7 @@ func TestLargeItemsWaitForTheirTurn(t *testing.T) {
 	for size, want := range map[int]int{10 << 10: 0, 3 << 20: 1} {
 		asked := 0
 		tokens := newTokenizer(strings.NewReader("<a>" + strings.Repeat("x", size) + "</a>"))
-		tokens.rec.turn = func() error { asked++; return nil }
+		tokens.turn = func() error { asked++; return nil }
 		for {
 			if _, err := tokens.next(); err == io.EOF {
 				break
@@ -47,7 +47,7 @@ func TestLargeItemsWaitForTheirTurn(t *testing.T) {
 		}
 	}
 	tokens := newTokenizer(strings.NewReader("<a>" + strings.Repeat("x", 3<<20) + "</a>"))
-	tokens.rec.turn = func() error { return errBusy }
+	tokens.turn = func() error { return errBusy }
 	var err error
 	for err == nil {
 		_, err = tokens.next()

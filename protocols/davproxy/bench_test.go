@@ -1,0 +1,96 @@
+package davproxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+)
+
+// event is about 1 KiB of calendar data, as Radicale and sabre/dav write it.
+func event(i int) string {
+	lines := []string{
+		"BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//Example Corp.//CalDAV Client//EN", "BEGIN:VEVENT",
+		fmt.Sprintf("UID:20260101T%06dZ-%d@example.com", i, i), "DTSTAMP:20260101T120000Z", "DTSTART;TZID=Europe/Berlin:20260301T090000",
+		"DTEND;TZID=Europe/Berlin:20260301T100000", "RRULE:FREQ=WEEKLY;BYDAY=MO,WE,FR;UNTIL=20261231T225959Z", "SUMMARY:Weekly meeting &amp; planning",
+		"LOCATION:Room 4.2\\, Hauptgeb\u00e4ude", "DESCRIPTION:" + strings.Repeat("What is to be talked about\\n", 14), "ORGANIZER;CN=Alice:mailto:alice@example.com",
+		"ATTENDEE;PARTSTAT=ACCEPTED;CN=Bob:mailto:bob@example.com", "END:VEVENT", "END:VCALENDAR", "",
+	}
+	return strings.Join(lines, "&#13;\n")
+}
+
+// answerOf is a multistatus of n responses for the collection work.
+func answerOf(n int, prop func(i int) string) []byte {
+	var b bytes.Buffer
+	b.WriteString(`<?xml version="1.0" encoding="utf-8"?>` + "\n" + `<d:multistatus xmlns:d="DAV:" xmlns:cal="urn:ietf:params:xml:ns:caldav">`)
+	for i := range n {
+		fmt.Fprintf(&b, "<d:response><d:href>/alice%%40x/work/20260101T%06dZ-%d.ics</d:href><d:propstat><d:prop>%s</d:prop><d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>\n", i, i, prop(i))
+	}
+	b.WriteString("</d:multistatus>\n")
+	return b.Bytes()
+}
+
+func etag(i int) string { return fmt.Sprintf(`<d:getetag>"%032x"</d:getetag>`, i) }
+
+func withData(i int) string {
+	return etag(i) + "<cal:calendar-data>" + event(i) + "</cal:calendar-data>"
+}
+
+// depth0 is what clients ask most often: the state of one collection.
+const depth0 = `<?xml version="1.0" encoding="utf-8"?>
+<multistatus xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav" xmlns:CS="http://calendarserver.org/ns/" xmlns:ICAL="http://apple.com/ns/ical/">
+  <response>
+    <href>/alice%40x/work/</href>
+    <propstat>
+      <prop>
+        <resourcetype><collection/><C:calendar/></resourcetype>
+        <displayname>Work</displayname>
+        <CS:getctag>"5f2d8a4ce1b0d1e5a3c4a1b0d1e5a3c4"</CS:getctag>
+        <sync-token>http://radicale.org/ns/sync/5f2d8a4ce1b0d1e5a3c4a1b0d1e5a3c45f2d8a4ce1b0d1e5a3c4a1b0d1e5a3c4</sync-token>
+        <ICAL:calendar-color>#3366ccff</ICAL:calendar-color>
+        <C:supported-calendar-component-set><C:comp name="VEVENT"/><C:comp name="VTODO"/><C:comp name="VJOURNAL"/></C:supported-calendar-component-set>
+        <supported-report-set>
+          <supported-report><report><C:calendar-multiget/></report></supported-report>
+          <supported-report><report><C:calendar-query/></report></supported-report>
+          <supported-report><report><sync-collection/></report></supported-report>
+        </supported-report-set>
+        <owner><href>/alice%40x/</href></owner>
+        <current-user-principal><href>/alice%40x/</href></current-user-principal>
+        <current-user-privilege-set>
+          <privilege><read/></privilege><privilege><write/></privilege><privilege><write-properties/></privilege><privilege><write-content/></privilege>
+        </current-user-privilege-set>
+      </prop>
+      <status>HTTP/1.1 200 OK</status>
+    </propstat>
+    <propstat>
+      <prop><quota-available-bytes/><quota-used-bytes/><C:calendar-timezone/></prop>
+      <status>HTTP/1.1 404 Not Found</status>
+    </propstat>
+  </response>
+</multistatus>
+`
+
+// BenchmarkFilter: what passes through the whole filter, in the backend's bytes.
+func BenchmarkFilter(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		in   []byte
+	}{
+		{"calendar-data", answerOf(8_000, withData)},
+		{"etags", answerOf(40_000, etag)},
+		{"depth0", []byte(depth0)},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.SetBytes(int64(len(bb.in)))
+			b.ReportAllocs()
+			m, in := mountAt(calendar), bytes.NewReader(nil)
+			for b.Loop() {
+				in.Reset(bb.in)
+				if err := (&filter{m: m, at: atWork}).copy(io.Discard, in); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,111 @@
+package davproxy
+
+import (
+	"bytes"
+	"unicode"
+	"unicode/utf8"
+)
+
+// name is an XML name with its namespace resolved.
+type name struct{ space, local string }
+
+// The namespaces that matter here.
+const (
+	nsDAV      = "DAV:"
+	nsCalDAV   = "urn:ietf:params:xml:ns:caldav"
+	nsCardDAV  = "urn:ietf:params:xml:ns:carddav"
+	nsCalendar = "http://calendarserver.org/ns/"
+	nsXML      = "http://www.w3.org/XML/1998/namespace"
+	nsXMLNS    = "http://www.w3.org/2000/xmlns/"
+)
+
+// nameBytes are those that a name with its prefix may consist of.
+var nameBytes = setOf(func(c byte) bool {
+	return isNameStart(rune(c)) || isNameInner(rune(c)) || c == ':' || c >= utf8.RuneSelf
+})
+
+// nameLen returns how many bytes at the beginning may be a name.
+func nameLen(b []byte) int {
+	for i, c := range b {
+		if !nameBytes[c] {
+			return i
+		}
+	}
+	return len(b)
+}
+
+// splitName takes a name with its prefix apart (Namespaces in XML 1.0 section 4).
+func (t *tokenizer) splitName(qname []byte) (prefix, local []byte, err error) {
+	if len(qname) > maxXMLName {
+		return nil, nil, errTooLarge
+	}
+	prefix, local, ok := bytes.Cut(qname, []byte(":"))
+	if !ok {
+		prefix, local = nil, qname
+	}
+	if t.ascii && !t.valid(qname, stopsInNote) || ok && !isNCName(prefix) || !isNCName(local) {
+		return nil, nil, malformed("a name")
+	}
+	return prefix, local, nil
+}
+
+// isNCName tells whether something is a name without a colon.
+func isNCName(b []byte) bool {
+	for i := 0; i < len(b); {
+		r, n := rune(b[i]), 1
+		if r >= utf8.RuneSelf {
+			if r, n = utf8.DecodeRune(b[i:]); r == utf8.RuneError && n == 1 {
+				return false
+			}
+		}
+		if !isNameStart(r) && (i == 0 || !isNameInner(r)) {
+			return false
+		}
+		i += n
+	}
+	return len(b) > 0
+}
+
+// isNameStart tells whether a name may begin with a character (XML 1.0 section 2.3, fifth edition, without the colon).
+func isNameStart(r rune) bool {
+	if r < utf8.RuneSelf {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == '_'
+	}
+	return unicode.Is(nameStarts, r)
+}
+
+// isNameInner tells what else may stand in a name.
+func isNameInner(r rune) bool {
+	return '0' <= r && r <= '9' || r == '-' || r == '.' || r == 0xb7 || 0x300 <= r && r <= 0x36f || r == 0x203f || r == 0x2040
+}
+
+var nameStarts = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{0xc0, 0xd6, 1}, {0xd8, 0xf6, 1}, {0xf8, 0x2ff, 1}, {0x370, 0x37d, 1}, {0x37f, 0x1fff, 1}, {0x200c, 0x200d, 1},
+		{0x2070, 0x218f, 1}, {0x2c00, 0x2fef, 1}, {0x3001, 0xd7ff, 1}, {0xf900, 0xfdcf, 1}, {0xfdf0, 0xfffd, 1},
+	},
+	R32: []unicode.Range32{{0x10000, 0xeffff, 1}},
+}
+
+// interner keeps names as strings, for documents consist of few.
+type interner map[string]string
+
+// Bounds of what is kept.
+const (
+	maxInterned  = 512
+	longInterned = 128 // in bytes
+)
+
+func (in interner) of(b []byte) string {
+	if s, ok := in[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(s) <= longInterned {
+		if len(in) == maxInterned {
+			clear(in)
+		}
+		in[s] = s
+	}
+	return s
+}

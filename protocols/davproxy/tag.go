@@ -1,0 +1,197 @@
+package davproxy
+
+import "bytes"
+
+var (
+	errPrefix    = malformed("an undeclared prefix")
+	errNamespace = malformed("a namespace that can't be declared")
+	errTag       = malformed("a tag")
+	errOutside   = malformed("text outside the root")
+)
+
+// attribute is one of a start tag, as it stands there.
+type attribute struct {
+	qname         []byte
+	prefix, local []byte
+	value         []byte
+	space         string
+}
+
+// binding is a namespace declaration.
+type binding struct {
+	prefix, space string
+	depth         int
+}
+
+// start reads a start tag. Most have no attributes.
+func (t *tokenizer) start() (token, error) {
+	if t.rest {
+		return token{}, malformed("a second root")
+	}
+	if len(t.open) == maxXMLDepth {
+		return token{}, errTooDeep
+	}
+	b := t.buf[t.first:t.last]
+	if n := 1 + nameLen(b[1:]); n < len(b) && b[n] == '>' {
+		raw := t.take(n + 1)
+		return t.push(raw, raw[1:n], false)
+	}
+	raw, err := t.tag()
+	if err != nil {
+		return token{}, err
+	}
+	b, empty := bytes.CutSuffix(raw[1:len(raw)-1], []byte("/"))
+	n := nameLen(b)
+	if err := t.attributes(b[n:]); err != nil {
+		return token{}, err
+	}
+	return t.push(raw, b[:n], empty)
+}
+
+// end reads an end tag, which must be that of the innermost element.
+func (t *tokenizer) end() (token, error) {
+	depth := len(t.open)
+	if depth == 0 {
+		return token{}, errTag
+	}
+	qname := t.path[t.open[depth-1].from:]
+	b := t.buf[t.first:t.last]
+	if n := 2 + len(qname); n < len(b) && b[n] == '>' && bytes.Equal(b[2:n], qname) {
+		return t.pop(t.take(n + 1)), nil
+	}
+	raw, err := t.tag()
+	if err != nil {
+		return token{}, err
+	}
+	if space, ok := bytes.CutPrefix(raw[2:len(raw)-1], qname); !ok || len(trimSpace(space)) > 0 {
+		return token{}, malformed("an end without its start")
+	}
+	return t.pop(raw), nil
+}
+
+// tag takes a whole tag. In a value there may be a '>', but no '<'.
+func (t *tokenizer) tag() ([]byte, error) {
+	quote := byte(0)
+	for i := 1; ; i++ {
+		b := t.buf[t.first:t.last]
+		if i == len(b) {
+			var err error
+			if b, err = t.need(i + 1); err != nil {
+				return nil, cut(err)
+			}
+		}
+		switch c := b[i]; {
+		case c == '<':
+			return nil, errTag
+		case c == quote:
+			quote = 0
+		case quote != 0:
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '>':
+			return t.take(i + 1), nil
+		}
+	}
+}
+
+// attributes judges what stands in a start tag behind its name, and takes its namespace declarations.
+func (t *tokenizer) attributes(b []byte) error {
+	t.attrs = t.attrs[:0]
+	for len(trimSpace(b)) > 0 {
+		a, rest, err := nextAttribute(b)
+		if err != nil {
+			return err
+		}
+		if len(t.attrs) == maxXMLAttrs {
+			return errTooLarge
+		}
+		if a.prefix, a.local, err = t.splitName(a.qname); err != nil {
+			return err
+		}
+		if !t.valid(a.value, stopsInValue) {
+			return errChar
+		}
+		if err := t.declare(a); err != nil {
+			return err
+		}
+		t.attrs, b = append(t.attrs, a), rest
+	}
+	return t.unlike()
+}
+
+// nextAttribute reads an attribute, which begins with white space.
+func nextAttribute(b []byte) (a attribute, rest []byte, err error) {
+	rest = trimLeft(b)
+	n := nameLen(rest)
+	if n == 0 || len(rest) == len(b) {
+		return a, nil, errTag
+	}
+	a.qname = rest[:n]
+	rest, ok := bytes.CutPrefix(trimLeft(rest[n:]), []byte("="))
+	rest = trimLeft(rest)
+	if !ok || len(rest) == 0 || rest[0] != '"' && rest[0] != '\'' {
+		return a, nil, errTag
+	}
+	a.value, rest, ok = bytes.Cut(rest[1:], rest[:1])
+	if !ok {
+		return a, nil, errTag
+	}
+	return a, rest, nil
+}
+
+// declare takes a namespace declaration (Namespaces in XML 1.0 sections 3 and 5); other attributes are none of its business.
+// White space in a namespace is refused, for parsers do not agree what becomes of it.
+func (t *tokenizer) declare(a attribute) error {
+	prefix := ""
+	switch {
+	case string(a.prefix) == "xmlns":
+		prefix = t.names.of(a.local)
+	case string(a.qname) != "xmlns":
+		return nil
+	}
+	t.value = token{inner: a.value}.appendText(t.value[:0])
+	if len(t.value) > maxXMLName || len(t.bound) == maxXMLPrefix {
+		return errTooLarge
+	}
+	space := t.names.of(t.value)
+	switch {
+	case bytes.ContainsAny(t.value, " \t\r\n"), space == nsXMLNS, prefix == "xmlns", (prefix == "xml") != (space == nsXML), prefix != "" && space == "":
+		return errNamespace
+	}
+	t.bound = append(t.bound, binding{prefix, space, len(t.open) + 1})
+	return nil
+}
+
+// unlike refuses an attribute that stands twice, under whatever prefix.
+func (t *tokenizer) unlike() error {
+	for i := range t.attrs {
+		a, ok := &t.attrs[i], false
+		if a.space, ok = t.space(a.prefix, false); !ok {
+			return errPrefix
+		}
+		for _, other := range t.attrs[:i] {
+			if bytes.Equal(other.local, a.local) && other.space == a.space {
+				return malformed("an attribute stands twice")
+			}
+		}
+	}
+	return nil
+}
+
+// space resolves a prefix. The default namespace is for elements only.
+func (t *tokenizer) space(prefix []byte, isElement bool) (string, bool) {
+	switch {
+	case len(prefix) == 0 && !isElement:
+		return "", true
+	case string(prefix) == "xml":
+		return nsXML, true
+	case string(prefix) == "xmlns":
+		return nsXMLNS, !isElement
+	}
+	for i := len(t.bound) - 1; i >= 0; i-- {
+		if t.bound[i].prefix == string(prefix) {
+			return t.bound[i].space, true
+		}
+	}
+	return "", len(prefix) == 0
+}
