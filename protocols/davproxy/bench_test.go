@@ -87,7 +87,7 @@ func BenchmarkFilter(b *testing.B) {
 			m, in := mountAt(calendar), bytes.NewReader(nil)
 			for b.Loop() {
 				in.Reset(bb.in)
-				if err := (&filter{m: m, at: atWork}).copy(io.Discard, in); err != nil {
+				if err := (&filter{m: m, grant: owner, at: atWork}).copy(io.Discard, in); err != nil {
 					b.Fatal(err)
 				}
 			}

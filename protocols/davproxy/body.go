@@ -97,17 +97,17 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 			out.Write(tok.raw)
 			continue
 		}
-		href, err := readHref(tokens, tok)
-		if err != nil {
+		var h href
+		if err := h.read(tokens, tok); err != nil {
 			return nil, err
 		}
-		if err := d.pass(&out, href, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
+		if err := d.pass(&out, &h, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (d *document) note(tokens *tokenizer, tok token) {
+func (d *document) note(tokens *tokenizer, tok *token) {
 	if tokens.depth() == 1 {
 		d.root = tok.name
 	}
@@ -124,18 +124,19 @@ func (d *document) note(tokens *tokenizer, tok token) {
 var errStray = errors.New("an href that leads elsewhere")
 
 // pass writes an href element for the backend. One without a text is the name of a property.
-func (d *document) pass(out *bytes.Buffer, h href, inward func(string) (string, fate), asked bool) error {
-	mapped, fate := inward(h.text)
+func (d *document) pass(out *bytes.Buffer, h *href, inward func(string) (string, fate), asked bool) error {
+	text := string(h.text)
+	mapped, fate := inward(text)
 	switch {
 	case fate == ownHref:
 		if asked {
 			d.hrefs = append(d.hrefs, mapped)
 		}
-		out.Write(h.with(mapped))
+		out.Write(h.appendTo(nil, []byte(mapped)))
 	case asked:
-		d.lost = append(d.lost, h.text)
-	case h.end == nil, fate == foreignHref && d.setsProperties():
-		out.Write(h.with(h.text))
+		d.lost = append(d.lost, text)
+	case len(h.end) == 0, fate == foreignHref && d.setsProperties():
+		out.Write(h.appendTo(nil, h.text))
 	default:
 		return errStray
 	}
@@ -153,49 +154,6 @@ func hasScheme(href string) bool {
 	return found && scheme != "" && !strings.ContainsFunc(scheme, func(r rune) bool {
 		return !('a' <= r|0x20 && r|0x20 <= 'z' || '0' <= r && r <= '9' || strings.ContainsRune("+-.", r))
 	})
-}
-
-// href is a DAV:href element.
-type href struct {
-	start []byte // as it stood
-	end   []byte
-	text  string
-}
-
-var errHref = errors.New("an href that is no plain text")
-
-// maxHref bounds an href, in bytes.
-const maxHref = 8 << 10
-
-// readHref reads an href element whose start was just returned.
-func readHref(tokens *tokenizer, start token) (href, error) {
-	h := href{start: bytes.Clone(start.raw)}
-	if start.empty {
-		_, err := tokens.next()
-		return h, err
-	}
-	var text []byte
-	for {
-		tok, err := tokens.next()
-		switch {
-		case err != nil:
-			return h, err
-		case tok.kind == startToken, len(text)+len(tok.raw) > maxHref:
-			return h, errHref
-		case tok.kind == endToken:
-			h.text, h.end = strings.TrimSpace(string(text)), bytes.Clone(tok.raw)
-			return h, nil
-		}
-		text = tok.appendText(text)
-	}
-}
-
-// with returns the element with another text.
-func (h href) with(text string) []byte {
-	if h.end == nil {
-		return h.start
-	}
-	return slices.Concat(h.start, []byte(escape(text)), h.end)
 }
 
 // mediaTypes are the types of members, by kind.

@@ -161,7 +161,7 @@ func encode(segment string) string {
 	b.Grow(len(segment) + 8)
 	for i := range len(segment) {
 		c := segment[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~@", c) >= 0 {
+		if isUnreserved(c) {
 			b.WriteByte(c)
 			continue
 		}
@@ -170,6 +170,11 @@ func encode(segment string) string {
 		b.WriteByte(hex[c&15])
 	}
 	return b.String()
+}
+
+// isUnreserved tells what needs no escape (RFC 3986 section 2.3), and the sign in names that are addresses.
+func isUnreserved(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~@", c) >= 0
 }
 
 // named says what a path names. A member's path has no slash behind it; every other one has one, asked for or not.

@@ -2,7 +2,6 @@ package davproxy
 
 import (
 	"bytes"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -138,38 +137,62 @@ func isChar(r rune) bool {
 // maxReference bounds a reference, in bytes: &#x0010ffff; and no row of zeros.
 const maxReference = 16
 
-var predefined = map[string]rune{"amp": '&', "lt": '<', "gt": '>', "quot": '"', "apos": '\''}
-
 // reference reads the reference at the beginning; n is 0 if there is none, or not all of it.
 func reference(b []byte) (r rune, n int) {
 	end := bytes.IndexByte(b[:min(len(b), maxReference)], ';')
 	if end < 0 {
 		return 0, 0
 	}
-	name := b[1:end]
-	if len(name) < 2 || name[0] != '#' {
-		if r, ok := predefined[string(name)]; ok {
-			return r, end + 1
-		}
+	switch name := b[1:end]; {
+	case string(name) == "amp":
+		r = '&'
+	case string(name) == "lt":
+		r = '<'
+	case string(name) == "gt":
+		r = '>'
+	case string(name) == "quot":
+		r = '"'
+	case string(name) == "apos":
+		r = '\''
+	case bytes.HasPrefix(name, []byte("#x")):
+		r = number(name[2:], 16)
+	case bytes.HasPrefix(name, []byte("#")):
+		r = number(name[1:], 10)
+	}
+	if !isChar(r) { // as 0 is none
 		return 0, 0
 	}
-	digits, base := name[1:], 10
-	if digits[0] == 'x' {
-		digits, base = digits[1:], 16
-	}
-	v, err := strconv.ParseUint(string(digits), base, 32)
-	if err != nil || v > utf8.MaxRune || !isChar(rune(v)) {
-		return 0, 0
-	}
-	return rune(v), end + 1
+	return r, end + 1
 }
 
-// appendText appends what a text token says: with references resolved, and line ends as parsers hand them on.
-func (tok token) appendText(dst []byte) []byte {
-	if tok.cdata || bytes.IndexByte(tok.inner, '&') < 0 {
-		return appendLines(dst, tok.inner)
+// number reads digits; what is no number is 0, and so is what is no character.
+func number(digits []byte, base rune) rune {
+	r := rune(0)
+	for _, c := range digits {
+		d := base
+		switch {
+		case '0' <= c && c <= '9':
+			d = rune(c - '0')
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			d = rune(c|0x20-'a') + 10
+		}
+		r = r*base + d
+		if d >= base || r > utf8.MaxRune {
+			return 0
+		}
 	}
-	for b := tok.inner; len(b) > 0; {
+	return r
+}
+
+// inner is the text as it stands, without what begins and ends a CDATA section.
+func (tok *token) inner() []byte { return tok.raw[tok.lead : len(tok.raw)-int(tok.tail)] }
+
+// appendText appends what a text token says: with references resolved, and line ends as parsers hand them on.
+func (tok *token) appendText(dst []byte) []byte {
+	if tok.cdata || bytes.IndexByte(tok.inner(), '&') < 0 {
+		return appendLines(dst, tok.inner())
+	}
+	for b := tok.inner(); len(b) > 0; {
 		n := bytes.IndexByte(b, '&')
 		if n < 0 {
 			return appendLines(dst, b)
@@ -183,7 +206,7 @@ func (tok token) appendText(dst []byte) []byte {
 }
 
 // blank tells whether a text token is white space, as it stands.
-func (tok token) blank() bool { return len(trimSpace(tok.inner)) == 0 }
+func (tok *token) blank() bool { return len(trimSpace(tok.inner())) == 0 }
 
 // appendLines appends text with each CR LF and each lone CR as LF (XML 1.0 section 2.11).
 func appendLines(dst, b []byte) []byte {

@@ -206,6 +206,7 @@ func readHrefs(r io.Reader) (map[name][]string, error) {
 		read   map[name][]string // of the propstat that is being read
 		status string
 	)
+	defer tokens.free()
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {
@@ -228,12 +229,12 @@ func readHrefs(r io.Reader) (map[name][]string, error) {
 			}
 		case tok.kind == startToken && depth == 6 && tok.name == (name{nsDAV, "href"}) && tokens.parent(2) == (name{nsDAV, "prop"}):
 			property := tokens.parent(1)
-			h, err := readHref(tokens, tok)
-			if err != nil {
+			var h href
+			if err := h.read(tokens, tok); err != nil {
 				return nil, err
 			}
 			if read != nil {
-				read[property] = append(read[property], h.text)
+				read[property] = append(read[property], string(h.text))
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"postern/authstore"
 )
@@ -28,7 +29,6 @@ type filter struct {
 	lost   []string                              // hrefs as the client wrote them, to be told as not there
 	turn   func() error                          // asked for leave to hold a large item; nil: nobody is
 
-	out      io.Writer
 	tokens   *tokenizer
 	skipping int           // depth of the element that is left out, with all it holds; 0: none
 	opaque   int           // depth of calendar-data or address-data; 0: none
@@ -36,12 +36,35 @@ type filter struct {
 	foreign  bool          // opaque: its text is of another kind, and left out
 	told     map[name]bool // the names in a property that is rebuilt; nil: none is
 	response *response
-	order    order
+	*work
+}
+
+// work is the memory of a filter, which the next one gets.
+type work struct {
+	out    output
+	order  order
+	link   href   // that is being read
+	folder folder // of the last member
+	one    response
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
+
+// take gives the filter its memory for as long as it writes to w.
+func (f *filter) take(w io.Writer) (giveBack func()) {
+	f.work = works.Get().(*work)
+	f.out.reset(w)
+	f.order.reset()
+	f.folder.reset()
+	return func() {
+		f.out.w = nil
+		works.Put(f.work)
+		f.work = nil
+	}
 }
 
 // response is one DAV:response that is being read.
 type response struct {
-	held    bytes.Buffer
 	state   responseState
 	target  target // of its first href
 	located bool
@@ -114,16 +137,17 @@ var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, 
 
 // copy passes a document from r to w.
 func (f *filter) copy(w io.Writer, r io.Reader) error {
-	f.out, f.tokens = w, newTokenizer(r)
-	f.tokens.turn = f.turn
+	f.tokens = newTokenizer(r)
 	defer f.tokens.free()
+	f.tokens.turn = f.turn
+	defer f.take(w)()
 	if err := f.put([]byte(xmlHeader)); err != nil {
 		return err
 	}
 	for {
 		tok, err := f.tokens.next()
 		if err == io.EOF {
-			return nil
+			return f.out.flush()
 		}
 		if err == nil {
 			err = f.pass(tok)
@@ -134,7 +158,7 @@ func (f *filter) copy(w io.Writer, r io.Reader) error {
 	}
 }
 
-func (f *filter) pass(tok token) error {
+func (f *filter) pass(tok *token) error {
 	if err := f.see(tok); err != nil {
 		return err
 	}
@@ -154,8 +178,8 @@ func (f *filter) pass(tok token) error {
 }
 
 // begin looks whether contents begin as they must. White space without end is taken for others' as well.
-func (f *filter) begin(tok token) {
-	text := tok.inner
+func (f *filter) begin(tok *token) {
+	text := tok.inner()
 	if !fits(f.at.kind, "", text) {
 		text = tok.appendText(nil)
 	}
@@ -163,44 +187,32 @@ func (f *filter) begin(tok token) {
 	f.foreign = f.begun && !fits(f.at.kind, "", text)
 }
 
-// put writes where the bytes belong now: nowhere, to what is held, or out. What may be out of order is held first.
+// put passes bytes on, unless they are left out.
 func (f *filter) put(b []byte) error {
-	o := &f.order
-	switch {
-	case f.skipping > 0:
+	if f.skipping > 0 {
 		return nil
-	case o.holding && o.held.Len()+len(b) > maxOutOfOrder:
-		if err := f.letGo(); err != nil {
-			return err
-		}
-	case o.holding:
-		o.held.Write(b)
-		return nil
+	}
+	if f.order.holding && len(f.out.b)-f.out.propstat+len(b) > maxOutOfOrder {
+		f.letGo()
 	}
 	return f.write(b)
 }
 
 // write is put for what stands in its place.
 func (f *filter) write(b []byte) error {
-	r := f.response
-	switch {
-	case r != nil && r.state == dropping:
-		return nil
-	case r != nil && r.state == undecided:
-		if r.held.Len()+len(b) > maxUndecided {
-			return errUndecided
-		}
-		r.held.Write(b)
+	if r := f.response; r != nil && r.state == dropping {
 		return nil
 	}
-	_, err := f.out.Write(b)
-	return err
+	return f.out.write(b)
 }
 
-func (f *filter) start(tok token) error {
+func (f *filter) start(tok *token) error {
 	depth := f.tokens.depth()
 	if f.told != nil && len(f.told) < maxTold && tells[f.tokens.parent(1)] {
 		f.told[tok.name] = true
+	}
+	if f.opaque > 0 && !f.begun { // contents are text; what is in an element is not looked into
+		f.begun, f.foreign = true, true
 	}
 	if f.skipping > 0 || f.opaque > 0 {
 		return f.put(tok.raw)
@@ -209,8 +221,8 @@ func (f *filter) start(tok token) error {
 	case depth == 1:
 		return f.root(tok)
 	case depth == 2 && tok.name == (name{nsDAV, "response"}):
-		f.response = &response{}
-		f.order.found = false
+		f.one = response{}
+		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
 	case tok.name == (name{nsDAV, "href"}):
 		return f.href(tok)
 	case f.isProperty():
@@ -222,7 +234,7 @@ func (f *filter) start(tok token) error {
 }
 
 // root judges the document; an empty root may have to take what is lost.
-func (f *filter) root(tok token) error {
+func (f *filter) root(tok *token) error {
 	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
@@ -237,7 +249,7 @@ func (f *filter) isProperty() bool {
 	return f.tokens.parent(1) == (name{nsDAV, "prop"}) && f.tokens.parent(2) == (name{nsDAV, "propstat"})
 }
 
-func (f *filter) property(tok token, depth int) error {
+func (f *filter) property(tok *token, depth int) error {
 	k, isContent := contents[tok.name]
 	switch {
 	case hidden[tok.name], isContent && k != f.at.kind.content(), scheduling[tok.name] && accessTo(inbox, f.grant) == noAccess:
@@ -254,7 +266,7 @@ func (f *filter) property(tok token, depth int) error {
 
 // resourceType notes the kind of what a response is about. In a tree that holds both kinds the home is the principal too, which
 // would lead clients astray: here it is not.
-func (f *filter) resourceType(tok token, depth int) {
+func (f *filter) resourceType(tok *token, depth int) {
 	if tok.name == (name{nsDAV, "principal"}) {
 		f.skipping = depth
 	}
@@ -269,7 +281,7 @@ func (f *filter) resourceType(tok token, depth int) {
 	}
 }
 
-func (f *filter) end(tok token) error {
+func (f *filter) end(tok *token) error {
 	depth := f.tokens.depth() + 1 // of the element that just ended
 	switch {
 	case f.skipping == depth && f.told != nil:
@@ -316,7 +328,7 @@ func notThereResponse(href string) []byte {
 	return []byte(`<response xmlns="DAV:"><href>` + escape(href) + `</href><status>HTTP/1.1 404 Not Found</status></response>`)
 }
 
-func (f *filter) endResponse(tok token) error {
+func (f *filter) endResponse(tok *token) error {
 	if err := f.release(&f.order.later); err != nil {
 		return err
 	}
@@ -324,7 +336,10 @@ func (f *filter) endResponse(tok token) error {
 		return err
 	}
 	err := f.put(tok.raw)
-	f.response = nil
+	if f.response.state == dropping {
+		f.out.cut(f.out.response)
+	}
+	f.response, f.out.response = nil, none
 	return err
 }
 
@@ -359,10 +374,8 @@ func (f *filter) decide(atEnd bool) error {
 			return nil
 		}
 	}
-	r.state = passing
-	_, err := f.out.Write(r.held.Bytes())
-	r.held = bytes.Buffer{}
-	return err
+	r.state, f.out.response = passing, none
+	return nil
 }
 
 // open tells whether the grant opens a target.
@@ -376,33 +389,41 @@ func (f *filter) asked(t target) bool {
 	return t.place != home && (t.in(f.at) || f.also.place != nowhere && t.in(f.also))
 }
 
-func (f *filter) href(start token) error {
+func (f *filter) href(start *token) error {
 	inProperty := f.tokens.parent(1)
-	h, err := readHref(f.tokens, start)
-	if err != nil {
+	h := &f.link
+	if err := h.read(f.tokens, start); err != nil {
 		return err
 	}
 	r := f.response
 	if inProperty != (name{nsDAV, "response"}) || f.tokens.depth() != 2 || r == nil {
-		if mapped, ok := f.mapped(inProperty, h.text); ok {
-			return f.put(h.with(mapped))
+		if mapped, ok := f.mapped(inProperty, string(h.text)); ok {
+			return f.putHref([]byte(mapped))
 		}
 		return nil
 	}
-	t, ok := f.m.outward(h.text)
+	t, path, ok := f.folder.outward(f.m, h.text)
 	if !ok && f.single {
-		t, ok = f.at, true
+		t, path, ok = f.at, []byte(f.at.path()), true
 	}
-	if !r.located {
+	first := !r.located
+	if first {
 		r.located, r.target = true, t // nowhere, if it isn't ours
 	}
-	if !ok || !f.asked(t) {
+	if !ok || !f.asked(t) || !first && f.at.place == home && t != r.target { // what the first one is was judged, or will be, and nothing else
 		return f.decide(false)
 	}
-	if err := f.put(h.with(t.path())); err != nil {
+	if err := f.putHref(path); err != nil {
 		return err
 	}
 	return f.decide(false)
+}
+
+// putHref passes the href that was read, with another text.
+func (f *filter) putHref(text []byte) error {
+	h := &f.link
+	h.whole = h.appendTo(h.whole[:0], text)
+	return f.put(h.whole)
 }
 
 // mapped says what an href inside a property becomes: nothing, if it leads elsewhere.

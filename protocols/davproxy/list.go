@@ -113,6 +113,7 @@ func readListing(r io.Reader, m *mount) ([]Listed, error) {
 	var list []Listed
 	var one listing
 	tokens := newTokenizer(r)
+	defer tokens.free()
 	for {
 		tok, err := tokens.next()
 		switch {
@@ -141,12 +142,13 @@ func readListing(r io.Reader, m *mount) ([]Listed, error) {
 }
 
 // read takes in what stands inside a response.
-func (l *listing) read(tokens *tokenizer, tok token, m *mount) error {
+func (l *listing) read(tokens *tokenizer, tok *token, m *mount) error {
 	switch {
 	case tok.kind == startToken && tok.name == (name{nsDAV, "href"}) && tokens.parent(1) == (name{nsDAV, "response"}) && tokens.depth() == 3:
-		h, err := readHref(tokens, tok)
+		var h href
+		err := h.read(tokens, tok)
 		if err == nil && !l.place {
-			l.at, _ = m.outward(h.text)
+			l.at, _ = m.outward(string(h.text))
 			l.place = true
 		}
 		return err

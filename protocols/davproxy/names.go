@@ -34,19 +34,42 @@ func nameLen(b []byte) int {
 	return len(b)
 }
 
-// splitName takes a name with its prefix apart (Namespaces in XML 1.0 section 4).
-func (t *tokenizer) splitName(qname []byte) (prefix, local []byte, err error) {
-	if len(qname) > maxXMLName {
-		return nil, nil, errTooLarge
+// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
+type qname struct{ whole, prefix, local string }
+
+// split takes a name apart.
+func (t *tokenizer) split(b []byte) (qname, error) {
+	known := t.known.at(b)
+	if known.whole == string(b) && !t.ascii && len(b) > 0 {
+		return *known, nil
 	}
-	prefix, local, ok := bytes.Cut(qname, []byte(":"))
+	if len(b) > maxXMLName {
+		return qname{}, errTooLarge
+	}
+	prefix, local, ok := bytes.Cut(b, []byte(":"))
 	if !ok {
-		prefix, local = nil, qname
+		prefix, local = nil, b
 	}
-	if t.ascii && !t.valid(qname, stopsInNote) || ok && !isNCName(prefix) || !isNCName(local) {
-		return nil, nil, malformed("a name")
+	if t.ascii && !t.valid(b, stopsInNote) || ok && !isNCName(prefix) || !isNCName(local) {
+		return qname{}, malformed("a name")
 	}
-	return prefix, local, nil
+	q := qname{t.names.of(b), t.names.of(prefix), t.names.of(local)}
+	if len(b) <= longInterned {
+		*known = q
+	}
+	return q, nil
+}
+
+// qnames remembers names that were taken apart. Each has one place, which it may lose to another.
+type qnames [128]qname
+
+func (k *qnames) at(b []byte) *qname {
+	n := uint(len(b))
+	if n == 0 {
+		return &k[0]
+	}
+	hash := n + 7*uint(b[n-1]) + 31*uint(b[n/2]) + 3*uint(b[n*3/4])
+	return &k[hash%uint(len(k))]
 }
 
 // isNCName tells whether something is a name without a colon.

@@ -9,23 +9,27 @@ const maxOutOfOrder = 32 << 10
 // whose first status is no 200, and Radicale tells of the first property that was asked for first, there or not. A propstat is held while
 // its properties are empty, as those that are not there are.
 type order struct {
-	held     bytes.Buffer // of the propstat that is being read
-	holding  bool
+	holding  bool         // the propstat that is being read: it stands behind the output's mark
 	found    bool         // the response has told of a property that is there
 	later    bytes.Buffer // whole propstats
 	status   []byte
 	inStatus bool
 }
 
+func (o *order) reset() {
+	o.later.Reset()
+	*o = order{later: o.later, status: o.status[:0]}
+}
+
 // see looks at a token before it is passed.
-func (f *filter) see(tok token) error {
+func (f *filter) see(tok *token) error {
 	o, depth := &f.order, f.tokens.depth()
 	if f.response == nil {
 		return nil
 	}
 	switch {
 	case tok.kind == startToken && depth == 3 && tok.name == (name{nsDAV, "propstat"}):
-		o.holding, o.status = true, o.status[:0]
+		o.holding, o.status, f.out.propstat = true, o.status[:0], len(f.out.b)
 	case tok.kind == startToken && depth == 3:
 		return f.release(&o.later)
 	case tok.kind == startToken && depth == 4:
@@ -33,18 +37,16 @@ func (f *filter) see(tok token) error {
 	case tok.kind == textToken && depth == 4 && o.inStatus && len(o.status) < 64:
 		o.status = tok.appendText(o.status)
 	case f.skipping == 0 && (tok.kind == startToken && depth > 5 || tok.kind == textToken && depth > 4 && !tok.blank()):
-		return f.letGo()
+		f.letGo()
 	}
 	return nil
 }
 
 // letGo passes what is held of a propstat, and the rest of it as it comes: it tells of properties that are there.
-func (f *filter) letGo() error {
-	if !f.order.holding {
-		return nil
+func (f *filter) letGo() {
+	if f.order.holding {
+		f.order.holding, f.order.found, f.out.propstat = false, true, none
 	}
-	f.order.holding, f.order.found = false, true
-	return f.release(&f.order.held)
 }
 
 // endPropstat passes a propstat that was held, or puts it off.
@@ -54,14 +56,12 @@ func (f *filter) endPropstat() error {
 	case !o.holding:
 		return f.release(&o.later)
 	case o.found || bytes.Contains(o.status, []byte(" 200")):
-		if err := f.letGo(); err != nil {
-			return err
-		}
+		f.letGo()
 		return f.release(&o.later)
 	}
-	o.holding = false
-	o.later.Write(o.held.Bytes())
-	o.held.Reset()
+	o.later.Write(f.out.b[f.out.propstat:])
+	f.out.cut(f.out.propstat)
+	o.holding, f.out.propstat = false, none
 	if o.later.Len() > maxOutOfOrder {
 		return f.release(&o.later)
 	}

@@ -1,9 +1,6 @@
 package davproxy
 
-import (
-	"bytes"
-	"strings"
-)
+import "bytes"
 
 // maxPiece is the length at which a text is cut into tokens. It is the same however the bytes come in.
 const maxPiece = windowSize / 2
@@ -29,19 +26,18 @@ func (t *tokenizer) prolog() error {
 
 // declaration takes nothing but UTF-8 and what is part of it. XML 1.1 has other names and line ends, and parsers that read it as 1.0.
 func (t *tokenizer) declaration(b []byte) error {
-	values := make(map[string]string)
-	for _, name := range []string{"version", "encoding", "standalone"} {
-		if a, rest, err := nextAttribute(b); err == nil && string(a.qname) == name {
-			values[name], b = string(a.value), rest
+	var values [3][]byte
+	for i, want := range []string{"version", "encoding", "standalone"} {
+		if name, value, rest, err := nextAttribute(b); err == nil && string(name) == want {
+			values[i], b = value, rest
 		}
 	}
-	encoding, hasEncoding := values["encoding"]
-	standalone, hasStandalone := values["standalone"]
-	t.ascii = strings.EqualFold(encoding, "us-ascii")
+	version, encoding, standalone := values[0], values[1], string(values[2])
+	t.ascii = bytes.EqualFold(encoding, []byte("us-ascii"))
 	switch {
-	case len(trimSpace(b)) > 0, values["version"] != "1.0", hasStandalone && standalone != "yes" && standalone != "no":
+	case len(trimSpace(b)) > 0, string(version) != "1.0", values[2] != nil && standalone != "yes" && standalone != "no":
 		return malformed("its declaration")
-	case hasEncoding && !t.ascii && !strings.EqualFold(encoding, "utf-8"):
+	case encoding != nil && !t.ascii && !bytes.EqualFold(encoding, []byte("utf-8")):
 		return malformed("its encoding is not UTF-8")
 	}
 	return nil
@@ -62,18 +58,18 @@ func (t *tokenizer) instruction() error {
 }
 
 // bang reads a CDATA section, or leaves a comment out.
-func (t *tokenizer) bang() (token, error) {
+func (t *tokenizer) bang() error {
 	switch {
 	case t.has(0, "<!--"):
-		return token{}, t.comment()
+		return t.comment()
 	case t.has(0, cdataBegin):
 		if len(t.open) == 0 {
-			return token{}, errOutside
+			return errOutside
 		}
 		t.inCDATA = true
 		return t.cdata(len(cdataBegin))
 	}
-	return token{}, errDoctype
+	return errDoctype
 }
 
 func (t *tokenizer) comment() error {
@@ -93,55 +89,55 @@ const (
 )
 
 // chars reads text up to a tag, or a piece of it.
-func (t *tokenizer) chars() (token, error) {
+func (t *tokenizer) chars() error {
 	for i := 0; ; {
 		b, at, err := t.run(i, stopsInText)
 		if err != nil {
-			return token{}, err
+			return err
 		}
 		i = at
 		switch {
 		case i >= maxPiece:
 			raw := t.take(t.behindLine(i))
-			return t.says(token{kind: textToken, raw: raw, inner: raw, more: true})
+			return t.says(raw, 0, 0, true)
 		case i == len(b), b[i] == '<':
 			raw := t.take(i)
-			return t.says(token{kind: textToken, raw: raw, inner: raw})
+			return t.says(raw, 0, 0, false)
 		case b[i] == '&':
 			n, err := t.reference(i)
 			if err != nil {
-				return token{}, err
+				return err
 			}
 			i += n
 		case b[i] == ']' && !t.has(i, cdataEnd):
 			i++
 		default:
-			return token{}, errChar
+			return errChar
 		}
 	}
 }
 
 // cdata reads a CDATA section from the i-th byte on, or a piece of it.
-func (t *tokenizer) cdata(i int) (token, error) {
+func (t *tokenizer) cdata(i int) error {
 	for from := i; ; i++ {
 		b, at, err := t.run(i, stopsInCDATA)
 		if err != nil {
-			return token{}, err
+			return err
 		}
 		i = at
 		switch {
 		case i >= maxPiece:
 			raw := t.take(t.behindLine(i))
-			return t.says(token{kind: textToken, raw: raw, inner: raw[from:], cdata: true, more: true})
+			return t.says(raw, from, 0, true)
 		case i == len(b):
 			_, err := t.need(i + 1)
-			return token{}, cut(err)
+			return cut(err)
 		case b[i] != ']':
-			return token{}, errChar
+			return errChar
 		case t.has(i, cdataEnd):
 			t.inCDATA = false
 			raw := t.take(i + len(cdataEnd))
-			return t.says(token{kind: textToken, raw: raw, inner: raw[from:i], cdata: true})
+			return t.says(raw, from, len(cdataEnd), false)
 		}
 	}
 }
@@ -155,22 +151,24 @@ func (t *tokenizer) behindLine(i int) int {
 }
 
 // says judges a text by where it stands and by its length. Text outside the root is no token.
-func (t *tokenizer) says(tok token) (token, error) {
+func (t *tokenizer) says(raw []byte, lead, tail int, more bool) error {
 	if len(t.open) == 0 {
-		if len(trimSpace(tok.raw)) > 0 {
-			return token{}, errOutside
+		if len(trimSpace(raw)) > 0 {
+			return errOutside
 		}
-		return token{}, nil
+		return nil
 	}
-	t.text += len(tok.raw)
+	t.text += len(raw)
 	if t.text > maxXMLToken {
-		return token{}, errTooLarge
+		return errTooLarge
 	}
 	if t.turn != nil && t.text > largeItem {
 		if err := t.turn(); err != nil {
-			return token{}, err
+			return err
 		}
 		t.turn = nil
 	}
-	return tok, nil
+	t.tok.kind, t.tok.name, t.tok.raw, t.tok.more = textToken, name{}, raw, more
+	t.tok.cdata, t.tok.lead, t.tok.tail = t.inCDATA || tail > 0, uint8(lead), uint8(tail)
+	return nil
 }

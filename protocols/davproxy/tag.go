@@ -11,10 +11,9 @@ var (
 
 // attribute is one of a start tag, as it stands there.
 type attribute struct {
-	qname         []byte
-	prefix, local []byte
-	value         []byte
-	space         string
+	qname
+	value []byte
+	space string
 }
 
 // binding is a namespace declaration.
@@ -24,12 +23,12 @@ type binding struct {
 }
 
 // start reads a start tag. Most have no attributes.
-func (t *tokenizer) start() (token, error) {
+func (t *tokenizer) start() error {
 	if t.rest {
-		return token{}, malformed("a second root")
+		return malformed("a second root")
 	}
 	if len(t.open) == maxXMLDepth {
-		return token{}, errTooDeep
+		return errTooDeep
 	}
 	b := t.buf[t.first:t.last]
 	if n := 1 + nameLen(b[1:]); n < len(b) && b[n] == '>' {
@@ -38,35 +37,37 @@ func (t *tokenizer) start() (token, error) {
 	}
 	raw, err := t.tag()
 	if err != nil {
-		return token{}, err
+		return err
 	}
 	b, empty := bytes.CutSuffix(raw[1:len(raw)-1], []byte("/"))
 	n := nameLen(b)
 	if err := t.attributes(b[n:]); err != nil {
-		return token{}, err
+		return err
 	}
 	return t.push(raw, b[:n], empty)
 }
 
 // end reads an end tag, which must be that of the innermost element.
-func (t *tokenizer) end() (token, error) {
+func (t *tokenizer) end() error {
 	depth := len(t.open)
 	if depth == 0 {
-		return token{}, errTag
+		return errTag
 	}
 	qname := t.path[t.open[depth-1].from:]
 	b := t.buf[t.first:t.last]
 	if n := 2 + len(qname); n < len(b) && b[n] == '>' && bytes.Equal(b[2:n], qname) {
-		return t.pop(t.take(n + 1)), nil
+		t.pop(t.take(n + 1))
+		return nil
 	}
 	raw, err := t.tag()
 	if err != nil {
-		return token{}, err
+		return err
 	}
 	if space, ok := bytes.CutPrefix(raw[2:len(raw)-1], qname); !ok || len(trimSpace(space)) > 0 {
-		return token{}, malformed("an end without its start")
+		return malformed("an end without its start")
 	}
-	return t.pop(raw), nil
+	t.pop(raw)
+	return nil
 }
 
 // tag takes a whole tag. In a value there may be a '>', but no '<'.
@@ -98,58 +99,59 @@ func (t *tokenizer) tag() ([]byte, error) {
 func (t *tokenizer) attributes(b []byte) error {
 	t.attrs = t.attrs[:0]
 	for len(trimSpace(b)) > 0 {
-		a, rest, err := nextAttribute(b)
+		name, value, rest, err := nextAttribute(b)
 		if err != nil {
 			return err
 		}
 		if len(t.attrs) == maxXMLAttrs {
 			return errTooLarge
 		}
-		if a.prefix, a.local, err = t.splitName(a.qname); err != nil {
+		q, err := t.split(name)
+		if err != nil {
 			return err
 		}
-		if !t.valid(a.value, stopsInValue) {
+		if !t.valid(value, stopsInValue) {
 			return errChar
 		}
-		if err := t.declare(a); err != nil {
+		if err := t.declare(q, value); err != nil {
 			return err
 		}
-		t.attrs, b = append(t.attrs, a), rest
+		t.attrs, b = append(t.attrs, attribute{q, value, ""}), rest
 	}
 	return t.unlike()
 }
 
 // nextAttribute reads an attribute, which begins with white space.
-func nextAttribute(b []byte) (a attribute, rest []byte, err error) {
+func nextAttribute(b []byte) (name, value, rest []byte, err error) {
 	rest = trimLeft(b)
 	n := nameLen(rest)
 	if n == 0 || len(rest) == len(b) {
-		return a, nil, errTag
+		return nil, nil, nil, errTag
 	}
-	a.qname = rest[:n]
+	name = rest[:n]
 	rest, ok := bytes.CutPrefix(trimLeft(rest[n:]), []byte("="))
 	rest = trimLeft(rest)
 	if !ok || len(rest) == 0 || rest[0] != '"' && rest[0] != '\'' {
-		return a, nil, errTag
+		return nil, nil, nil, errTag
 	}
-	a.value, rest, ok = bytes.Cut(rest[1:], rest[:1])
+	value, rest, ok = bytes.Cut(rest[1:], rest[:1])
 	if !ok {
-		return a, nil, errTag
+		return nil, nil, nil, errTag
 	}
-	return a, rest, nil
+	return name, value, rest, nil
 }
 
 // declare takes a namespace declaration (Namespaces in XML 1.0 sections 3 and 5); other attributes are none of its business.
 // White space in a namespace is refused, for parsers do not agree what becomes of it.
-func (t *tokenizer) declare(a attribute) error {
+func (t *tokenizer) declare(q qname, value []byte) error {
 	prefix := ""
 	switch {
-	case string(a.prefix) == "xmlns":
-		prefix = t.names.of(a.local)
-	case string(a.qname) != "xmlns":
+	case q.prefix == "xmlns":
+		prefix = q.local
+	case q.whole != "xmlns":
 		return nil
 	}
-	t.value = token{inner: a.value}.appendText(t.value[:0])
+	t.value = (&token{raw: value}).appendText(t.value[:0])
 	if len(t.value) > maxXMLName || len(t.bound) == maxXMLPrefix {
 		return errTooLarge
 	}
@@ -170,7 +172,7 @@ func (t *tokenizer) unlike() error {
 			return errPrefix
 		}
 		for _, other := range t.attrs[:i] {
-			if bytes.Equal(other.local, a.local) && other.space == a.space {
+			if other.local == a.local && other.space == a.space {
 				return malformed("an attribute stands twice")
 			}
 		}
@@ -179,19 +181,19 @@ func (t *tokenizer) unlike() error {
 }
 
 // space resolves a prefix. The default namespace is for elements only.
-func (t *tokenizer) space(prefix []byte, isElement bool) (string, bool) {
+func (t *tokenizer) space(prefix string, isElement bool) (string, bool) {
 	switch {
-	case len(prefix) == 0 && !isElement:
+	case prefix == "" && !isElement:
 		return "", true
-	case string(prefix) == "xml":
+	case prefix == "xml":
 		return nsXML, true
-	case string(prefix) == "xmlns":
+	case prefix == "xmlns":
 		return nsXMLNS, !isElement
 	}
 	for i := len(t.bound) - 1; i >= 0; i-- {
-		if t.bound[i].prefix == string(prefix) {
+		if t.bound[i].prefix == prefix {
 			return t.bound[i].space, true
 		}
 	}
-	return "", len(prefix) == 0
+	return "", prefix == ""
 }

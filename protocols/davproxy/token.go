@@ -36,15 +36,16 @@ const (
 	textToken
 )
 
-// token is one piece of a document. Its slices are good until the next call of next.
+// token is one piece of a document. It is good until the next call of next.
 type token struct {
 	kind  tokenKind
 	name  name   // of an element's start and end
 	raw   []byte // as it stood; empty for the end of <x/>
 	empty bool   // the start of <x/>: its end follows, without bytes
 	more  bool   // the text goes on in the next token: it was too long for one
-	inner []byte // text: raw, or what stands in a CDATA section
-	cdata bool
+	cdata bool   // the text stands in a CDATA section
+	lead  uint8  // how many bytes of raw begin a CDATA section
+	tail  uint8  // how many end it
 }
 
 // tokenizer reads one XML document strictly: UTF-8, one root, matching ends, declared prefixes, no attribute twice, no DOCTYPE.
@@ -55,7 +56,9 @@ type token struct {
 // tag.go the tags, names.go the names.
 type tokenizer struct {
 	window
+	tok   token // that is being read
 	names interner
+	known *qnames
 	turn  func() error // asked once, when a text becomes large; nil: nobody is
 
 	open    []element
@@ -78,7 +81,7 @@ type element struct {
 }
 
 var tokenizers = sync.Pool{New: func() any {
-	return &tokenizer{window: window{buf: make([]byte, windowSize)}, names: make(interner)}
+	return &tokenizer{window: window{buf: make([]byte, windowSize)}, names: make(interner), known: new(qnames)}
 }}
 
 // newTokenizer returns a tokenizer, which free takes back.
@@ -91,7 +94,7 @@ func newTokenizer(r io.Reader) *tokenizer {
 // free gives the tokenizer's memory to others. Neither it nor its tokens may be used any more.
 func (t *tokenizer) free() {
 	*t = tokenizer{
-		window: window{buf: t.buf}, names: t.names,
+		window: window{buf: t.buf}, names: t.names, known: t.known,
 		open: t.open[:0], path: t.path[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
 	}
 	tokenizers.Put(t)
@@ -99,61 +102,48 @@ func (t *tokenizer) free() {
 
 // next returns the next start, end or text; io.EOF behind the root. Text outside the root is none. After an error there is
 // nothing but that error.
-func (t *tokenizer) next() (token, error) {
+func (t *tokenizer) next() (*token, error) {
+	t.tok.kind, t.tok.empty = 0, false
+	for t.err == nil && t.tok.kind == 0 {
+		t.err = t.read()
+	}
+	if t.err == io.EOF && !t.rest {
+		t.err = io.ErrUnexpectedEOF
+	}
 	if t.err != nil {
-		return token{}, t.err
+		return nil, t.err
 	}
-	tok, err := t.read()
-	if err == io.EOF && !t.rest {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		t.err = err
-		return token{}, err
-	}
-	return tok, nil
+	return &t.tok, nil
 }
 
-// read returns the next token. Where one begins, the window begins.
-func (t *tokenizer) read() (token, error) {
-	if t.ending {
+// read reads the next token, or something that is none. Where it begins, the window begins.
+func (t *tokenizer) read() error {
+	switch {
+	case t.ending:
 		t.ending = false
-		return t.pop(nil), nil
-	}
-	if !t.begun {
-		t.begun = true
-		if err := t.prolog(); err != nil {
-			return token{}, err
-		}
-	}
-	for {
-		tok, err := t.piece()
-		if err != nil || tok.kind != 0 {
-			return tok, err
-		}
-	}
-}
-
-// piece reads a token, or something that is none.
-func (t *tokenizer) piece() (token, error) {
-	if t.inCDATA {
+		t.pop(nil)
+		return nil
+	case t.inCDATA:
 		return t.cdata(0)
+	case !t.begun:
+		t.begun = true
+		return t.prolog()
 	}
 	b, err := t.need(1)
 	if err != nil {
-		return token{}, err
+		return err
 	}
 	if b[0] != '<' {
 		return t.chars()
 	}
 	if b, err = t.need(2); err != nil {
-		return token{}, cut(err)
+		return cut(err)
 	}
 	switch b[1] {
 	case '/':
 		return t.end()
 	case '?':
-		return token{}, t.instruction()
+		return t.instruction()
 	case '!':
 		return t.bang()
 	}
@@ -161,32 +151,33 @@ func (t *tokenizer) piece() (token, error) {
 }
 
 // push opens an element whose namespace declarations are in force already.
-func (t *tokenizer) push(raw, qname []byte, empty bool) (token, error) {
-	prefix, local, err := t.splitName(qname)
+func (t *tokenizer) push(raw, qname []byte, empty bool) error {
+	q, err := t.split(qname)
 	if err != nil {
-		return token{}, err
+		return err
 	}
-	space, ok := t.space(prefix, true)
+	space, ok := t.space(q.prefix, true)
 	if !ok {
-		return token{}, errPrefix
+		return errPrefix
 	}
-	n := name{space, t.names.of(local)}
+	n := name{space, q.local}
 	t.open = append(t.open, element{n, len(t.path)})
 	t.path = append(t.path, qname...)
 	t.text, t.ending = 0, empty
-	return token{kind: startToken, name: n, raw: raw, empty: empty}, nil
+	t.tok.kind, t.tok.name, t.tok.raw, t.tok.empty = startToken, n, raw, empty
+	return nil
 }
 
 // pop closes the innermost element.
-func (t *tokenizer) pop(raw []byte) token {
+func (t *tokenizer) pop(raw []byte) {
 	depth := len(t.open)
-	last := t.open[depth-1]
+	last := &t.open[depth-1]
 	t.open, t.path = t.open[:depth-1], t.path[:last.from]
 	for len(t.bound) > 0 && t.bound[len(t.bound)-1].depth == depth {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
 	t.text, t.rest = 0, depth == 1
-	return token{kind: endToken, name: last.name, raw: raw}
+	t.tok.kind, t.tok.name, t.tok.raw = endToken, last.name, raw
 }
 
 // depth tells how many elements are open: 1 inside the root.
