@@ -173,6 +173,9 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 
 // ServeHTTP answers one request. Behind another server than Serve's, each request counts as a connection of its own.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if s.endsInDoubt(r) {
+		rw.Header().Set("Connection", "close")
+	}
 	if h := s.o.Hosts[hostName(r.Host)]; h != nil {
 		s.serveHost(rw, r, h)
 		return
@@ -204,6 +207,12 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if a := s.admit(w, r, c, client, t); a.status > 0 {
 		a.write(w)
 	}
+}
+
+// endsInDoubt tells whether a proxy in front may see the end of a request elsewhere, and what follows it on the connection could be another client's, or
+// meant to swallow another client's: a Content-Length beside chunks, and chunks in HTTP/1.0. net/http takes away what would tell (RFC 9112 section 6.1).
+func (s *Server) endsInDoubt(r *http.Request) bool {
+	return !r.ProtoAtLeast(1, 1) || len(r.TransferEncoding) > 0 && len(s.o.TrustedProxies) > 0
 }
 
 // recover logs a defect and has net/http cut the connection: its own log is for what strangers do.
