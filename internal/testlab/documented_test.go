@@ -39,6 +39,10 @@ func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
 	g.WaitLine("ready")
 	g.Signal(syscall.SIGHUP)
 
+	// An nginx with lines of its own in the block "server", and the address of a DNS server that knows the names in .test that it is told.
+	testlab.Nginx(t, port, fmt.Sprintf("listen 127.0.0.1:%d; location / { proxy_pass http://127.0.0.1:8080; }", port))
+	testlab.DNS(t, "host-record=mail.example.test,192.0.2.1")
+
 	// A Chromium that takes the test's certificates, and persons before it: what they see and do. What a page should never do fails the test.
 	b := testlab.Browser(t, ca)
 	me := b.Page(t).Zone("Europe/Berlin").Languages("de,en").Open(fmt.Sprintf("https://localhost:%d", port))
