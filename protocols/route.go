@@ -31,7 +31,8 @@ type Route struct {
 	Path     string      // DAV: the principal's path at the backend from the template, such as "/alice@example.test/"
 	Login    string      // the account's name at the backend, from the template
 	Open     OpenFunc    // opens the credential; called in the dialling step only
-	Header   string      // DAV: the trusted header that takes Login; then Open is nil
+	Header   string      // DAV: the trusted header that takes Login; then Open is nil, or Bearer is set
+	Bearer   bool        // DAV: what Open gives as the password is a token (RFC 6750)
 	XClient  bool        // submission: XCLIENT says who it is, by Login; then Open is nil
 	Quirks   Quirks
 	Pool     *Pool // connections that are ready for line protocols; nil: none are kept
@@ -40,7 +41,7 @@ type Route struct {
 // OpenFunc gives the credential that a backend takes for the route's account. The caller clears it.
 type OpenFunc func(ctx context.Context) (Credential, error)
 
-// Credential is what the gateway proves towards a backend: SASL PLAIN's three parts, or HTTP Basic's two.
+// Credential is what the gateway proves towards a backend: SASL PLAIN's three parts, HTTP Basic's two, or the one of a Bearer.
 type Credential struct {
 	Authzid  string // empty where the backend is to use Authcid
 	Authcid  string

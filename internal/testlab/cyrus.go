@@ -78,8 +78,8 @@ func Cyrus(t testing.TB) *CyrusServer {
 	return c
 }
 
-// Token is what a user's requests carry as a bearer token for the next minutes. It is a minute old, for Cyrus refuses what its own clock, which lags a bit,
-// takes to be from the future. Debian's Cyrus refuses any further claim, in header and body.
+// Token is what a user's requests carry as a bearer token for the next nine minutes. Debian's Cyrus refuses any further claim, in header and body, and a time
+// of issue that it has not reached: its clock lags by some milliseconds.
 func (c *CyrusServer) Token(user string) string {
 	claims, err := json.Marshal(map[string]any{"sub": user, "iat": time.Now().Add(-time.Minute).Unix()})
 	if err != nil {

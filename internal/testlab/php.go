@@ -60,7 +60,7 @@ func DAViCal(t testing.TB) *DAVServer {
 func phpDAV(t testing.TB, name, dir string, where layout, setting, root, script string) *DAVServer {
 	t.Helper()
 	port := Ports(t, 1)[0]
-	argv := unprivileged(t).run("/usr/bin/env", "PHP_CLI_SERVER_WORKERS=4", find("php"), "-d", setting, "-d", "variables_order=EGPCS", "-S", local(port), "-t", root, script)
+	argv := unprivileged(t).run("/usr/bin/env", "PHP_CLI_SERVER_WORKERS=4", find("php"), "-d", setting, "-d", "opcache.enable_cli=1", "-S", local(port), "-t", root, script)
 	return dav(t, name, dir, port, where, byHeader, argv...)
 }
 

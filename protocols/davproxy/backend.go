@@ -361,7 +361,11 @@ func authorize(req *http.Request, r *protocols.Route) error {
 		return fmt.Errorf("open the credential of backend %s: %w", r.Backend, err)
 	}
 	defer c.Clear()
-	req.SetBasicAuth(c.Authcid, string(c.Password)) // net/http's headers are strings: the rule to clear secrets ends here
+	if r.Bearer { // net/http's headers are strings: the rule to clear secrets ends here
+		req.Header.Set("Authorization", "Bearer "+string(c.Password))
+	} else {
+		req.SetBasicAuth(c.Authcid, string(c.Password))
+	}
 	return nil
 }
 

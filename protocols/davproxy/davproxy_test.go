@@ -120,7 +120,23 @@ func by(name, address string) func(authstore.Grant) *protocols.Route {
 }
 
 func to(d *testlab.DAVServer) func(authstore.Grant) *protocols.Route {
-	return by("lab", strings.TrimPrefix(d.URL, "http://"))
+	return func(g authstore.Grant) *protocols.Route {
+		r := by("lab", strings.TrimPrefix(d.URL, "http://"))(g)
+		r.Path = d.Principal(g.Address)
+		return r
+	}
+}
+
+// toCyrus leads everybody to a Cyrus, named by a token.
+func toCyrus(c *testlab.CyrusServer) func(authstore.Grant) *protocols.Route {
+	return func(g authstore.Grant) *protocols.Route {
+		r := to(c.DAVServer)(g)
+		r.Header, r.Bearer = "", true
+		r.Open = func(context.Context) (protocols.Credential, error) {
+			return protocols.Credential{Authcid: g.Address, Password: []byte(c.Token(g.Address))}, nil
+		}
+		return r
+	}
 }
 
 // door is a front door that serves HTTPS.

@@ -125,7 +125,7 @@ func (ss *session) learn(m *mount, path string) (kind, error) {
 	}
 	defer discard(resp)
 	switch resp.StatusCode {
-	case http.StatusNotFound, http.StatusGone, http.StatusForbidden:
+	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusMethodNotAllowed: // 405: Cyrus's folder of attachments
 		return unknown, errNoCollection
 	case http.StatusMultiStatus:
 		return readKind(io.LimitReader(resp.Body, maxMetadata))
