@@ -13,6 +13,31 @@ import (
 // maxUndecided bounds what is held of one response before it is known whether it may pass, in bytes.
 const maxUndecided = 256 << 10
 
+// treatment says what becomes of a property; zero: it passes, with its hrefs mapped.
+type treatment uint8
+
+const (
+	hides treatment = iota + 1
+	schedules
+	rebuilds
+	holdsEvents
+	holdsCards
+)
+
+// treatments has the properties of the tables in one, for one look at each.
+var treatments = func() map[name]treatment {
+	all := make(map[name]treatment)
+	for how, names := range map[treatment]map[name]bool{hides: hidden, schedules: scheduling, rebuilds: rebuilt} {
+		for n := range names {
+			all[n] = how
+		}
+	}
+	for n, k := range contents {
+		all[n] = map[kind]treatment{calendar: holdsEvents, contacts: holdsCards}[k]
+	}
+	return all
+}()
+
 // maxTold bounds the names that are read of a property that is rebuilt.
 const maxTold = 100
 
@@ -30,11 +55,11 @@ type filter struct {
 	turn   func() error                          // asked for leave to hold a large item; nil: nobody is
 
 	tokens   *tokenizer
-	skipping int           // depth of the element that is left out, with all it holds; 0: none
-	opaque   int           // depth of calendar-data or address-data; 0: none
-	begun    bool          // opaque: its text has begun
-	foreign  bool          // opaque: its text is of another kind, and left out
-	told     map[name]bool // the names in a property that is rebuilt; nil: none is
+	skipping int  // depth of the element that is left out, with all it holds; 0: none
+	opaque   int  // depth of calendar-data or address-data; 0: none
+	begun    bool // opaque: its text has begun
+	foreign  bool // opaque: its text is of another kind, and left out
+	telling  bool // a property that is rebuilt is being read
 	response *response
 	*work
 }
@@ -46,6 +71,8 @@ type work struct {
 	link   href   // that is being read
 	folder folder // of the last member
 	one    response
+	told   []name // the names in a property that is rebuilt
+	text   []byte // what becomes of it
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -208,8 +235,8 @@ func (f *filter) write(b []byte) error {
 
 func (f *filter) start(tok *token) error {
 	depth := f.tokens.depth()
-	if f.told != nil && len(f.told) < maxTold && tells[f.tokens.parent(1)] {
-		f.told[tok.name] = true
+	if f.telling && len(f.told) < maxTold && tells(f.tokens.parent(1)) {
+		f.told = append(f.told, tok.name)
 	}
 	if f.opaque > 0 && !f.begun { // contents are text; what is in an element is not looked into
 		f.begun, f.foreign = true, true
@@ -250,15 +277,25 @@ func (f *filter) isProperty() bool {
 }
 
 func (f *filter) property(tok *token, depth int) error {
-	k, isContent := contents[tok.name]
-	switch {
-	case hidden[tok.name], isContent && k != f.at.kind.content(), scheduling[tok.name] && accessTo(inbox, f.grant) == noAccess:
+	switch how := treatments[tok.name]; how {
+	case hides:
 		f.skipping = depth
-	case isContent:
-		f.opaque, f.begun, f.foreign = depth, false, false
-	case rebuilt[tok.name] && !tok.empty:
+	case schedules:
+		if accessTo(inbox, f.grant) == noAccess {
+			f.skipping = depth
+		}
+	case holdsEvents, holdsCards:
+		if (how == holdsEvents) == (f.at.kind.content() == calendar) {
+			f.opaque, f.begun, f.foreign = depth, false, false
+		} else {
+			f.skipping = depth
+		}
+	case rebuilds:
+		if tok.empty {
+			break
+		}
 		err := f.put(tok.raw)
-		f.skipping, f.told = depth, make(map[name]bool)
+		f.skipping, f.telling, f.told = depth, true, f.told[:0]
 		return err
 	}
 	return f.put(tok.raw)
@@ -284,10 +321,10 @@ func (f *filter) resourceType(tok *token, depth int) {
 func (f *filter) end(tok *token) error {
 	depth := f.tokens.depth() + 1 // of the element that just ended
 	switch {
-	case f.skipping == depth && f.told != nil:
-		text := f.rebuild(tok.name)
-		f.skipping, f.told = 0, nil
-		return f.put(append([]byte(text), tok.raw...))
+	case f.skipping == depth && f.telling:
+		f.skipping, f.telling = 0, false
+		f.text = append(f.appendRebuilt(f.text[:0], tok.name), tok.raw...)
+		return f.put(f.text)
 	case f.skipping == depth:
 		f.skipping = 0
 		return nil
@@ -312,16 +349,16 @@ func (f *filter) end(tok *token) error {
 	return f.put(tok.raw)
 }
 
-// rebuild says what a property holds whose names were read.
-func (f *filter) rebuild(property name) string {
+// appendRebuilt appends what a property holds whose names were read.
+func (f *filter) appendRebuilt(dst []byte, property name) []byte {
 	t := f.at
 	if r := f.response; r != nil && r.located {
 		t = r.target
 	}
 	if property == (name{nsDAV, "supported-report-set"}) {
-		return reported(t, f.told)
+		return appendReported(dst, t, f.told)
 	}
-	return granted(privileges(t, f.grant), f.told)
+	return appendGranted(dst, privileges(t, f.grant), f.told)
 }
 
 func notThereResponse(href string) []byte {
