@@ -16,11 +16,11 @@ func TestSingleCollections(t *testing.T) {
 	for server, start := range map[string]func(*testing.T) (*testlab.DAVServer, func(authstore.Grant) *protocols.Route){
 		"davical": func(t *testing.T) (*testlab.DAVServer, func(authstore.Grant) *protocols.Route) {
 			b := testlab.DAViCal(t)
-			return b, toLab(b)
+			return b, to(b)
 		},
 		"sabre": func(t *testing.T) (*testlab.DAVServer, func(authstore.Grant) *protocols.Route) {
 			b := testlab.Sabre(t)
-			return b, toLab(b)
+			return b, to(b)
 		},
 		"radicale": func(t *testing.T) (*testlab.DAVServer, func(authstore.Grant) *protocols.Route) {
 			b := testlab.Radicale(t)

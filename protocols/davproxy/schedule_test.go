@@ -7,30 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"postern/authstore"
 	"postern/internal/testlab"
-	"postern/protocols"
 )
-
-// toCyrus leads everybody to Cyrus with a token.
-func toCyrus(c *testlab.CyrusServer) func(authstore.Grant) *protocols.Route {
-	tokens := map[string]string{testlab.Alice: c.Token(testlab.Alice), testlab.Bob: c.Token(testlab.Bob)} // they last for the test
-	return func(g authstore.Grant) *protocols.Route {
-		return &protocols.Route{
-			Backend: "cyrus", Network: "tcp", Address: strings.TrimPrefix(c.URL, "http://"), Path: c.Principal(g.Address), Login: "Bearer " + tokens[g.Address],
-			Header: "Authorization",
-		}
-	}
-}
-
-// toLab leads everybody to their principal on a server that believes the header.
-func toLab(b *testlab.DAVServer) func(authstore.Grant) *protocols.Route {
-	return func(g authstore.Grant) *protocols.Route {
-		r := to(b)(g)
-		r.Path = b.Principal(g.Address)
-		return r
-	}
-}
 
 const (
 	inbox  = "/dav/inbox/alicepubid/"
@@ -229,7 +207,7 @@ func TestInvitationsOnDAViCalAndSabre(t *testing.T) {
 			b.MakeCalendar(testlab.Alice, "work")
 			b.MakeAddressBook(testlab.Alice, "friends")
 			b.MakeCalendar(testlab.Bob, "home")
-			d := open(t, routes{"calendar": toLab(b), "contacts": toLab(b)})
+			d := open(t, routes{"calendar": to(b), "contacts": to(b)})
 			got := d.want(207, "sched", "PROPFIND", self, askScheduling, "Depth", "0").text
 			if strings.Contains(got, inbox) != tt.inbox || !strings.Contains(got, outbox) || strings.Contains(got, "caldav.php") {
 				t.Errorf("the principal:\n%s", got)

@@ -108,8 +108,8 @@ var (
 	strictSize   = regexp.MustCompile(`^[0-9a-f]+\r\n$`)
 )
 
-// told are all headers that a backend may be told, besides those of the body.
-var told = map[string]bool{
+// toldHeaders are all that a backend may be told, besides those of the body.
+var toldHeaders = map[string]bool{
 	"Host": true, "User-Agent": true, "Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Content-Type": true, "Depth": true, "Destination": true, "If": true,
 	"If-Match": true, "If-None-Match": true, "Overwrite": true, "Prefer": true, "Brief": true, "X-Forwarded-For": true, "X-Remote-User": true, "Connection": true,
 }
@@ -138,7 +138,7 @@ func strictRequest(r *bufio.Reader) (string, error) {
 			return "", fmt.Errorf("the header line %q", line)
 		}
 		name := http.CanonicalHeaderKey(h[1])
-		if _, twice := header[name]; twice || !told[name] && name != "Content-Length" && name != "Transfer-Encoding" {
+		if _, twice := header[name]; twice || !toldHeaders[name] && name != "Content-Length" && name != "Transfer-Encoding" {
 			return "", fmt.Errorf("the header line %q", line)
 		}
 		header[name] = h[2]
