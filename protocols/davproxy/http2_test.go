@@ -308,12 +308,12 @@ func TestFloodsOverHTTP2(t *testing.T) {
 	if n := most.Load(); n > 32 {
 		t.Errorf("%d requests of one account were at the backend at once", n)
 	}
+	d.client.CloseIdleConnections()
 	d.drain()
-	for range d.observer.ended {
-		if d.sessions.Count() == 0 && running.Load() == 0 {
-			break
-		}
+	if err := next(t, "Serve to return", d.served); err != nil || d.sessions.Count() != 0 || running.Load() != 0 {
+		t.Errorf("Serve() = %v; %d sessions and %d requests are left", err, d.sessions.Count(), running.Load())
 	}
+	d.served <- nil // for the door's own cleanup
 }
 
 func heap() uint64 {

@@ -385,3 +385,37 @@ func TestABrowserIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryAddressLeadsOn: whatever people type, with and without a slash, an app finds the account and both homes.
+func TestEveryAddressLeadsOn(t *testing.T) {
+	t.Parallel()
+	d := open(t, routes{})
+	ask := davx5("<current-user-principal/><principal-URL/><resourcetype/><CAL:calendar-home-set/><CARD:addressbook-home-set/><P:topic/>")
+	for _, path := range []string{"/", "/principals", "/principals/", "/dav", "/dav/", "/dav/p", "/dav/p/", "/dav/cal", "/dav/cal/", "/dav/card/", strings.TrimSuffix(self, "/"), self} {
+		for _, password := range []string{"both", "cal", "card", "ro", "mail"} {
+			for _, depth := range []string{"0", "1", "infinity"} {
+				d.want(401, "", "PROPFIND", path, ask, "Depth", depth)
+				a := d.want(207, password, "PROPFIND", path, ask, "Depth", depth)
+				found := usual(t, path, a)
+				for property, want := range map[string]string{"current-user-principal": self, "principal-URL": self, "calendar-home-set": cal, "addressbook-home-set": card} {
+					if found[property] != want {
+						t.Errorf("%s with %s, Depth %s: %s is %q, want %q", path, password, depth, property, found[property], want)
+					}
+				}
+				if !strings.Contains(a.text, "404 Not Found") {
+					t.Errorf("%s: nothing is said of what is not there:\n%s", path, a.text)
+				}
+				short := d.want(207, password, "PROPFIND", path, ask, "Depth", depth, "Prefer", "return=minimal").text
+				if brief := d.want(207, password, "PROPFIND", path, ask, "Depth", depth, "Brief", "t").text; strings.Contains(short, "404") || brief != short {
+					t.Errorf("%s: a short answer:\n%s\n%s", path, short, brief)
+				}
+			}
+			a := d.want(200, password, "OPTIONS", path, "")
+			for token, opens := range map[string]string{"calendar-access": "both cal ro", "addressbook": "both card ro"} {
+				if got := slices.Contains(strings.Split(a.Header.Get("Dav"), ", "), token); got != slices.Contains(strings.Fields(opens), password) {
+					t.Errorf("OPTIONS %s with %s: DAV: %s", path, password, a.Header.Get("Dav"))
+				}
+			}
+		}
+	}
+}
