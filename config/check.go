@@ -161,18 +161,12 @@ func (w *walker) checkCredential(b *Backend, path string) {
 	case "submission":
 		allowed = []string{"master", "xclient", "stored"}
 	case "dav":
-		allowed = []string{"header", "basic", "stored"}
+		allowed = []string{"header", "bearer", "jwt", "basic", "stored"}
 	}
 	if !w.oneOf(path+".credential", b.Credential, allowed...) {
 		return
 	}
-	needsFile := b.Credential == "master" || b.Credential == "basic"
-	if needsFile && b.PasswordFile == "" {
-		w.say(path, fmt.Sprintf("credential %q needs password_file, a file that holds the password and only Postern can read", b.Credential))
-	}
-	if !needsFile && b.PasswordFile != "" {
-		w.say(path+".password_file", fmt.Sprintf("password_file means nothing with credential %q", b.Credential))
-	}
+	w.checkSecretFiles(b, path)
 	if b.Credential == "master" && b.User == "" {
 		w.say(path, `credential "master" needs user, the master user's name at the backend`)
 	}
@@ -182,9 +176,33 @@ func (w *walker) checkCredential(b *Backend, path string) {
 	if b.Credential == "xclient" && w.cfg.Submission.Smuggling == "pass" {
 		w.say(path+".credential", `with smuggling = "pass" a client could smuggle an XCLIENT of its own to a backend that takes that for a login; use smuggling = "refuse", or another credential`)
 	}
-	if b.Credential == "header" && b.Header == "" {
-		w.say(path+".header", "header must name the header that the backend trusts")
+	if (b.Credential == "header" || b.Credential == "bearer") && !isHeaderName(b.Header) {
+		w.say(path+".header", fmt.Sprintf("header must name the header that the backend trusts, such as \"X-Remote-User\"; %q is no header's name", b.Header))
 	}
+}
+
+// checkSecretFiles wants the file that a credential is in, and no other.
+func (w *walker) checkSecretFiles(b *Backend, path string) {
+	for _, file := range []struct {
+		key, name string
+		holds     map[string]string // by credential
+	}{
+		{"password_file", b.PasswordFile, map[string]string{"master": "the password", "basic": "the password", "bearer": "the token"}},
+		{"key_file", b.KeyFile, map[string]string{"jwt": "the key that signs the tokens"}},
+	} {
+		what, needed := file.holds[b.Credential]
+		if needed && file.name == "" {
+			w.say(path, fmt.Sprintf("credential %q needs %s, a file that holds %s and only Postern can read", b.Credential, file.key, what))
+		}
+		if !needed && file.name != "" {
+			w.say(path+"."+file.key, fmt.Sprintf("%s means nothing with credential %q", file.key, b.Credential))
+		}
+	}
+}
+
+// isHeaderName tells a field name (RFC 9110 section 5.1) of which no server makes another's: CGI and WSGI read _ as -.
+func isHeaderName(name string) bool {
+	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // checkTemplate wants one of the placeholders that tells accounts apart, and no others.

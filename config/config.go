@@ -60,9 +60,10 @@ type Backend struct {
 	TLS          string `toml:"tls"`      // "implicit", "starttls", "none"
 	CAFile       string `toml:"ca_file"`
 	ServerName   string `toml:"server_name"`
-	Credential   string `toml:"credential"` // "master", "stored", "xclient", "basic", "header"
+	Credential   string `toml:"credential"` // "master", "stored", "xclient", "basic", "header", "bearer", "jwt"
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
+	KeyFile      string `toml:"key_file"`
 	Header       string `toml:"header"`
 	Login        string `toml:"login"`
 	Principal    string `toml:"principal"`

@@ -36,7 +36,8 @@ func buildRoutes(cfg *config.Config, vault route.Vault) (*route.Table, error) {
 	return route.New(backends, rules, vault)
 }
 
-var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header, "xclient": route.XClient}
+var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header, "xclient": route.XClient,
+	"bearer": route.Bearer, "jwt": route.JWT}
 
 var backendSecurity = map[string]protocols.Security{"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText}
 
@@ -47,7 +48,7 @@ func buildBackend(b *config.Backend) (route.Backend, error) {
 	if b.Protocol == "dav" {
 		built.Principal = b.Principal
 	}
-	if built.Kind == route.Header {
+	if built.Kind == route.Header || built.Kind == route.Bearer {
 		built.Header = b.Header
 	}
 	var err error
@@ -56,10 +57,40 @@ func buildBackend(b *config.Backend) (route.Backend, error) {
 			return built, err
 		}
 	}
+	if b.KeyFile != "" {
+		if built.Signer, err = readSigner(b.KeyFile); err != nil {
+			return built, err
+		}
+	}
 	if b.PasswordFile != "" {
 		built.Password, err = readPassword(b.PasswordFile)
 	}
+	if err == nil && built.Kind == route.Bearer && !isToken(built.Password) {
+		err = fmt.Errorf("password_file %s: a token has letters, digits and -._~+/= only", b.PasswordFile)
+	}
 	return built, err
+}
+
+// isToken tells what a Bearer may be (RFC 6750 section 2.1), less strictly about the place of "=".
+func isToken(token []byte) bool {
+	return len(bytes.Trim(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")) == 0
+}
+
+// readSigner reads the key that signs the tokens of accounts.
+func readSigner(path string) (*route.Signer, error) {
+	if err := checkPrivate("key_file", path); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key_file: %w%s", err, readerRemedy(err))
+	}
+	defer clear(text)
+	s, err := route.NewSigner(text)
+	if err != nil {
+		return nil, fmt.Errorf("key_file %s: %w", path, err)
+	}
+	return s, nil
 }
 
 // routeTo is the way to a server of ours that is no backend of accounts.
@@ -93,13 +124,12 @@ func clientTLS(caFile, serverName, address string) (*tls.Config, error) {
 
 // readPassword reads the first line of a file that only its owner may read.
 func readPassword(path string) ([]byte, error) {
+	if err := checkPrivate("password_file", path); err != nil {
+		return nil, err
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("password_file: %w%s", err, readerRemedy(err))
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
-		clear(text)
-		return nil, fmt.Errorf("password_file %s can be read by everybody; run: chmod 0400 %s", path, path)
 	}
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
@@ -107,4 +137,16 @@ func readPassword(path string) ([]byte, error) {
 		return nil, fmt.Errorf("password_file %s holds no password on its first line", path)
 	}
 	return line, nil
+}
+
+// checkPrivate wants a file that is not open to everybody; key names it.
+func checkPrivate(key, path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w%s", key, err, readerRemedy(err))
+	case info.Mode().Perm()&0o007 != 0:
+		return fmt.Errorf("%s %s can be read by everybody; run: chmod 0400 %s", key, path, path)
+	}
+	return nil
 }

@@ -3,8 +3,13 @@ package gateway
 import (
 	"crypto/tls"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"postern/config"
+	"postern/gateway/route"
 	"postern/internal/testlab"
 	"postern/protocols"
 )
@@ -44,5 +49,41 @@ func TestBackendSessionsResume(t *testing.T) {
 			t.Errorf("resumed: %v, want %v", got, want)
 		}
 		nc.Close()
+	}
+}
+
+// What is wrong with the files that a backend names is said with what to do.
+func TestBackendFiles(t *testing.T) {
+	ca := testlab.NewCA(t)
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const hmac = "-----BEGIN HMAC KEY-----\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END HMAC KEY-----\n"
+	good := config.Backend{Name: "dav", Protocol: "dav", Address: "127.0.0.1:1", TLS: "implicit", CAFile: ca.File, Login: "{address}", Header: "X-User",
+		Principal: "/{login}/", Credential: "bearer", PasswordFile: file("token", "abc.DEF-1=\n", 0o400)}
+	built, err := buildBackend(&good)
+	if err != nil || string(built.Password) != "abc.DEF-1=" || built.Header != "X-User" || built.Kind != route.Bearer {
+		t.Fatalf("buildBackend = %+v, %v", built, err)
+	}
+	for want, change := range map[string]func(*config.Backend){
+		"a token has letters, digits and":                 func(b *config.Backend) { b.PasswordFile = file("spaced", "to ken\n", 0o400) },
+		"token can be read by everybody; run: chmod 0400": func(b *config.Backend) { b.PasswordFile = file("open-token", "t\n", 0o644) },
+		"key_file " + dir + "/open.key can be read by everybody; run: chmod 0400": func(b *config.Backend) {
+			b.Credential, b.PasswordFile, b.KeyFile = "jwt", "", file("open.key", hmac, 0o644)
+		},
+		"key_file " + dir + "/no.key: there is no key in PEM form": func(b *config.Backend) {
+			b.Credential, b.PasswordFile, b.KeyFile = "jwt", "", file("no.key", "secret\n", 0o400)
+		},
+	} {
+		b := good
+		change(&b)
+		if _, err := buildBackend(&b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
 	}
 }

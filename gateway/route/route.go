@@ -24,6 +24,8 @@ const (
 	Basic                   // one user name template with our own password
 	Header                  // a trusted header names the account; the network keeps others out
 	XClient                 // the same with SMTP's XCLIENT
+	Bearer                  // the same as Header, with a token of ours as proof that the request is the gateway's
+	JWT                     // a token that we sign names the account
 )
 
 // Backend is one server of the configuration.
@@ -36,9 +38,10 @@ type Backend struct {
 	Login     string      // template of the account's name: {address}, {local}, {domain}
 	Principal string      // DAV: template of the principal's path; knows {login} besides
 	Kind      Kind
-	User      string // Master
-	Password  []byte // Master and Basic
-	Header    string // Header
+	User      string  // Master
+	Password  []byte  // Master and Basic; Bearer's token
+	Signer    *Signer // JWT
+	Header    string  // Header and Bearer
 	Quirks    protocols.Quirks
 	Spare     int // connections kept ready, see protocols.Pool
 }
@@ -110,7 +113,7 @@ func (t *Table) Reach(name string) *protocols.Route {
 
 func (b *Backend) reach() *protocols.Route {
 	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS, Header: b.Header,
-		XClient: b.Kind == XClient, Quirks: b.Quirks}
+		Bearer: b.Kind == Bearer || b.Kind == JWT, XClient: b.Kind == XClient, Quirks: b.Quirks}
 }
 
 // Close closes the connections that are kept ready. Logins that are led by the table go on without them.
@@ -154,9 +157,14 @@ func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protoco
 		return func(context.Context) (protocols.Credential, error) {
 			return protocols.Credential{Authzid: login, Authcid: b.User, Password: slices.Clone(b.Password)}, nil
 		}
-	case Basic:
+	case Basic, Bearer:
 		return func(context.Context) (protocols.Credential, error) {
 			return protocols.Credential{Authcid: login, Password: slices.Clone(b.Password)}, nil
+		}
+	case JWT:
+		return func(context.Context) (protocols.Credential, error) {
+			token, err := b.Signer.token(login)
+			return protocols.Credential{Authcid: login, Password: token}, err
 		}
 	case Stored:
 		return func(ctx context.Context) (protocols.Credential, error) {

@@ -25,9 +25,10 @@ func TestRoute(t *testing.T) {
 		{Name: "hosted", Address: "b:993", Login: "{local}", Kind: Stored},
 		{Name: "radicale", Address: "c:80", Login: "{address}", Principal: "/{login}/", Kind: Header, Header: "X-Remote-User"},
 		{Name: "basic", Address: "d:80", Login: "{domain}/{local}", Principal: "/dav/{address}/", Kind: Basic, Password: []byte("b")},
+		{Name: "nginx", Address: "e:443", Login: "{address}", Principal: "/{login}/", Kind: Bearer, Header: "X-Remote-User", Password: []byte("t")},
 	}, []Rule{
 		{"*", "imap", "dovecot"}, {"other.test", "imap", "hosted"},
-		{"*", "calendar", "radicale"}, {"other.test", "calendar", "basic"},
+		{"*", "calendar", "radicale"}, {"other.test", "calendar", "basic"}, {"third.test", "calendar", "nginx"},
 	}, vault{7: "stored"})
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +42,7 @@ func TestRoute(t *testing.T) {
 		authzid  string
 		authcid  string
 		password string
+		header   string // besides a credential
 		err      string
 	}{
 		"the default": {protocol: "imap", grant: authstore.Grant{Account: 1, Address: "alice@example.test"},
@@ -61,6 +63,8 @@ func TestRoute(t *testing.T) {
 			err: "can't stand in a path"},
 		"a name that looks like a template": {protocol: "imap", grant: authstore.Grant{Account: 7, Address: "{domain}@other.test"},
 			backend: "hosted", login: "{domain}", authcid: "{domain}", password: "stored"},
+		"a token and the header": {protocol: "calendar", grant: authstore.Grant{Account: 1, Address: "alice@third.test"},
+			backend: "nginx", login: "alice@third.test", path: "/alice@third.test/", authcid: "alice@third.test", password: "t", header: "X-Remote-User"},
 		"no route": {protocol: "contacts", grant: authstore.Grant{Account: 1, Address: "alice@example.test"},
 			err: protocols.ErrNoRoute.Error()},
 	} {
@@ -78,6 +82,9 @@ func TestRoute(t *testing.T) {
 					t.Errorf("no credential and header %q", r.Header)
 				}
 				return
+			}
+			if r.Header != tt.header || r.Bearer != (tt.header != "") {
+				t.Errorf("header %q, bearer %v", r.Header, r.Bearer)
 			}
 			c, err := r.Open(t.Context())
 			if err != nil {

@@ -304,6 +304,11 @@ func explain(r *protocols.Route, err error) error {
 
 func adviseStatus(r *protocols.Route, status int) string {
 	switch {
+	case status == http.StatusUnauthorized && r.Bearer && r.Header != "":
+		return fmt.Sprintf("it refused the token in password_file, or does not take the account's name from the header %s; let it take that token, and trust that header with it", r.Header)
+	case status == http.StatusUnauthorized && r.Bearer:
+		return "it refused the token that key_file signed. Cyrus: the same HMAC key, or the public key, must stand in http_jwt_key_dir, in files that it can read (restart it after a change; " +
+			"it takes HMAC and RSA, not Ed25519); http_jwt_max_age must be 5m or more, and both clocks agree"
 	case status == http.StatusForbidden && r.Header != "":
 		return fmt.Sprintf("it does not take the account's name from the header %s, or gives %s no right to %s; let it trust that header from this machine, and look at login, principal and its own rules on rights", r.Header, r.Login, r.Path)
 	case status == http.StatusUnauthorized && r.Header != "":
