@@ -119,6 +119,7 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 	if b.TLS == "starttls" && b.Protocol == "dav" {
 		w.say(path+".tls", `HTTP has no STARTTLS; use tls = "implicit"`)
 	}
+	w.checkClientCert(b, path)
 	if known {
 		w.checkCredential(b, path)
 	}
@@ -197,6 +198,19 @@ func (w *walker) checkSecretFiles(b *Backend, path string) {
 		if !needed && file.name != "" {
 			w.say(path+"."+file.key, fmt.Sprintf("%s means nothing with credential %q", file.key, b.Credential))
 		}
+	}
+}
+
+// checkClientCert wants both halves of a certificate, and TLS to show it in.
+func (w *walker) checkClientCert(b *Backend, path string) {
+	switch {
+	case b.ClientCert == "" && b.ClientKey == "":
+	case b.TLS == "none":
+		w.say(path+".tls", `client_cert and client_key mean nothing with tls = "none"`)
+	case b.ClientCert == "":
+		w.say(path, "client_key needs client_cert, the file with the certificate that belongs to it")
+	case b.ClientKey == "":
+		w.say(path, "client_cert needs client_key, the file with the key that belongs to it")
 	}
 }
 

@@ -60,6 +60,8 @@ type Backend struct {
 	TLS          string `toml:"tls"`      // "implicit", "starttls", "none"
 	CAFile       string `toml:"ca_file"`
 	ServerName   string `toml:"server_name"`
+	ClientCert   string `toml:"client_cert"`
+	ClientKey    string `toml:"client_key"`
 	Credential   string `toml:"credential"` // "master", "stored", "xclient", "basic", "header", "bearer", "jwt"
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`

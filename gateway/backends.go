@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"postern/config"
 	"postern/gateway/route"
@@ -15,11 +17,11 @@ import (
 )
 
 // buildRoutes reads the secrets and authorities that the backends name and makes the route table. It tells all that is wrong.
-func buildRoutes(cfg *config.Config, vault route.Vault) (*route.Table, error) {
+func buildRoutes(cfg *config.Config, vault route.Vault, log *slog.Logger) (*route.Table, error) {
 	var backends []route.Backend
 	var errs []error
 	for _, b := range cfg.Backends {
-		built, err := buildBackend(&b)
+		built, err := buildBackend(&b, log)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("backend %q: %w", b.Name, err))
 			continue
@@ -41,7 +43,7 @@ var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": ro
 
 var backendSecurity = map[string]protocols.Security{"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText}
 
-func buildBackend(b *config.Backend) (route.Backend, error) {
+func buildBackend(b *config.Backend, log *slog.Logger) (route.Backend, error) {
 	built := route.Backend{Name: b.Name, Network: "tcp", Address: b.Address, Security: backendSecurity[b.TLS], Login: b.Login,
 		Kind: credentialKinds[b.Credential], User: b.User, Spare: b.SpareConnections,
 		Quirks: protocols.Quirks{NoPipelining: !b.Pipelining, NoClientID: !b.ClientID}}
@@ -54,6 +56,11 @@ func buildBackend(b *config.Backend) (route.Backend, error) {
 	var err error
 	if built.Security != protocols.PlainText {
 		if built.TLS, err = clientTLS(b.CAFile, b.ServerName, b.Address); err != nil {
+			return built, err
+		}
+	}
+	if b.ClientCert != "" {
+		if err = showCertificate(built.TLS, b.ClientCert, b.ClientKey, log); err != nil {
 			return built, err
 		}
 	}
@@ -74,6 +81,20 @@ func buildBackend(b *config.Backend) (route.Backend, error) {
 // isToken tells what a Bearer may be (RFC 6750 section 2.1), less strictly about the place of "=".
 func isToken(token []byte) bool {
 	return len(bytes.Trim(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")) == 0
+}
+
+// showCertificate has us prove by a certificate who we are, where a server asks. Changed files are read again, as the listeners' are.
+func showCertificate(c *tls.Config, certFile, keyFile string, log *slog.Logger) error {
+	if err := checkPrivate("client_key", keyFile); err != nil {
+		return err
+	}
+	pairs, err := loadCertificates([]pairFiles{{certFile, keyFile}}, log)
+	if err != nil {
+		return fmt.Errorf("client_cert: %w; client_cert must hold the certificate in PEM form, and client_key the key that belongs to it", err)
+	}
+	// It is sent also where the server names other authorities: its refusal says more than a missing one.
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pairs.fresh(time.Now())[0], nil }
+	return nil
 }
 
 // readSigner reads the key that signs the tokens of accounts.

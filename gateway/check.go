@@ -196,22 +196,49 @@ func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, ac
 	one := *cfg // only this backend, so that another one's fault is not told here
 	one.Backends = []config.Backend{*b}
 	one.Routes = slices.DeleteFunc(slices.Clone(cfg.Routes), func(r config.Route) bool { return r.Backend != b.Name })
-	table, err := buildRoutes(&one, vault)
+	table, err := buildRoutes(&one, vault, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Finding{Err: errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))}
+	}
+	shown, err := checkClientCert(b)
+	if err != nil {
+		return Finding{Err: err}
 	}
 	probe, words := lineProtocols[b.Protocol].probe, routeWords(b.Protocol)
 	if b.Protocol == davproxy.Protocol {
 		probe = davproxy.Probe
 	}
 	if len(one.Routes) == 0 {
-		return Finding{Detail: b.Address + " answers", Err: reach(ctx, table.Reach(b.Name), b.Protocol),
+		return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol),
 			Untried: "no route leads here, so nobody uses it; write [[route]] with backend = \"" + b.Name + "\""}
 	}
 	if r, account := routeFor(ctx, table, words, b.Name, accounts); r != nil {
-		return Finding{Detail: b.Address + ", logged in for " + account, Err: probe(ctx, r)}
+		return Finding{Detail: b.Address + ", logged in for " + account + shown, Err: probe(ctx, r)}
 	}
-	return Finding{Detail: b.Address + " answers", Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
+	return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
+}
+
+// checkClientCert tells until when the certificate is good that a backend is shown, and for what it is not. buildRoutes has read both files.
+func checkClientCert(b *config.Backend) (string, error) {
+	if b.ClientCert == "" {
+		return "", nil
+	}
+	pair, err := tls.LoadX509KeyPair(b.ClientCert, b.ClientKey)
+	if err != nil {
+		return "", fmt.Errorf("client_cert: %w", err)
+	}
+	leaf := pair.Leaf
+	switch {
+	case time.Now().After(leaf.NotAfter):
+		return "", fmt.Errorf("client_cert %s ended on %s; renew it", b.ClientCert, leaf.NotAfter.Format(time.DateOnly))
+	case len(leaf.ExtKeyUsage) > 0 && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny):
+		return "", fmt.Errorf("client_cert %s is for servers only; let its authority issue one for clients (extendedKeyUsage = clientAuth)", b.ClientCert)
+	}
+	text := fmt.Sprintf("; client_cert until %s", leaf.NotAfter.Format(time.DateOnly))
+	if time.Until(leaf.NotAfter) < expirySoon {
+		text += " (renew it soon)"
+	}
+	return text, nil
 }
 
 // routeFor finds an active account that one of some protocols leads to a backend; nil: there is none.

@@ -1,10 +1,17 @@
 package gateway
 
 import (
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/config"
 	"postern/internal/testlab"
@@ -86,6 +93,43 @@ func TestCheckPortal(t *testing.T) {
 		checkPortal(t.Context(), &c, func(f Finding) { said = append(said, f.Text()) })
 		if !strings.Contains(strings.Join(said, "\n"), want) {
 			t.Errorf("said %q, want %q in it", said, want)
+		}
+	}
+}
+
+// Until when the certificate is good that a backend is shown, and what is wrong with one.
+func TestCheckClientCert(t *testing.T) {
+	issue := func(until time.Duration, usage x509.ExtKeyUsage) *config.Backend {
+		key := newECDSA(t, elliptic.P256())
+		p := newPair(t, key, "lab")
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"}, NotBefore: time.Now().Add(-48 * time.Hour),
+			NotAfter: time.Now().Add(until), ExtKeyUsage: []x509.ExtKeyUsage{usage}}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return &config.Backend{ClientCert: p.cert, ClientKey: p.key}
+	}
+	year := 365 * 24 * time.Hour
+	for name, tt := range map[string]struct {
+		b    *config.Backend
+		want string
+	}{
+		"none":        {&config.Backend{}, ""},
+		"good":        {issue(year, x509.ExtKeyUsageClientAuth), "; client_cert until " + time.Now().Add(year).Format(time.DateOnly)},
+		"ends soon":   {issue(time.Hour, x509.ExtKeyUsageClientAuth), "(renew it soon)"},
+		"has ended":   {issue(-time.Hour, x509.ExtKeyUsageClientAuth), "; renew it"},
+		"of a server": {issue(year, x509.ExtKeyUsageServerAuth), "extendedKeyUsage = clientAuth"},
+	} {
+		text, err := checkClientCert(tt.b)
+		if err != nil {
+			text = err.Error()
+		}
+		if bad := name == "has ended" || name == "of a server"; bad != (err != nil) || !strings.Contains(text, tt.want) || tt.want == "" && text != "" {
+			t.Errorf("%s: %q, %v; want %q", name, text, err, tt.want)
 		}
 	}
 }

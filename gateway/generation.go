@@ -51,7 +51,7 @@ type door struct {
 
 // build makes a generation and opens the sockets that are new in it.
 func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, error) {
-	table, err := buildRoutes(cfg, g.desk)
+	table, err := buildRoutes(cfg, g.desk, g.log)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -158,6 +159,7 @@ func Explain(r *Route, err error, remedy string) error {
 	invalid, okInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	dns, okDNS := errors.AsType[*net.DNSError](err)
 	_, okRecord := errors.AsType[tls.RecordHeaderError](err)
+	told, okTold := errors.AsType[*net.OpError](err)
 	switch {
 	case okUnknown:
 		issuer := ""
@@ -173,6 +175,9 @@ func Explain(r *Route, err error, remedy string) error {
 		return fmt.Errorf("%s: its certificate can't be used; give it another one: %w", where, err)
 	case okRecord:
 		return fmt.Errorf("%s: it does not speak TLS from the start; set tls = \"starttls\" (IMAP on port 143, submission on 587), or the port that speaks TLS: %w", where, err)
+	case okTold && told.Op == "remote error" && strings.Contains(told.Error(), "certificate"): // a TLS alert, RFC 8446 section 6.2
+		return fmt.Errorf("%s: it wants a certificate of ours that it trusts; set client_cert and client_key to one that its own authority for clients has signed (Radicale: certificate_authority; "+
+			"nginx: ssl_client_certificate): %w", where, err)
 	case okDNS && dns.IsNotFound:
 		return fmt.Errorf("%s: there is no such host; look at its address: %w", where, err)
 	case okDNS:

@@ -309,6 +309,8 @@ func adviseStatus(r *protocols.Route, status int) string {
 	case status == http.StatusUnauthorized && r.Bearer:
 		return "it refused the token that key_file signed. Cyrus: the same HMAC key, or the public key, must stand in http_jwt_key_dir, in files that it can read (restart it after a change; " +
 			"it takes HMAC and RSA, not Ed25519); http_jwt_max_age must be 5m or more, and both clocks agree"
+	case status == http.StatusBadRequest && r.Security == protocols.ImplicitTLS:
+		return "it took the connection, but no request; nginx answers so where it wants a certificate of ours: client_cert, signed by the authority that it trusts"
 	case status == http.StatusForbidden && r.Header != "":
 		return fmt.Sprintf("it does not take the account's name from the header %s, or gives %s no right to %s; let it trust that header from this machine, and look at login, principal and its own rules on rights", r.Header, r.Login, r.Path)
 	case status == http.StatusUnauthorized && r.Header != "":
