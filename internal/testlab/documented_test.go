@@ -23,7 +23,7 @@ func documented(t *testing.T, write func(*testing.T, int, *testlab.CA) string) {
 	// A Dovecot with POP3, POP3S, Sieve (ManageSieve), and Submission and Submissions, which hand mail on to that Postfix.
 	testlab.Dovecot(t, testlab.POP3(), testlab.Sieve(), testlab.Submission(p.Relay))
 
-	// A CalDAV and CardDAV server with a URL. There are RadicaleBasic(t), Xandikos(t), Sabre(t), DAViCal(t) and Cyrus(t) too, whose Token(user) acts for a user.
+	// A CalDAV and CardDAV server with a URL. There are RadicaleBasic(t), Xandikos(t), Sabre(t), DAViCal(t), DAViCalBasic(t) and Cyrus(t) too, whose Token(user) acts for a user.
 	r := testlab.Radicale(t)
 	path := r.MakeCalendar(testlab.Alice, "work")
 	r.Put(testlab.Alice, path+"1.ics", testlab.Event("1"))

@@ -22,22 +22,35 @@ func Sabre(t testing.TB) *DAVServer {
 	dir := Dir(t)
 	unprivileged(t).folder(t, dir, "data")
 	homes := layout{"/principals/USER/", "/calendars/USER/", "/addressbooks/USER/"}
-	return phpDAV(t, "sabre", dir, homes, "include_path="+library, dir, write(t, sabreScript, dir, "sabre.php"))
+	return phpDAV(t, "sabre", dir, homes, "AUTH=header", "include_path="+library, dir, write(t, sabreScript, dir, "sabre.php"))
 }
 
 //go:embed davical.php
 var davicalScript string
 
-// davicalConfig is as DAViCal's documentation has it for a web server that has checked who it is.
 const davicalConfig = `<?php
 $c->pg_connect[] = 'host=%s dbname=davical user=lab';
-$c->authenticate_hook['server_auth_type'] = 'lab';
+`
+
+// davicalHook is as DAViCal's documentation has it for a web server that has checked who it is.
+const davicalHook = `$c->authenticate_hook['server_auth_type'] = 'lab';
 include_once('AuthPlugins.php');
 `
 
 // DAViCal starts a DAViCal, with a PostgreSQL of its own, that believes the header X-Remote-User. It shows everybody's name to all, and takes a vCard into a
 // calendar. Both kinds are in one tree.
 func DAViCal(t testing.TB) *DAVServer {
+	t.Helper()
+	return davical(t, davicalHook, "AUTH=header")
+}
+
+// DAViCalBasic starts a DAViCal that asks for the primary password.
+func DAViCalBasic(t testing.TB) *DAVServer {
+	t.Helper()
+	return davical(t, "", "AUTH=basic")
+}
+
+func davical(t testing.TB, hook, variable string) *DAVServer {
 	t.Helper()
 	Need(t, "php", "/usr/lib/php/*/dom.so", "/usr/lib/php/*/mbstring.so", "/usr/lib/php/*/pdo_pgsql.so", "initdb", "setpriv")
 	programs := unpacked(t, "davical")
@@ -50,17 +63,17 @@ func DAViCal(t testing.TB) *DAVServer {
 	if err := os.Mkdir(filepath.Join(app, "config"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, fmt.Sprintf(davicalConfig, database), app, "config", "config.php")
+	write(t, fmt.Sprintf(davicalConfig, database)+hook, app, "config", "config.php")
 	makeDAViCalTables(t, dir, database)
 	home := layout{"/caldav.php/USER/", "/caldav.php/USER/", "/caldav.php/USER/"}
-	return phpDAV(t, "davical", dir, home, "include_path=.", filepath.Join(app, "htdocs"), write(t, davicalScript, dir, "router.php"))
+	return phpDAV(t, "davical", dir, home, variable, "include_path=.", filepath.Join(app, "htdocs"), write(t, davicalScript, dir, "router.php"))
 }
 
-// phpDAV serves a script by PHP's own web server.
-func phpDAV(t testing.TB, name, dir string, where layout, setting, root, script string) *DAVServer {
+// phpDAV serves a script by PHP's own web server, with an environment variable and a setting of PHP's.
+func phpDAV(t testing.TB, name, dir string, where layout, variable, setting, root, script string) *DAVServer {
 	t.Helper()
 	port := Ports(t, 1)[0]
-	argv := unprivileged(t).run("/usr/bin/env", "PHP_CLI_SERVER_WORKERS=4", find("php"), "-d", setting, "-d", "opcache.enable_cli=1", "-S", local(port), "-t", root, script)
+	argv := unprivileged(t).run("/usr/bin/env", "PHP_CLI_SERVER_WORKERS=4", variable, find("php"), "-d", setting, "-d", "opcache.enable_cli=1", "-d", "variables_order=EGPCS", "-S", local(port), "-t", root, script)
 	return dav(t, name, dir, port, where, byHeader, argv...)
 }
 
@@ -103,8 +116,8 @@ func makeDAViCalTables(t testing.TB, dir, socket string) {
 	}
 	for _, user := range users {
 		name, _, _ := strings.Cut(user, "@")
-		args = append(args, "-c", fmt.Sprintf(`INSERT INTO dav_principal (type_id, username, email, fullname, email_ok, user_active)
-			VALUES (1, '%s', '%s', '%s', '%s', true)`, user, user, name, time.Now().Format(time.DateOnly)))
+		args = append(args, "-c", fmt.Sprintf(`INSERT INTO dav_principal (type_id, username, password, email, fullname, email_ok, user_active)
+			VALUES (1, '%s', '**%s', '%s', '%s', '%s', true)`, user, Primary(user), user, name, time.Now().Format(time.DateOnly)))
 	}
 	psql(args...)
 }

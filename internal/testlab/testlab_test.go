@@ -75,7 +75,7 @@ func TestRedisAuth(t *testing.T) {
 func TestDAV(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(testing.TB) *DAVServer{
-		"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos, "Sabre": Sabre, "DAViCal": DAViCal,
+		"Radicale": Radicale, "RadicaleBasic": RadicaleBasic, "Xandikos": Xandikos, "Sabre": Sabre, "DAViCal": DAViCal, "DAViCalBasic": DAViCalBasic,
 		"Cyrus": func(t testing.TB) *DAVServer { return Cyrus(t).DAVServer },
 	} {
 		t.Run(name, func(t *testing.T) {
