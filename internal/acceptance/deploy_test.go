@@ -42,7 +42,7 @@ func TestDeployConfigurations(t *testing.T) {
 	}
 	const listener = "listener = [{ protocol = \"imap\", address = \"127.0.0.1:143\", tls = \"none\" }]\n"
 	block := regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
-	for _, page := range []string{"docs/dovecot.md", "docs/radicale.md", "docs/sending.md"} {
+	for _, page := range []string{"docs/dovecot.md", "docs/radicale.md", "docs/sending.md", "docs/cyrus.md", "docs/davical.md", "docs/xandikos.md", "docs/otherdav.md"} {
 		found := block.FindAllStringSubmatch(readFile(t, page), -1)
 		if len(found) == 0 {
 			t.Errorf("%s shows no [[backend]]", page)
