@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"postern/protocols"
@@ -154,7 +153,7 @@ func hostOf(r *protocols.Route) string {
 // pools holds the connections to backends. The zero value is ready.
 type pools struct {
 	mu   sync.Mutex // guards open
-	open map[poolKey]*http.Transport
+	open map[poolKey]*upstream
 }
 
 type poolKey struct {
@@ -164,29 +163,29 @@ type poolKey struct {
 }
 
 // of returns a backend's connections. They are made by what the route says of the backend, nothing that it says of the account.
-func (p *pools) of(r *protocols.Route, o protocols.Observer) *http.Transport {
+func (p *pools) of(r *protocols.Route, o protocols.Observer, limit time.Duration) *upstream {
 	key := poolKey{r.Backend, r.Network, r.Address, r.Security, r.TLS}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t := p.open[key]; t != nil {
-		return t
+	if u := p.open[key]; u != nil {
+		return u
 	}
 	if len(p.open) >= maxPools { // reloads left them behind; a request that is under way keeps its connection
 		p.empty()
 	}
 	if p.open == nil {
-		p.open = make(map[poolKey]*http.Transport)
+		p.open = make(map[poolKey]*upstream)
 	}
-	t := newTransport(r, o)
-	p.open[key] = t
-	return t
+	u := newUpstream(r, o, limit)
+	p.open[key] = u
+	return u
 }
 
 // empty is called with mu held.
 func (p *pools) empty() {
-	for key, t := range p.open {
+	for key, u := range p.open {
 		delete(p.open, key)
-		t.CloseIdleConnections()
+		u.close()
 	}
 }
 
@@ -199,29 +198,6 @@ func (p *pools) close() {
 
 // errStartTLS says what HTTP has not.
 var errStartTLS = errors.New(`HTTP has no STARTTLS; set tls = "implicit", or "none" on a link that nobody else reaches`)
-
-// newTransport speaks HTTP/1.1 without following redirects, decompressing or repeating what may change something.
-func newTransport(r *protocols.Route, o protocols.Observer) *http.Transport {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		began := time.Now()
-		nc, err := connect(ctx, r)
-		o.Backend(r.Backend, "connect", time.Since(began), err)
-		return nc, err
-	}
-	only1 := new(http.Protocols)
-	only1.SetHTTP1(true)
-	return &http.Transport{
-		DialContext:            dial,
-		DialTLSContext:         dial,
-		Protocols:              only1,
-		DisableCompression:     true,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTime,
-		MaxResponseHeaderBytes: maxHeader,
-		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-	}
-}
 
 func connect(ctx context.Context, r *protocols.Route) (net.Conn, error) {
 	if r.Security == protocols.StartTLS {
@@ -244,7 +220,7 @@ func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, er
 	}
 	s := ss.server
 	began := time.Now()
-	resp, err := bounded(s.pools.of(r, s.o.Observer), req, s.o.BackendTimeout)
+	resp, err := s.pools.of(r, s.o.Observer, s.o.BackendTimeout).RoundTrip(req)
 	s.o.Observer.Backend(r.Backend, "request", time.Since(began), err)
 	if err == nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusProxyAuthRequired) {
 		discard(resp) // it refused us, not the client
@@ -256,85 +232,6 @@ func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, er
 	return resp, nil
 }
 
-// errStalled says that a backend did nothing for a time.
-var errStalled = errors.New("it has stalled")
-
-// bounded sends a request and bounds each wait for the backend: for a connection, for it to take a part of the body, for the
-// beginning of its answer, for the next part of that. Waiting for the client is not counted.
-func bounded(to http.RoundTripper, req *http.Request, limit time.Duration) (*http.Response, error) {
-	ctx, end := context.WithCancelCause(req.Context())
-	var answered atomic.Bool
-	waiting := time.AfterFunc(limit, func() {
-		if !answered.Load() {
-			end(errStalled)
-		}
-	})
-	req = req.WithContext(ctx)
-	if req.Body != nil {
-		req.Body = &sending{req.Body, waiting, limit}
-	}
-	resp, err := to.RoundTrip(req)
-	answered.Store(true)
-	waiting.Stop()
-	if err != nil {
-		if context.Cause(ctx) == errStalled {
-			err = errStalled
-		}
-		end(nil)
-		return nil, err
-	}
-	stalled := time.AfterFunc(limit, func() { end(errStalled) })
-	stalled.Stop()
-	resp.Body = &receiving{resp.Body, ctx, end, stalled, limit}
-	return resp, nil
-}
-
-// sending is a request's body.
-type sending struct {
-	io.ReadCloser
-	waiting *time.Timer
-	limit   time.Duration
-}
-
-func (s *sending) Read(p []byte) (int, error) {
-	s.waiting.Stop()
-	defer s.waiting.Reset(s.limit)
-	return s.ReadCloser.Read(p)
-}
-
-// receiving is an answer's body.
-type receiving struct {
-	io.ReadCloser
-	ctx     context.Context
-	end     context.CancelCauseFunc
-	stalled *time.Timer
-	limit   time.Duration
-}
-
-func (r *receiving) Read(p []byte) (int, error) {
-	r.stalled.Reset(r.limit)
-	n, err := r.ReadCloser.Read(p)
-	r.stalled.Stop()
-	if err != nil && err != io.EOF {
-		if context.Cause(r.ctx) == errStalled {
-			err = errStalled
-		}
-		err = &answerError{err}
-	}
-	return n, err
-}
-
-func (r *receiving) Close() error {
-	defer r.end(nil)
-	return r.ReadCloser.Close()
-}
-
-// answerError says that a backend's answer could not be read to its end.
-type answerError struct{ cause error }
-
-func (e *answerError) Error() string { return "the answer: " + e.cause.Error() }
-func (e *answerError) Unwrap() error { return e.cause }
-
 // endedError says that the grant no longer holds, or that this can't be known.
 type endedError struct{ cause error }
 
@@ -344,12 +241,6 @@ func (e *endedError) Unwrap() error { return e.cause }
 // authorize puts the gateway's credential on a request. The header of a request holds nothing of the client's that could be taken
 // for one: it is made from an allow-list.
 func authorize(req *http.Request, r *protocols.Route) error {
-	if req.Body == nil || req.GetBody != nil {
-		switch req.Method {
-		case "PROPFIND", "REPORT": // these change nothing: where a pooled connection has died, another one is tried
-			req.Header["X-Idempotency-Key"] = []string{} // for http.Transport; it is not sent
-		}
-	}
 	if r.Header != "" {
 		req.Header.Set(r.Header, r.Login)
 	}

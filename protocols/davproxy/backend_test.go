@@ -1,34 +1,27 @@
 package davproxy
 
 import (
+	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// backendFunc stands for a backend and the transport to it.
-type backendFunc func(*http.Request) (*http.Response, error)
-
-func (f backendFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 // slow yields a byte now and then.
-type slow struct {
-	pauses []time.Duration
-	until  <-chan struct{} // a request's end, that ends a pause
-}
+type slow struct{ pauses []time.Duration }
 
 func (s *slow) Read(p []byte) (int, error) {
 	if len(s.pauses) == 0 {
 		return 0, io.EOF
 	}
-	select {
-	case <-time.After(s.pauses[0]):
-	case <-s.until:
-		return 0, errors.New("canceled")
-	}
+	time.Sleep(s.pauses[0])
 	s.pauses = s.pauses[1:]
 	return copy(p, "x"), nil
 }
@@ -53,33 +46,44 @@ func TestOnlyTheBackendsTimeCounts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				backend := backendFunc(func(r *http.Request) (*http.Response, error) {
-					pause := func(left *pauses) error {
-						if len(*left) == 0 {
-							return nil
-						}
-						_, err := (&slow{(*left)[:1], r.Context().Done()}).Read(make([]byte, 1))
-						*left = (*left)[1:]
-						return err
+				ours, theirs := net.Pipe()
+				var backend sync.WaitGroup
+				defer backend.Wait()
+				defer theirs.Close()
+				defer ours.Close()
+				backend.Go(func() {
+					r := bufio.NewReader(theirs)
+					for line := ""; line != "\r\n"; { // a chunk is three lines, the last one two
+						line, _ = r.ReadString('\n')
 					}
-					for {
-						if err := pause(&tt.takes); err != nil {
-							return nil, err
+					for line := ""; line != "0\r\n"; {
+						if len(tt.takes) > 0 {
+							time.Sleep(tt.takes[0])
+							tt.takes = tt.takes[1:]
 						}
-						if _, err := r.Body.Read(make([]byte, 1)); err == io.EOF {
-							break
+						var err error
+						if line, err = r.ReadString('\n'); err != nil {
+							return
+						}
+						io.CopyN(io.Discard, r, 2)
+						if line != "0\r\n" {
+							io.CopyN(io.Discard, r, 1)
 						}
 					}
-					if err := pause(&tt.answers); err != nil {
-						return nil, err
+					if len(tt.answers) == 0 {
+						tt.answers = pauses{0}
 					}
-					return &http.Response{Body: io.NopCloser(&slow{tt.answers, r.Context().Done()})}, nil
+					time.Sleep(tt.answers[0])
+					fmt.Fprintf(theirs, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(tt.answers)-1)
+					io.Copy(theirs, &slow{tt.answers[1:]})
 				})
+				u := &upstream{limit: limit, connect: func(context.Context) (net.Conn, error) { return ours, nil }}
+				defer u.close()
 				req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://backend/", &slow{pauses: tt.client})
 				if err != nil {
 					t.Fatal(err)
 				}
-				resp, err := bounded(backend, req, limit)
+				resp, err := u.RoundTrip(req)
 				if err == nil {
 					defer resp.Body.Close()
 				}
@@ -93,6 +97,41 @@ func TestOnlyTheBackendsTimeCounts(t *testing.T) {
 					t.Errorf("got %v, want %v", err, tt.want)
 				}
 			})
+		})
+	}
+}
+
+// TestIdleConnectionsAreClosed after a time, and at the end.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		act  func(*upstream)
+		want time.Duration
+	}{"unused": {func(*upstream) {}, idleTime}, "closed": {(*upstream).close, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			ended := make(chan time.Time, 1)
+			go func() {
+				req, err := http.ReadRequest(bufio.NewReader(theirs))
+				if err != nil || req.Method != "DELETE" {
+					t.Errorf("%s: %v", name, err)
+				}
+				fmt.Fprint(theirs, "HTTP/1.1 204 x\r\n\r\n")
+				theirs.Read(make([]byte, 1))
+				ended <- time.Now()
+			}()
+			u := &upstream{limit: time.Minute, connect: func(context.Context) (net.Conn, error) { return ours, nil }}
+			req, err := http.NewRequestWithContext(t.Context(), "DELETE", "http://backend/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := u.RoundTrip(req); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			tt.act(u)
+			if d := (<-ended).Sub(began); d != tt.want {
+				t.Errorf("%s: closed after %v, want %v", name, d, tt.want)
+			}
 		})
 	}
 }

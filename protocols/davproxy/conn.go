@@ -225,9 +225,10 @@ var longAgo = time.Unix(1, 0)
 // deadlines is the one place that moves a request's deadlines. Each read and write of a body has one, and waiting for the
 // backend has none: on HTTP/2 a deadline ends the stream even while nobody writes.
 type deadlines struct {
-	mu     sync.Mutex // guards over
+	mu     sync.Mutex // guards over and unread
 	ctl    *http.ResponseController
 	over   bool   // the request has ended, or was cut: nobody may move them any more
+	unread bool   // nothing more is read: nobody may move that deadline
 	hangUp func() // cuts the connection, if it is only this request's; nil: it isn't
 }
 
@@ -239,8 +240,25 @@ func (d *deadlines) set(move func(time.Time) error, until time.Time) {
 	}
 }
 
-func (d *deadlines) read(until time.Time)  { d.set(d.ctl.SetReadDeadline, until) }
 func (d *deadlines) write(until time.Time) { d.set(d.ctl.SetWriteDeadline, until) }
+
+func (d *deadlines) read(until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over && !d.unread {
+		d.ctl.SetReadDeadline(until)
+	}
+}
+
+// stopReading wakes whoever reads from the client.
+func (d *deadlines) stopReading() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over {
+		d.unread = true
+		d.ctl.SetReadDeadline(longAgo)
+	}
+}
 
 // cut wakes whoever reads from or writes to the client.
 func (d *deadlines) cut() {
@@ -312,22 +330,36 @@ func (w *writer) finish() {
 	w.deadlines.leave()
 }
 
-// body reads a request's body. It may be read on after the handler has returned, by the transport, and then gets an error.
+// body reads a request's body.
 type body struct {
-	io.ReadCloser
-	deadlines *deadlines
-	up        *atomic.Int64
+	from io.Reader
+	w    *writer // to the client whose body it is
+	up   *atomic.Int64
+	over atomic.Bool // all was read, or as much as can be
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.deadlines.read(time.Now().Add(stallTime))
-	n, err := b.ReadCloser.Read(p)
-	b.deadlines.read(time.Time{}) // or net/http's look-out for a client that goes would end the request
+	b.w.deadlines.read(time.Now().Add(stallTime))
+	n, err := b.from.Read(p)
+	if err != nil {
+		b.over.Store(true)
+	}
+	b.w.deadlines.read(time.Time{}) // or net/http's look-out for a client that goes would end the request
 	b.up.Add(int64(n))
 	if err != nil && err != io.EOF {
 		err = &bodyError{err}
 	}
 	return n, err
+}
+
+// Close ends a Read that is under way. What is left of the body stays unread, and the connection closes after the answer.
+func (b *body) Close() error {
+	if !b.over.Load() {
+		b.w.deadlines.stopReading()
+		// net/http gives a client that goes on sending half a second to read the answer, if it is told that the body is too large.
+		http.MaxBytesReader(b.w.ResponseWriter, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+	}
+	return nil
 }
 
 // bodyError says that a client's body could not be read, wherever that is noticed.

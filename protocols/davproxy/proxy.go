@@ -136,9 +136,6 @@ func (x *exchange) makeHeader() answer {
 			x.header.Set(name, strings.Join(values, ", "))
 		}
 	}
-	if _, ok := x.header["User-Agent"]; !ok {
-		x.header.Set("User-Agent", "") // or net/http would name itself
-	}
 	depth, ok := depthOf(x.r.Method, from.Get("Depth"))
 	if !ok {
 		return badRequest
@@ -308,7 +305,7 @@ func (x *exchange) takeItem() answer {
 	if x.r.ContentLength > x.server.o.MaxBody {
 		return tooLarge
 	}
-	from := &body{http.MaxBytesReader(x.w, x.r.Body, x.server.o.MaxBody), x.w.deadlines, &x.login.up}
+	from := &body{from: http.MaxBytesReader(x.w, x.r.Body, x.server.o.MaxBody), w: x.w, up: &x.login.up}
 	in := bufio.NewReaderSize(from, 4<<10)
 	beginning, err := in.Peek(sniffed)
 	if err != nil && err != io.EOF {
@@ -329,7 +326,7 @@ func (x *exchange) takeItem() answer {
 	}
 	x.header.Set("Content-Type", contentType)
 	if x.r.ContentLength >= 0 {
-		x.body, x.length = in, x.r.ContentLength
+		x.body, x.length = closing{in, from}, x.r.ContentLength
 		return answer{}
 	}
 	head, err := io.ReadAll(io.LimitReader(in, maxBuffer))
@@ -339,9 +336,15 @@ func (x *exchange) takeItem() answer {
 	case len(head) < maxBuffer:
 		x.setBody(head, contentType)
 	default:
-		x.body, x.length = io.MultiReader(bytes.NewReader(head), in), -1
+		x.body, x.length = closing{io.MultiReader(bytes.NewReader(head), in), from}, -1
 	}
 	return answer{}
+}
+
+// closing is what is left of a body, some of which was read already.
+type closing struct {
+	io.Reader
+	io.Closer
 }
 
 // readAll reads a short body whole.
@@ -349,7 +352,7 @@ func (ss *session) readAll(w *writer, r *http.Request, limit int64) ([]byte, ans
 	if r.ContentLength > limit {
 		return nil, tooLarge
 	}
-	text, err := io.ReadAll(&body{http.MaxBytesReader(w, r.Body, limit), w.deadlines, &ss.login.up})
+	text, err := io.ReadAll(&body{from: http.MaxBytesReader(w, r.Body, limit), w: w, up: &ss.login.up})
 	if err != nil {
 		return nil, unread(err)
 	}
