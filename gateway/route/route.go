@@ -195,5 +195,27 @@ func expand(template, address, local, domain, login string) string {
 	if template == "{address}" {
 		return address
 	}
-	return strings.NewReplacer("{address}", address, "{local}", local, "{domain}", domain, "{login}", login).Replace(template)
+	var b strings.Builder // a strings.Replacer would build its tables for each request
+	for {
+		before, rest, found := strings.Cut(template, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		name, after, _ := strings.Cut(rest, "}")
+		switch name {
+		case "address":
+			b.WriteString(address)
+		case "local":
+			b.WriteString(local)
+		case "domain":
+			b.WriteString(domain)
+		case "login":
+			b.WriteString(login)
+		default:
+			b.WriteByte('{')
+			after = rest
+		}
+		template = after
+	}
 }

@@ -1,6 +1,7 @@
 package davproxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -131,16 +133,36 @@ func join(segments []string) string {
 	return b.String()
 }
 
-// request makes a request to the mount's backend. Its path is in our spelling, and there is no query.
-func (m *mount) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
-	return http.NewRequestWithContext(ctx, method, base(m.route)+path, body)
+// request makes a request to the mount's backend. Its path is in our spelling, and there is no query; so there is nothing to parse.
+// length is that of the body; -1: unknown.
+func (m *mount) request(ctx context.Context, method, path string, body io.ReadCloser, length int64) *http.Request {
+	req := http.Request{
+		Method: method, URL: &url.URL{Scheme: scheme(m.route), Host: hostOf(m.route), Opaque: path}, Header: make(http.Header),
+		Body: body, ContentLength: length,
+	}
+	return req.WithContext(ctx)
 }
 
+// held is a body that is here. It can be sent again.
+type held struct{ bytes.Reader }
+
+func hold(text []byte) *held {
+	h := &held{}
+	h.Reset(text)
+	return h
+}
+
+func (*held) Close() error { return nil }
+
 func base(r *protocols.Route) string {
+	return scheme(r) + "://" + hostOf(r)
+}
+
+func scheme(r *protocols.Route) string {
 	if r.Security == protocols.ImplicitTLS {
-		return "https://" + hostOf(r)
+		return "https"
 	}
-	return "http://" + hostOf(r)
+	return "http"
 }
 
 func hostOf(r *protocols.Route) string {

@@ -222,40 +222,68 @@ func (ss *session) backendOf(t target) string {
 // longAgo as a deadline wakes whoever reads or writes.
 var longAgo = time.Unix(1, 0)
 
-// deadlines is the one place that moves a request's deadlines. Each read and write of a body has one, and waiting for the
-// backend has none: on HTTP/2 a deadline ends the stream even while nobody writes.
+// deadlines is the one place that moves a request's deadlines. While somebody waits for the client a timer runs, and a deadline is
+// moved, into the past, only when it has run out. A deadline of its own for each read and write would be a message to another
+// goroutine on HTTP/2, and would end the stream even while nobody waits.
 type deadlines struct {
-	mu     sync.Mutex // guards over and unread
-	ctl    *http.ResponseController
-	over   bool   // the request has ended, or was cut: nobody may move them any more
-	unread bool   // nothing more is read: nobody may move that deadline
-	hangUp func() // cuts the connection, if it is only this request's; nil: it isn't
+	ctl *http.ResponseController
+
+	mu      sync.Mutex // guards the fields below
+	over    bool       // the request has ended, or was cut: nobody may move them any more
+	hangUp  func()     // cuts the connection, if it is only this request's; nil: it isn't
+	reading wait
+	writing wait
 }
 
-func (d *deadlines) set(move func(time.Time) error, until time.Time) {
+// wait is for the client, to send or to take bytes.
+type wait struct {
+	timer *time.Timer // nil: nobody has waited yet
+	until time.Time   // zero: nobody waits
+}
+
+// read says that reading may take so long from now on; 0: it is over.
+func (d *deadlines) read(most time.Duration) { d.expect(&d.reading, most, d.ctl.SetReadDeadline) }
+
+// write says that writing may take so long from now on; 0: it is over.
+func (d *deadlines) write(most time.Duration) { d.expect(&d.writing, most, d.ctl.SetWriteDeadline) }
+
+func (d *deadlines) expect(w *wait, most time.Duration, move func(time.Time) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.over {
-		move(until) // a server without deadlines has none
+	switch {
+	case d.over:
+	case most == 0:
+		w.until = time.Time{}
+		w.stop()
+	case w.timer == nil:
+		w.until = time.Now().Add(most)
+		w.timer = time.AfterFunc(most, func() { d.expire(w, move) })
+	default:
+		w.until = time.Now().Add(most)
+		w.timer.Reset(most)
 	}
 }
 
-func (d *deadlines) write(until time.Time) { d.set(d.ctl.SetWriteDeadline, until) }
-
-func (d *deadlines) read(until time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.over && !d.unread {
-		d.ctl.SetReadDeadline(until)
+func (w *wait) stop() {
+	if w.timer != nil {
+		w.timer.Stop()
 	}
 }
 
-// stopReading wakes whoever reads from the client.
+// expire wakes whoever has waited too long.
+func (d *deadlines) expire(w *wait, move func(time.Time) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over && !w.until.IsZero() && !time.Now().Before(w.until) {
+		move(longAgo) // a server without deadlines has none
+	}
+}
+
+// stopReading wakes whoever reads from the client, for good.
 func (d *deadlines) stopReading() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.over {
-		d.unread = true
 		d.ctl.SetReadDeadline(longAgo)
 	}
 }
@@ -265,7 +293,7 @@ func (d *deadlines) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.over {
-		d.over = true
+		d.leave()
 		d.ctl.SetWriteDeadline(longAgo) // first: who is woken from reading shall not answer
 		d.ctl.SetReadDeadline(longAgo)
 		if d.hangUp != nil {
@@ -274,26 +302,43 @@ func (d *deadlines) cut() {
 	}
 }
 
-// leave is called when the handler returns: the connection may serve another request then.
+// leave is called with mu held.
 func (d *deadlines) leave() {
+	d.over = true
+	d.reading.stop()
+	d.writing.stop()
+}
+
+// finish gives what net/http does after the handler its time: it reads what is left of the request, if reads, and sends the last
+// bytes. The connection may serve another request then.
+func (d *deadlines) finish(reads bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.over = true
+	if d.over {
+		return
+	}
+	d.leave()
+	d.ctl.SetWriteDeadline(time.Now().Add(stallTime))
+	if reads {
+		d.ctl.SetReadDeadline(time.Now().Add(restTime))
+	}
 }
 
 // writer is the way to the client.
 type writer struct {
 	http.ResponseWriter
-	deadlines *deadlines
+	deadlines deadlines
 	reads     bool          // writing may wait for the client's words: net/http reads what is left of a request before it answers
 	begun     bool          // the header was sent
 	down      *atomic.Int64 // counts bytes; nil: nobody does
 }
 
 func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
-	w := &writer{ResponseWriter: rw, deadlines: &deadlines{ctl: http.NewResponseController(rw)}}
-	w.reads = r.ProtoMajor == 1 && r.ContentLength != 0
-	w.deadlines.write(time.Time{}) // the last request's stands on HTTP/1.1
+	w := &writer{ResponseWriter: rw, deadlines: deadlines{ctl: http.NewResponseController(rw)}}
+	if r.ProtoMajor == 1 {
+		w.reads = r.ContentLength != 0
+		w.deadlines.ctl.SetWriteDeadline(time.Time{}) // the last request's stands
+	}
 	return w
 }
 
@@ -304,11 +349,14 @@ func (w *writer) WriteHeader(status int) {
 
 func (w *writer) Write(b []byte) (int, error) {
 	w.begun = true
-	w.limit()
-	n, err := w.ResponseWriter.Write(b)
-	w.deadlines.write(time.Time{})
+	w.deadlines.write(stallTime)
 	if w.reads {
-		w.deadlines.read(time.Time{})
+		w.deadlines.read(restTime)
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.deadlines.write(0)
+	if w.reads {
+		w.deadlines.read(0)
 	}
 	if w.down != nil {
 		w.down.Add(int64(n))
@@ -316,19 +364,7 @@ func (w *writer) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// limit gives a write its time.
-func (w *writer) limit() {
-	w.deadlines.write(time.Now().Add(stallTime))
-	if w.reads {
-		w.deadlines.read(time.Now().Add(restTime))
-	}
-}
-
-// finish gives the last bytes, which net/http sends after the handler, their time.
-func (w *writer) finish() {
-	w.limit()
-	w.deadlines.leave()
-}
+func (w *writer) finish() { w.deadlines.finish(w.reads) }
 
 // body reads a request's body.
 type body struct {
@@ -339,14 +375,16 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.w.deadlines.read(time.Now().Add(stallTime))
+	b.w.deadlines.read(stallTime)
 	n, err := b.from.Read(p)
+	b.w.deadlines.read(0)
+	b.up.Add(int64(n))
 	if err != nil {
 		b.over.Store(true)
 	}
-	b.w.deadlines.read(time.Time{}) // or net/http's look-out for a client that goes would end the request
-	b.up.Add(int64(n))
-	if err != nil && err != io.EOF {
+	if err == io.EOF {
+		b.w.reads = false // nobody writes meanwhile
+	} else if err != nil {
 		err = &bodyError{err}
 	}
 	return n, err

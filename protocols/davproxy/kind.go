@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,10 +112,7 @@ const askType = xmlHeader + `<propfind xmlns="DAV:"><prop><resourcetype/></prop>
 func (ss *session) learn(m *mount, path string) (kind, error) {
 	ctx, cancel := context.WithTimeout(ss.ctx, metadataTime)
 	defer cancel()
-	req, err := m.request(ctx, "PROPFIND", path, strings.NewReader(askType))
-	if err != nil {
-		return unknown, err
-	}
+	req := m.request(ctx, "PROPFIND", path, hold([]byte(askType)), int64(len(askType)))
 	req.Header.Set("Depth", "0")
 	req.Header.Set("Content-Type", xmlType)
 	resp, err := ss.do(m.route, req)

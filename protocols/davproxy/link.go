@@ -85,12 +85,13 @@ func (m *message) again(far progress) bool {
 	if !m.used {
 		return true
 	}
-	if m.req.GetBody == nil {
+	body, ok := m.rest.(*held)
+	if !ok {
 		return false
 	}
-	rest, err := m.req.GetBody()
-	m.rest, m.used = rest, false
-	return err == nil
+	body.Seek(0, io.SeekStart)
+	m.used = false
+	return true
 }
 
 // link is a connection to a backend. One request at a time uses it. It is the one place that moves its deadlines.

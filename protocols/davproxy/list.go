@@ -73,10 +73,7 @@ func collections(ctx context.Context, c *davClient, k kind) ([]Listed, error) {
 	ctx, cancel := context.WithTimeout(ctx, metadataTime)
 	defer cancel()
 	m := &mount{kind: k, route: c.route, principal: paths.principal, home: paths.home}
-	req, err := m.request(ctx, "PROPFIND", join(m.home), strings.NewReader(askListing))
-	if err != nil {
-		return nil, err
-	}
+	req := m.request(ctx, "PROPFIND", join(m.home), hold([]byte(askListing)), int64(len(askListing)))
 	req.Header.Set("Depth", "1")
 	req.Header.Set("Content-Type", xmlType)
 	resp, err := c.do(c.route, req)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"postern/protocols"
 )
@@ -39,8 +40,8 @@ type exchange struct {
 	to     target    // COPY and MOVE: the destination
 	doc    *document // nil: the body is no XML
 	header http.Header
-	body   io.Reader // nil: none
-	length int64     // -1: unknown
+	body   io.ReadCloser // nil: none
+	length int64         // -1: unknown
 }
 
 // forward leads a request to the backend, if what it is about is of the mount's kind.
@@ -119,6 +120,8 @@ func (x *exchange) sameKind(t target) answer {
 	return answer{}
 }
 
+var identity = []string{"identity"}
+
 // makeHeader makes the backend's header from the client's.
 func (x *exchange) makeHeader() answer {
 	from := x.r.Header
@@ -130,9 +133,14 @@ func (x *exchange) makeHeader() answer {
 	if e := from.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return wrongEncoding
 	}
-	x.header = http.Header{"Accept-Encoding": {"identity"}}
+	x.header = make(http.Header, 16)
+	x.header["Accept-Encoding"] = identity
 	for _, name := range passedIn {
-		if values := from[name]; len(values) > 0 {
+		switch values := from[name]; len(values) {
+		case 0:
+		case 1:
+			x.header[name] = values
+		default:
 			x.header.Set(name, strings.Join(values, ", "))
 		}
 	}
@@ -295,7 +303,7 @@ func (x *exchange) setBody(text []byte, contentType string) {
 	if len(text) == 0 {
 		return
 	}
-	x.body, x.length = bytes.NewReader(text), int64(len(text))
+	x.body, x.length = hold(text), int64(len(text))
 	x.header.Set("Content-Type", contentType)
 }
 
@@ -369,14 +377,8 @@ func unread(err error) answer {
 
 // send sends the request, and forgets what it may change.
 func (x *exchange) send() (*http.Response, error) {
-	req, err := x.m.request(x.ctx, x.r.Method, x.m.inward(x.at), x.body)
-	if err != nil {
-		return nil, err
-	}
+	req := x.m.request(x.ctx, x.r.Method, x.m.inward(x.at), x.body, x.length)
 	req.Header = x.header
-	if x.body != nil {
-		req.ContentLength = x.length
-	}
 	switch x.r.Method {
 	case "MKCOL", "MKCALENDAR", "DELETE", "COPY", "MOVE", "PROPPATCH":
 		return x.change(req)
@@ -522,13 +524,20 @@ func (x *exchange) unusable() answer {
 	return badGateway
 }
 
+var answers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 32<<10) }}
+
 // relayXML filters the backend's XML. The header goes with the first 32 KiB, so that a bad short answer can still become another.
 func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	if !isXML(resp.Header) {
 		return x.unusable()
 	}
 	x.w.Header().Set("Content-Type", xmlType)
-	out := bufio.NewWriterSize(&statusWriter{x.w, status}, 32<<10)
+	out := answers.Get().(*bufio.Writer)
+	out.Reset(&statusWriter{x.w, status})
+	defer func() {
+		out.Reset(nil)
+		answers.Put(out)
+	}()
 	f, done := x.filter(), func() {}
 	f.turn = func() (err error) {
 		done, err = x.server.shares.turn(x.ctx)
