@@ -231,52 +231,66 @@ type deadlines struct {
 	mu      sync.Mutex // guards the fields below
 	over    bool       // the request has ended, or was cut: nobody may move them any more
 	hangUp  func()     // cuts the connection, if it is only this request's; nil: it isn't
-	reading wait
-	writing wait
-}
-
-// wait is for the client, to send or to take bytes.
-type wait struct {
-	timer *time.Timer // nil: nobody has waited yet
-	until time.Time   // zero: nobody waits
+	reading time.Time  // until when somebody may wait for words of the client's; zero: nobody does
+	writing time.Time  // until when somebody may wait for the client to take ours
+	timer   *time.Timer
 }
 
 // read says that reading may take so long from now on; 0: it is over.
-func (d *deadlines) read(most time.Duration) { d.expect(&d.reading, most, d.ctl.SetReadDeadline) }
+func (d *deadlines) read(most time.Duration) { d.expect(&d.reading, most) }
 
 // write says that writing may take so long from now on; 0: it is over.
-func (d *deadlines) write(most time.Duration) { d.expect(&d.writing, most, d.ctl.SetWriteDeadline) }
+func (d *deadlines) write(most time.Duration) { d.expect(&d.writing, most) }
 
-func (d *deadlines) expect(w *wait, most time.Duration, move func(time.Time) error) {
+func (d *deadlines) expect(until *time.Time, most time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if *until = (time.Time{}); most > 0 {
+		*until = time.Now().Add(most)
+	}
+	d.wind()
+}
+
+// wind sets the timer to what comes next. It is called with mu held.
+func (d *deadlines) wind() {
+	next := d.reading
+	if next.IsZero() || !d.writing.IsZero() && d.writing.Before(next) {
+		next = d.writing
+	}
 	switch {
 	case d.over:
-	case most == 0:
-		w.until = time.Time{}
-		w.stop()
-	case w.timer == nil:
-		w.until = time.Now().Add(most)
-		w.timer = time.AfterFunc(most, func() { d.expire(w, move) })
+	case next.IsZero():
+		d.stop()
+	case d.timer == nil:
+		d.timer = time.AfterFunc(time.Until(next), d.expire)
 	default:
-		w.until = time.Now().Add(most)
-		w.timer.Reset(most)
+		d.timer.Reset(time.Until(next))
 	}
 }
 
-func (w *wait) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
+func (d *deadlines) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
 	}
 }
 
 // expire wakes whoever has waited too long.
-func (d *deadlines) expire(w *wait, move func(time.Time) error) {
+func (d *deadlines) expire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.over && !w.until.IsZero() && !time.Now().Before(w.until) {
-		move(longAgo) // a server without deadlines has none
+	if d.over {
+		return
 	}
+	now := time.Now()
+	if !d.reading.IsZero() && !now.Before(d.reading) {
+		d.reading = time.Time{}
+		d.ctl.SetReadDeadline(longAgo) // a server without deadlines has none
+	}
+	if !d.writing.IsZero() && !now.Before(d.writing) {
+		d.writing = time.Time{}
+		d.ctl.SetWriteDeadline(longAgo)
+	}
+	d.wind()
 }
 
 // stopReading wakes whoever reads from the client, for good.
@@ -305,8 +319,7 @@ func (d *deadlines) cut() {
 // leave is called with mu held.
 func (d *deadlines) leave() {
 	d.over = true
-	d.reading.stop()
-	d.writing.stop()
+	d.stop()
 }
 
 // finish gives what net/http does after the handler its time: it reads what is left of the request, if reads, and sends the last

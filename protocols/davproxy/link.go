@@ -131,9 +131,9 @@ func (l *link) quiet() bool {
 	}
 	quiet := false
 	err := l.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		quiet = err == unix.EAGAIN
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p[:], 0)
+		quiet = n == 0 && err == nil
 	})
 	return err == nil && quiet
 }

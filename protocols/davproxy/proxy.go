@@ -133,7 +133,7 @@ func (x *exchange) makeHeader() answer {
 	if e := from.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return wrongEncoding
 	}
-	x.header = make(http.Header, 16)
+	x.header = make(http.Header, 8)
 	x.header["Accept-Encoding"] = identity
 	for _, name := range passedIn {
 		switch values := from[name]; len(values) {
@@ -360,7 +360,16 @@ func (ss *session) readAll(w *writer, r *http.Request, limit int64) ([]byte, ans
 	if r.ContentLength > limit {
 		return nil, tooLarge
 	}
-	text, err := io.ReadAll(&body{from: http.MaxBytesReader(w, r.Body, limit), w: w, up: &ss.login.up})
+	from := &body{from: r.Body, w: w, up: &ss.login.up}
+	if r.ContentLength >= 0 {
+		text := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(from, text); err != nil {
+			return nil, unread(err)
+		}
+		return text, answer{}
+	}
+	from.from = http.MaxBytesReader(w, r.Body, limit)
+	text, err := io.ReadAll(from)
 	if err != nil {
 		return nil, unread(err)
 	}
@@ -613,9 +622,16 @@ func (x *exchange) relayShort(status int, resp *http.Response) bool {
 	return true
 }
 
+// plainXML is how nearly all backends say it; it needs no parsing.
+var plainXML = map[string]bool{"application/xml; charset=utf-8": true, "text/xml; charset=utf-8": true, "application/xml": true, "text/xml": true}
+
 // isXML tells whether a body is XML in UTF-8.
 func isXML(h http.Header) bool {
-	media, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	contentType := h.Get("Content-Type")
+	if plainXML[contentType] && h["Content-Encoding"] == nil {
+		return true
+	}
+	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil || media != "application/xml" && media != "text/xml" || h.Get("Content-Encoding") != "" {
 		return false
 	}

@@ -335,11 +335,14 @@ func TestARefusalDoesNotWaitForTheBody(t *testing.T) {
 					if status == 401 {
 						want = 503
 					}
-					if got.err != nil || got.StatusCode != want {
-						t.Fatalf("got %+v", got)
-					}
-					got.Body.Close()
 					next(t, "the backend to be let go", left)
+					switch {
+					case got.err != nil && major == 1 && !rests: // who goes on sending over HTTP/1.1 has half a second to read it
+					case got.err != nil || got.StatusCode != want:
+						t.Fatalf("got %+v", got)
+					default:
+						got.Body.Close()
+					}
 					d.client.CloseIdleConnections()
 					d.client = d.newClient(major == 2)
 					d.want(207, "cal", "PROPFIND", self, "")
