@@ -337,7 +337,7 @@ measure() { # measure ROW KIND "SERVER..." SUBCOMMAND ARGUMENTS... ; @ in an arg
   shift 4
   for ((i = 0; i < ${#servers[@]}; i++)); do
     server=${servers[(i + round) % ${#servers[@]}]} # nobody is always the first
-    [ "$sub" != idle ] || restart "$server" # what it has kept of earlier work would be taken for memory that a session needs not
+    [[ $row != idle* ]] || restart "$server" # what it has kept of earlier work would be taken for memory that a session needs not
     local options=(--credentials "$dir/credentials" --pid "${pids[$server]}" --json)
     [[ $kind = imap || $kind = submission ]] || options+=(--tls implicit --ca "$dir/cert.pem")
     if result=$("$dir/postern" bench "$sub" "127.0.0.1:${port[$server.$kind]}" "${options[@]}" "${@//@/${prefix[$server]-}}" 2>"$dir/error"); then
@@ -380,6 +380,7 @@ for ((round = 1; round <= rounds; round++)); do
   measure propfind davs "$web" dav --path @/work/ --count "$(n 20000)"
   measure propfind-new davs "$web" dav --path @/work/ --count "$(n 5000)" --reconnect --sources 16
   measure propfind-h2 davs "$web" dav --path @/work/ --count "$(n 20000)" --http 2
+  measure idle-dav davs "$web" dav --path @/work/ --idle --sources 16 --count "$(n 2000)" --duration 1m --settle "$settle"
   measure get-1m davs "$web" dav --path @/work/1048576.ics --method GET --count "$(n 2000)"
 done
 [ $failures = 0 ] || die "$failures runs failed; nothing was written"

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // DAV is a run against a CalDAV or CardDAV server: the same request again and again, with Basic authentication.
@@ -36,21 +37,7 @@ func Requests(ctx context.Context, o DAV) (*Result, error) {
 		return nil, errors.New("HTTP has no STARTTLS")
 	}
 	var resumed resumptions
-	m, err := o.Load.run(ctx, o.Target.Processes, func(ctx context.Context, n int) (worker, error) {
-		r, err := o.request(o.Credentials[n%len(o.Credentials)])
-		if err != nil {
-			return nil, err
-		}
-		cfg := o.Target.clientTLS()
-		if o.HTTP2 {
-			cfg.NextProtos = []string{"h2"}
-			return o.newStreams(ctx, cfg, r), nil
-		}
-		if cfg != nil {
-			cfg.NextProtos = []string{"http/1.1"}
-		}
-		return &requests{ctx: ctx, o: &o, cfg: cfg, r: r, text: r.wire(), resumed: &resumed}, nil
-	})
+	m, err := o.Load.run(ctx, o.Target.Processes, o.clients(&resumed))
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +50,115 @@ func Requests(ctx context.Context, o DAV) (*Result, error) {
 		r.transferred(m.Received)
 	}
 	return r, nil
+}
+
+// clients makes a worker's client.
+func (o *DAV) clients(resumed *resumptions) func(context.Context, int) (worker, error) {
+	return func(ctx context.Context, n int) (worker, error) {
+		r, err := o.request(o.Credentials[n%len(o.Credentials)])
+		if err != nil {
+			return nil, err
+		}
+		cfg := o.Target.clientTLS()
+		if o.HTTP2 {
+			cfg.NextProtos = []string{"h2"}
+			return o.newStreams(ctx, cfg, r), nil
+		}
+		return o.newRequests(ctx, cfg, r, resumed), nil
+	}
+}
+
+func (o *DAV) newRequests(ctx context.Context, cfg *tls.Config, r *request, resumed *resumptions) *requests {
+	if cfg != nil {
+		cfg.NextProtos = []string{"http/1.1"}
+	}
+	return &requests{ctx: ctx, o: o, cfg: cfg, r: r, text: r.wire(), resumed: resumed}
+}
+
+// IdleClients weighs connections: Load.Count of them, opened Load.Workers at a time within Load.Duration, each left open after one
+// request over HTTP/1.1, and asked once more when all have been weighed.
+func IdleClients(ctx context.Context, o DAV, i IdleOptions) (*Result, error) {
+	switch {
+	case i.Settle < 0 || i.Settle > maxSettle:
+		return nil, fmt.Errorf("%v is no time to wait before weighing: at most %v", i.Settle, maxSettle)
+	case o.HTTP2 || o.Reconnect:
+		return nil, errors.New("what is weighed are connections of HTTP/1.1 that are kept")
+	}
+	warm := Load{Workers: min(8, o.Load.Workers), Count: 64, Duration: opTimeout}
+	if _, err := warm.run(ctx, nil, o.clients(new(resumptions))); err != nil {
+		return nil, err
+	}
+	time.Sleep(time.Second) // for what has ended to be cleared away
+	before, err := o.Target.Processes.usageWithMemory()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	clients := make([]*requests, o.Load.Count)
+	defer func() {
+		for _, c := range clients {
+			if c != nil {
+				c.close()
+			}
+		}
+	}()
+	err = o.openIdle(ctx, clients)
+	took := time.Since(began)
+	if err != nil {
+		return nil, err
+	}
+	pause(ctx, i.Settle)
+	after, err := o.Target.Processes.usageWithMemory()
+	if err := errors.Join(err, ctx.Err(), askAgain(clients)); err != nil {
+		return nil, err
+	}
+	r := newResult("idle", o.Target, o.Load, &Measured{Operations: len(clients), Seconds: took.Seconds()})
+	r.Request = o.describe()
+	r.weighed(before, after)
+	return r, nil
+}
+
+// openIdle has each client send its first request.
+func (o *DAV) openIdle(ctx context.Context, clients []*requests) error {
+	opening, cancel := context.WithTimeoutCause(ctx, o.Load.Duration, fmt.Errorf("not all were open within %v", o.Load.Duration))
+	defer cancel()
+	errs := make([]error, len(clients))
+	each(o.Load.Workers, len(clients), func(n int) {
+		if opening.Err() != nil {
+			errs[n] = context.Cause(opening)
+			return
+		}
+		r, err := o.request(o.Credentials[n%len(o.Credentials)])
+		if err == nil {
+			clients[n] = o.newRequests(ctx, o.Target.clientTLS(), r, new(resumptions))
+			_, err = clients[n].once()
+		}
+		if errs[n] = err; err != nil {
+			cancel()
+		}
+	})
+	for n, err := range errs {
+		if err != nil {
+			return fmt.Errorf("client %d of %d: %w", n+1, len(clients), err)
+		}
+	}
+	return nil
+}
+
+// askAgain sends a second request over each connection: those that did not live to be weighed would make the others seem light.
+func askAgain(clients []*requests) error {
+	errs := make([]error, len(clients))
+	each(16, len(clients), func(n int) {
+		if _, errs[n] = clients[n].once(); errs[n] == nil && clients[n].opened > 1 {
+			errs[n] = errors.New("a new connection was needed")
+		}
+	})
+	for n, err := range errs {
+		if err != nil {
+			return fmt.Errorf("client %d of %d had ended when it was weighed: %w", n+1, len(clients), err)
+		}
+	}
+	return nil
 }
 
 // large is from where on bytes are worth telling of.

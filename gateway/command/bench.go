@@ -286,12 +286,15 @@ Each address sends to itself: a server that really delivers fills its mailbox.`,
 func benchDAV() *cobra.Command {
 	var o bench.DAV
 	var version string
+	var idle bool
+	var i bench.IdleOptions
 	c := &cobra.Command{
 		Use:   "dav TARGET",
 		Short: "Calendars: PROPFIND, GET or PUT, over HTTP/1.1 or HTTP/2",
 		Long: `Sends the same request again and again. {address} and {id} in --path stand for what the credentials' lines have: they may be
 "address secret id", with the public id that "postern account show" tells. PUT writes over what is there. Behind
-"postern bench backend dav" an event has as many bytes as its name says.`,
+"postern bench backend dav" an event has as many bytes as its name says. --idle opens --count connections, leaves each open after
+its first request, and weighs the target's processes as "postern bench idle" does.`,
 		Example: `  postern bench dav 127.0.0.1:443 --tls implicit --credentials file --path /dav/cal/{id}/work/
   postern bench dav 127.0.0.1:443 --tls implicit --credentials file --method GET --path /dav/cal/{id}/work/1048576.ics --http 2`,
 		Args: cobra.ExactArgs(1),
@@ -305,6 +308,8 @@ func benchDAV() *cobra.Command {
 	f.StringVar(&version, "http", "1", `"1" or "2"`)
 	f.BoolVar(&o.Reconnect, "reconnect", false, "each request over a connection of its own")
 	f.BoolVar(&l.target.Resume, "resume", false, "resume TLS with the ticket of the connection before")
+	f.BoolVar(&idle, "idle", false, "weigh clients that keep their connections, instead of measuring requests")
+	f.DurationVar(&i.Settle, "settle", 5*time.Second, "with --idle: how long to leave them alone before weighing")
 	c.MarkFlagRequired("path")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !slices.Contains([]string{"PROPFIND", "GET", "PUT"}, o.Method) {
@@ -318,7 +323,11 @@ func benchDAV() *cobra.Command {
 			return err
 		}
 		o.Target, o.Load, o.HTTP2 = &l.target, l.load, version == "2"
-		r, err := bench.Requests(c.Context(), o)
+		measure := bench.Requests
+		if idle {
+			measure = func(ctx context.Context, o bench.DAV) (*bench.Result, error) { return bench.IdleClients(ctx, o, i) }
+		}
+		r, err := measure(c.Context(), o)
 		return l.print(c, r, err)
 	}
 	return c

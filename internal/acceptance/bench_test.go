@@ -37,6 +37,7 @@ func TestBench(t *testing.T) {
 		"fetch":    {[]string{"fetch", g.IMAP, "--tls", "implicit", "--message", "1"}, nil},
 		"idle":     {[]string{"idle", g.IMAP, "--tls", "implicit", "--settle", "0s"}, func(r *bench.Result) bool { return r.Descriptors > 1.5 }},
 		"h1":       {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/"}, nil},
+		"idle h1":  {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/", "--idle", "--settle", "0s"}, func(r *bench.Result) bool { return r.Bench == "idle" && r.Descriptors > 0.9 }},
 		"h2":       {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/", "--http", "2"}, nil},
 		"h2 new":   {[]string{"dav", dav, "--tls", "implicit", "--path", "/dav/cal/{id}/", "--http", "2", "--reconnect"}, nil},
 	} {
