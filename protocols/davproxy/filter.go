@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"postern/authstore"
@@ -45,14 +46,15 @@ const maxTold = 100
 // rewritten. It holds one token and one undecided response, whatever the length of the document. It fails closed: an error of
 // copy means that the document must not be ended cleanly.
 type filter struct {
-	m      *mount
-	at     target                                // what was asked
-	also   target                                // the destination of COPY and MOVE
-	single bool                                  // whatever a response calls it, it is about what was asked
-	grant  *authstore.Grant                      // what may be seen
-	kindOf func(collection target) (kind, error) // for lists that do not say it
-	lost   []string                              // hrefs as the client wrote them, to be told as not there
-	turn   func() error                          // asked for leave to hold a large item; nil: nobody is
+	m       *mount
+	at      target                                // what was asked
+	also    target                                // the destination of COPY and MOVE
+	single  bool                                  // whatever a response calls it, it is about what was asked
+	grant   *authstore.Grant                      // what may be seen
+	kindOf  func(collection target) (kind, error) // for lists that do not say it
+	closing []byte                                // the end tag of a root that had none
+	lost    []string                              // hrefs as the client wrote them, to be told as not there
+	turn    func() error                          // asked for leave to hold a large item; nil: nobody is
 
 	tokens   *tokenizer
 	skipping int  // depth of the element that is left out, with all it holds; 0: none
@@ -254,6 +256,8 @@ func (f *filter) start(tok *token) error {
 		return f.href(tok)
 	case f.isProperty():
 		return f.property(tok, depth)
+	case f.isRemark(tok.name):
+		f.skipping = depth
 	case f.tokens.parent(1) == (name{nsDAV, "resourcetype"}):
 		f.resourceType(tok, depth)
 	}
@@ -265,10 +269,20 @@ func (f *filter) root(tok *token) error {
 	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
-	if tok.empty && len(f.lost) > 0 {
-		return errRoot // nobody answers a question for members so
+	if tok.empty && len(f.lost) > 0 { // so answers DAViCal when nothing that is asked for is there
+		f.closing = slices.Concat([]byte("</"), tok.raw[1:1+nameLen(tok.raw[1:])], []byte(">"))
+		return f.put(slices.Concat(bytes.TrimSuffix(tok.raw, []byte("/>")), []byte(">")))
 	}
 	return f.put(tok.raw)
+}
+
+// standards are the namespaces of what an error says for programs.
+var standards = map[string]bool{nsDAV: true, nsCalDAV: true, nsCardDAV: true, nsCalendar: true}
+
+// isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths and
+// its version (sabre/dav, Cyrus).
+func (f *filter) isRemark(n name) bool {
+	return n == name{nsDAV, "responsedescription"} || f.tokens.parent(1) == name{nsDAV, "error"} && !standards[n.space]
 }
 
 // isProperty tells whether the element that just began is a property.
@@ -344,6 +358,9 @@ func (f *filter) end(tok *token) error {
 			if err := f.put(notThereResponse(href)); err != nil {
 				return err
 			}
+		}
+		if f.closing != nil {
+			return f.put(f.closing)
 		}
 	}
 	return f.put(tok.raw)
