@@ -40,6 +40,7 @@ http_jwt_max_age: 10m
 caldav_create_default: no
 calendar_user_address_set: example.test
 sasl_pwcheck_method: saslauthd
+delete_mode: immediate
 autocreate_users: anyone
 autocreate_post: yes
 autocreate_quota: 0

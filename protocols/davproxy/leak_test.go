@@ -59,6 +59,12 @@ var leakGrants = map[string]authstore.Grant{
 		{Kind: "calendar", Name: "zpawork"}, {Kind: "contacts", Name: authstore.EveryCollection}}},
 }
 
+// leftOut are rows that resemble others. DAViCal takes ten times as long for an answer as the others do.
+var leftOut = []string{"calendar, schedule", "calendar:read", "contacts:read", "schedule alone", "one calendar to read", "one address book", "one calendar, all contacts"}
+
+// allLeaks tells whether nothing is left out: half an hour for the whole matrix.
+func allLeaks() bool { return os.Getenv("POSTERN_TEST_LEAKS") == "all" }
+
 const everything = authstore.ScopeCalendar | authstore.ScopeContacts | authstore.ScopeSchedule
 
 // stash is one collection of the matrix, with one item. Its place is a name that a stranger may guess: it may be told only to who
@@ -148,8 +154,11 @@ func TestLeaks(t *testing.T) {
 				o.Verifier, o.Observer = &leakVerifier{}, leakObserver{asked: asked}
 			})
 			m := &matrix{b: b, door: d, all: stashes(), asked: asked, dirty: true}
-			for _, name := range slices.Sorted(maps.Keys(leakGrants)) {
-				t.Run(name, func(t *testing.T) { m.row(t, name) })
+			for _, password := range slices.Sorted(maps.Keys(leakGrants)) {
+				if name == "davical" && !allLeaks() && slices.Contains(leftOut, password) {
+					continue
+				}
+				t.Run(password, func(t *testing.T) { m.row(t, password) })
 			}
 		})
 	}
@@ -169,7 +178,9 @@ func (r *row) clear() {
 	for _, user := range []string{testlab.Alice, testlab.Bob} {
 		for _, home := range slices.Compact([]string{r.b.Calendars(user), r.b.AddressBooks(user)}) {
 			for place := range r.collections(user, home) {
-				r.b.Do(user, "DELETE", (&url.URL{Path: place + "/"}).EscapedPath(), "")
+				if status, text := r.b.Do(user, "DELETE", (&url.URL{Path: place + "/"}).EscapedPath(), ""); status >= 300 {
+					r.t.Fatalf("DELETE %s at the backend: %d\n%s", place, status, text)
+				}
 			}
 		}
 	}
@@ -236,7 +247,7 @@ func (m *matrix) row(t *testing.T, name string) {
 	t.Logf("%d tricks, on which the backend was asked %d times", r.played, r.asked)
 }
 
-// chosen are all tricks with POSTERN_TEST_LEAKS=all, a quarter of an hour for the whole matrix. Otherwise each is played in some of its places, others in each row.
+// chosen are the tricks that are played: each in some of its places, others in each row, if not all are wanted.
 func (r *row) chosen() []trick {
 	const most = 3
 	places := make(map[string][]trick)
@@ -249,7 +260,7 @@ func (r *row) chosen() []trick {
 	var list []trick
 	for i, key := range slices.Sorted(maps.Keys(places)) {
 		of := places[key]
-		if len(of) <= most || os.Getenv("POSTERN_TEST_LEAKS") == "all" {
+		if len(of) <= most || allLeaks() {
 			list = append(list, of...)
 			continue
 		}
@@ -384,7 +395,10 @@ func (r *row) leaks(tr trick, a told) []string {
 
 // inner are words that only the backend's side has: where it is, where things are there, how we act for somebody.
 func (r *row) inner() []string {
-	words := []string{strings.TrimPrefix(r.b.URL, "http://"), r.b.Dir, testlab.Primary(testlab.Alice), testlab.Bob}
+	words := []string{
+		strings.TrimPrefix(r.b.URL, "http://"), r.b.Dir, testlab.Primary(testlab.Alice), testlab.Bob,
+		"Cyrus-HTTP", "Server at", "sabredav-version", "Sabre\\", "aiohttp", "WSGIServer", "Traceback", "PHP", "Radicale", "DAViCal",
+	}
 	for _, user := range []string{testlab.Alice, testlab.Bob} {
 		for _, place := range []string{r.b.Principal(user), r.b.Calendars(user), r.b.AddressBooks(user)} {
 			words = append(words, place, strings.ReplaceAll(place, "@", "%40"))

@@ -12,7 +12,7 @@ import (
 
 // tricks are all requests of a row. What the app password may do is not among them.
 func (r *row) tricks() []trick {
-	return slices.Concat(r.spellings(), r.questions(), r.reports(), r.writes(), r.moves(), r.bodies(), r.makings(), r.actions(), r.boxes(), r.disguises())
+	return slices.Concat(r.spellings(), r.questions(), r.reports(), r.writes(), r.moves(), r.bodies(), r.makings(), r.actions(), r.boxes(), r.disguises(), r.failures())
 }
 
 func (r *row) closed() (list []*stash) {
@@ -352,6 +352,8 @@ func (r *row) change(at string) []trick {
 
 const grantAll = `<acl xmlns="DAV:"><ace><principal><all/></principal><grant><privilege><read/></privilege><privilege><write/></privilege></grant></ace></acl>`
 
+func (s *stash) whose() string { return s.user + "'s " + s.kind }
+
 // moves tries to carry what is closed to where it can be read, and what is open over what is closed.
 func (r *row) moves() []trick {
 	var list []trick
@@ -371,7 +373,7 @@ func (r *row) moves() []trick {
 				}
 				for _, from := range []string{s.item(), s.path(), homeOf(to.mount()) + s.name + "/" + s.file(), homeOf(to.mount()) + s.name + "/"} {
 					for _, method := range []string{"COPY", "MOVE"} {
-						list = append(list, trick{name: "carry off", method: method, path: from, header: []string{"Destination", d, "Overwrite", "T"}, refuse: true})
+						list = append(list, trick{name: "carry " + s.whose() + " to " + to.whose(), method: method, path: from, header: []string{"Destination", d, "Overwrite", "T"}, refuse: true})
 					}
 				}
 			}
@@ -522,6 +524,35 @@ func (r *row) actions() []trick {
 		list = append(list, trick{name: "OPTIONS", method: "OPTIONS", path: at})
 	}
 	return append(list, trick{name: "OPTIONS of all", method: "OPTIONS", path: "*"})
+}
+
+// failures are what a backend refuses where all is open: its error pages are for its own administrator.
+func (r *row) failures() []trick {
+	var list []trick
+	for _, s := range r.open() {
+		missing, broken := s.path()+"missing"+s.file(), strings.Split(s.body(), "\r\n")[0]+"\r\nbroken"
+		for _, method := range []string{"GET", "HEAD", "DELETE", "PROPFIND", "PROPPATCH", "COPY", "MOVE"} {
+			tr := trick{name: "of what is missing", method: method, path: missing, header: []string{"Destination", r.public() + s.path() + "other" + s.file()}}
+			if method == "PROPPATCH" {
+				tr.body = `<propertyupdate xmlns="DAV:"><set><prop><displayname>x</displayname></prop></set></propertyupdate>`
+			}
+			list = append(list, tr)
+		}
+		list = append(list,
+			trick{name: "broken", method: "PUT", path: missing, body: broken},
+			trick{name: "what is there", method: "PUT", path: s.item(), body: s.body(), header: []string{"If-None-Match", "*"}},
+			trick{name: "what has changed", method: "PUT", path: s.item(), body: s.body(), header: []string{"If-Match", `"other"`}},
+			trick{name: "what has changed", method: "DELETE", path: s.item(), header: []string{"If-Match", `"other"`}},
+			trick{name: "the same again", method: "PUT", path: s.path() + "again" + s.file(), body: s.body()},
+			trick{name: "an unknown state", method: "REPORT", path: s.path(), body: `<sync-collection xmlns="DAV:"><sync-token>http://elsewhere/1</sync-token><sync-level>1</sync-level><prop><getetag/></prop></sync-collection>`},
+			trick{name: "what is there", method: "MKCALENDAR", path: s.path(), body: makeCal},
+			trick{name: "what is there", method: "MKCOL", path: s.path(), body: makeCard},
+			trick{name: "below an item", method: "GET", path: s.item() + "/x"},
+			trick{name: "of an item's members", method: "PROPFIND", path: s.item(), body: everyProp, header: []string{"Depth", "1"}},
+			trick{name: "of a missing collection", method: "GET", path: homeOf(s.mount()) + "missing/1.ics"},
+			trick{name: "in a missing collection", method: "PUT", path: homeOf(s.mount()) + "missing/1.ics", body: s.body()})
+	}
+	return list
 }
 
 const busyBob = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//lab//EN\r\nMETHOD:REQUEST\r\nBEGIN:VFREEBUSY\r\nUID:fb\r\nDTSTAMP:20260101T000000Z\r\nDTSTART:20200101T000000Z\r\nDTEND:20300101T000000Z\r\n" +
