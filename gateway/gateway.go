@@ -34,7 +34,7 @@ type Gateway struct {
 	draining   atomic.Bool
 	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
 	servers    sync.WaitGroup              // front doors of all generations, with their connections
-	operations sync.WaitGroup              // the operations listeners of all generations, and releaseMemory
+	operations sync.WaitGroup              // the operations listeners of all generations, and keepMemory
 
 	mu      sync.Mutex      // guards the fields below
 	life    context.Context // of the connections; set by Run
@@ -77,7 +77,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer endNode()
 	node := make(chan error, 1)
 	go func() { node <- g.store.Run(nodeCtx) }()
-	g.operations.Go(func() { releaseMemory(nodeCtx) })
+	g.operations.Go(func() { keepMemory(nodeCtx) })
 	g.mu.Lock()
 	g.life = life
 	g.start(g.current)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -14,20 +15,31 @@ const (
 	quietBytes = 4 << 20
 	// releaseEvery bounds what giving memory back costs: some ten milliseconds of one core for each 100 MiB.
 	releaseEvery = time.Minute
+	// busyBytes is what a busy gateway allocates, at least, between two runs of the garbage collector. A run costs the same however
+	// little there is to be freed, and with little in use Go would make one for every few thousand requests.
+	busyBytes = 32 << 20
 )
 
-// releaseMemory gives what a burst of logins took back to the system when it is over. Go would keep twice what is in use: thousands of
-// open sessions that say nothing need no garbage collector, so it does not come to see that the logins' garbage is gone.
-func releaseMemory(ctx context.Context) {
+// keepMemory lets the garbage collector come less often while there is much to do, and gives what a burst of logins took back to the
+// system when it is over. Go would keep twice what is in use: thousands of open sessions that say nothing need no garbage collector,
+// so it does not come to see that the logins' garbage is gone.
+func keepMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	var watch releaser
+	var pace pacer
+	defer pace.rest()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if watch.due(now, allocated()) {
+			due := watch.due(now, read("/gc/heap/allocs:bytes"))
+			if watch.busy {
+				pace.run(read("/gc/heap/live:bytes"))
+			}
+			if due {
+				pace.rest()
 				runtime.GC() // pools lose what they hold with the second one
 				debug.FreeOSMemory()
 			}
@@ -57,8 +69,36 @@ func (r *releaser) due(now time.Time, allocated uint64) bool {
 	return true
 }
 
-func allocated() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+// pacer sets how often the garbage collector comes. GOGC in the environment has the last word.
+type pacer struct{ usual, now int }
+
+// run is for busy times; live is what was in use when the garbage collector came last, in bytes.
+func (p *pacer) run(live uint64) {
+	switch percent := percentFor(live); {
+	case os.Getenv("GOGC") != "":
+	case p.now == 0:
+		p.usual, p.now = debug.SetGCPercent(percent), percent
+	case percent < p.now || percent > p.now+p.now/4: // each change stops everything for a moment
+		debug.SetGCPercent(percent)
+		p.now = percent
+	}
+}
+
+// rest ends busy times.
+func (p *pacer) rest() {
+	if p.now != 0 {
+		debug.SetGCPercent(p.usual)
+		p.now = 0
+	}
+}
+
+// percentFor is how much may be allocated before the garbage collector comes, in per cent of what is in use.
+func percentFor(live uint64) int {
+	return int(max(100, 100*busyBytes/max(live, 1<<20)))
+}
+
+func read(metric string) uint64 {
+	sample := []metrics.Sample{{Name: metric}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
