@@ -16,15 +16,13 @@ import (
 	"time"
 
 	"postern/protocols"
+	"postern/protocols/davproxy/upstream"
 )
 
 // Times and bounds towards backends.
 const (
 	metadataTime = 15 * time.Second // for a question of our own
-	idleTime     = 30 * time.Second // of a pooled connection: less than servers allow
 	maxMetadata  = 256 << 10        // of an answer to a question of our own, in bytes
-	maxHeader    = 64 << 10         // of an answer, in bytes
-	maxIdle      = 64               // pooled connections by backend
 	maxPools     = 64               // backends; a reload makes new ones
 )
 
@@ -175,7 +173,7 @@ func hostOf(r *protocols.Route) string {
 // pools holds the connections to backends. The zero value is ready.
 type pools struct {
 	mu   sync.Mutex // guards open
-	open map[poolKey]*upstream
+	open map[poolKey]*upstream.Transport
 }
 
 type poolKey struct {
@@ -185,7 +183,7 @@ type poolKey struct {
 }
 
 // of returns a backend's connections. They are made by what the route says of the backend, nothing that it says of the account.
-func (p *pools) of(r *protocols.Route, o protocols.Observer, limit time.Duration) *upstream {
+func (p *pools) of(r *protocols.Route, o protocols.Observer, limit time.Duration) *upstream.Transport {
 	key := poolKey{r.Backend, r.Network, r.Address, r.Security, r.TLS}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,9 +194,9 @@ func (p *pools) of(r *protocols.Route, o protocols.Observer, limit time.Duration
 		p.empty()
 	}
 	if p.open == nil {
-		p.open = make(map[poolKey]*upstream)
+		p.open = make(map[poolKey]*upstream.Transport)
 	}
-	u := newUpstream(r, o, limit)
+	u := transport(r, o, limit)
 	p.open[key] = u
 	return u
 }
@@ -207,7 +205,7 @@ func (p *pools) of(r *protocols.Route, o protocols.Observer, limit time.Duration
 func (p *pools) empty() {
 	for key, u := range p.open {
 		delete(p.open, key)
-		u.close()
+		u.Close()
 	}
 }
 
@@ -216,6 +214,16 @@ func (p *pools) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.empty()
+}
+
+// transport makes the way to the backend of a route.
+func transport(r *protocols.Route, o protocols.Observer, limit time.Duration) *upstream.Transport {
+	return upstream.New(limit, func(ctx context.Context) (net.Conn, error) {
+		began := time.Now()
+		nc, err := connect(ctx, r)
+		o.Backend(r.Backend, "connect", time.Since(began), err)
+		return nc, err
+	})
 }
 
 // errStartTLS says what HTTP has not.

@@ -397,8 +397,6 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF {
 		b.w.reads = false // nobody writes meanwhile
-	} else if err != nil {
-		err = &bodyError{err}
 	}
 	return n, err
 }
@@ -412,9 +410,3 @@ func (b *body) Close() error {
 	}
 	return nil
 }
-
-// bodyError says that a client's body could not be read, wherever that is noticed.
-type bodyError struct{ cause error }
-
-func (e *bodyError) Error() string { return "the client's body: " + e.cause.Error() }
-func (e *bodyError) Unwrap() error { return e.cause }

@@ -54,13 +54,13 @@ func Collections(ctx context.Context, r *protocols.Route, of string) ([]Listed, 
 
 // directly is a client of a backend that no session stands behind; done closes its connections.
 func directly(r *protocols.Route) (c *davClient, done func()) {
-	up := newUpstream(r, silent{}, metadataTime)
+	up := transport(r, silent{}, metadataTime)
 	return &davClient{route: r, do: func(r *protocols.Route, req *http.Request) (*http.Response, error) {
 		if err := authorize(req, r); err != nil {
 			return nil, err
 		}
 		return up.RoundTrip(req)
-	}}, up.close
+	}}, up.Close
 }
 
 const askListing = xmlHeader + `<propfind xmlns="DAV:"><prop><resourcetype/><displayname/></prop></propfind>`

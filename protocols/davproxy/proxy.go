@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"postern/protocols"
+	"postern/protocols/davproxy/upstream"
 )
 
 // passedIn are the client's headers that a backend gets, besides those that are made here. All others stay out: Authorization,
@@ -78,7 +79,7 @@ func (ss *session) failed(backend string, err error) answer {
 	if e, ok := errors.AsType[*endedError](err); ok {
 		return refused(e.cause)
 	}
-	if e, ok := errors.AsType[*bodyError](err); ok && ss.ctx.Err() == nil {
+	if e, ok := errors.AsType[*upstream.BodyError](err); ok && ss.ctx.Err() == nil {
 		return unread(e)
 	}
 	if ss.ctx.Err() == nil {
@@ -511,7 +512,7 @@ func (x *exchange) relayItem(resp *http.Response) answer {
 
 // abort ends an answer that has begun and will not be whole: never cleanly.
 func (x *exchange) abort(err error) {
-	if e, ok := errors.AsType[*answerError](err); ok { // else the client did not take it
+	if e, ok := errors.AsType[*upstream.AnswerError](err); ok { // else the client did not take it
 		x.failed(x.m.route.Backend, e) // for the log
 	}
 	panic(http.ErrAbortHandler)

@@ -1,4 +1,4 @@
-package davproxy
+package upstream
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 const (
 	maxAtOnce  = 16 << 10 // of a body that is sent together with its header
 	pieceSize  = 32 << 10 // of a longer one
+	maxHeader  = 64 << 10 // of an answer
 	maxTrailer = 4 << 10
 )
 
@@ -52,7 +53,9 @@ func compose(req *http.Request) (*message, error) {
 	case m.length > 0:
 		n := len(b)
 		b = append(b, make([]byte, m.length)...)
-		_, err = io.ReadFull(req.Body, b[n:])
+		if _, errBody := io.ReadFull(req.Body, b[n:]); errBody != nil {
+			err = &BodyError{errBody}
+		}
 	}
 	*m.text = b
 	if err != nil {
@@ -85,14 +88,17 @@ func (m *message) again(far progress) bool {
 	if !m.used {
 		return true
 	}
-	body, ok := m.rest.(*held)
+	body, ok := m.rest.(io.Seeker)
 	if !ok {
 		return false
 	}
-	body.Seek(0, io.SeekStart)
+	_, err := body.Seek(0, io.SeekStart)
 	m.used = false
-	return true
+	return err == nil
 }
+
+// longAgo as a deadline wakes whoever reads or writes.
+var longAgo = time.Unix(1, 0)
 
 // link is a connection to a backend. One request at a time uses it. It is the one place that moves its deadlines.
 type link struct {
@@ -195,7 +201,7 @@ func (l *link) send() {
 // sent says how sending a body has ended, and gives the answer its time. Also after an error: where the backend has hung up, it may
 // have said why. Where it took nothing, or the client's words ended, nobody waits for it.
 func (l *link) sent(err error) {
-	_, ofClient := errors.AsType[*bodyError](err)
+	_, ofClient := errors.AsType[*BodyError](err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sending = false
@@ -301,9 +307,9 @@ func (l *link) sendAll(m *message) error {
 			_, err = l.write([]byte("0\r\n\r\n"))
 			return err
 		case err == io.EOF && left > 0:
-			return &bodyError{io.ErrUnexpectedEOF}
+			return &BodyError{io.ErrUnexpectedEOF}
 		case err != nil && left != 0:
-			return err
+			return &BodyError{err}
 		}
 	}
 	return nil

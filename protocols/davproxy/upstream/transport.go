@@ -1,4 +1,7 @@
-package davproxy
+// Package upstream is HTTP/1.1 towards one backend, in place of http.Transport: connections that are kept, answers whose end is beyond
+// doubt, waits that are bounded. It knows nothing of DAV, of accounts or of credentials. The front door for DAV makes a Transport for each
+// backend.
+package upstream
 
 import (
 	"context"
@@ -9,17 +12,21 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"postern/protocols"
 )
 
-// upstream is the way to one backend: HTTP/1.1 over connections that are kept for the next request. A request and its answer are
+// Bounds of what is kept.
+const (
+	idleTime = 30 * time.Second // of a connection: less than servers allow
+	maxIdle  = 64               // connections
+)
+
+// Transport is the way to one backend: HTTP/1.1 over connections that are kept for the next request. A request and its answer are
 // written and read by the goroutine that asks; only a long body has a second one, until RoundTrip returns. (http.Transport has two
 // for each connection, and cost a third of a request's CPU.) It follows no redirects, decompresses nothing, and repeats nothing that
 // may have changed something. Goroutines may share it.
-type upstream struct {
-	connect func(context.Context) (net.Conn, error)
-	limit   time.Duration // of each wait for the backend: to connect, to take bytes, to answer, to go on. Waiting for the client is not counted
+type Transport struct {
+	dial  func(context.Context) (net.Conn, error)
+	limit time.Duration
 
 	mu     sync.Mutex // guards the fields below
 	idle   []*link    // the one that was used last comes last, and is used next
@@ -27,37 +34,37 @@ type upstream struct {
 	closed bool
 }
 
-func newUpstream(r *protocols.Route, o protocols.Observer, limit time.Duration) *upstream {
-	return &upstream{limit: limit, connect: func(ctx context.Context) (net.Conn, error) {
-		began := time.Now()
-		nc, err := connect(ctx, r)
-		o.Backend(r.Backend, "connect", time.Since(began), err)
-		return nc, err
-	}}
+// New makes a Transport whose connections come from dial. limit is of each wait for the backend: to connect, to take bytes, to answer,
+// to go on. Waiting for whoever supplies a request's body or reads an answer's is not counted.
+func New(limit time.Duration, dial func(context.Context) (net.Conn, error)) *Transport {
+	return &Transport{dial: dial, limit: limit}
 }
 
 // RoundTrip sends a request and reads the beginning of its answer. It is an http.RoundTripper but for one thing: it closes a
-// request's body only to end a Read of it that is under way.
-func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
+// request's body only to end a Read of it that is under way. What a kept connection did not answer goes over a new one, once, if
+// the backend has nothing of it or it changes nothing (GET, HEAD, PROPFIND, REPORT), and its body is short, unread or an io.Seeker.
+// Errors are ErrStalled, a *BodyError, the cause of the request's context, or what befell the connection; those of an answer's body
+// stand in an *AnswerError.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	m, err := compose(req)
 	if err != nil {
 		return nil, err
 	}
 	defer m.free()
-	l := u.take()
+	l := t.take()
 	for {
 		reused := l != nil
 		if !reused {
-			if l, err = u.dial(req.Context()); err != nil {
+			if l, err = t.connect(req.Context()); err != nil {
 				return nil, err
 			}
 		}
-		resp, far, err := u.exchange(l, req, m)
+		resp, far, err := t.exchange(l, req, m)
 		if err == nil {
 			return resp, nil
 		}
 		l.hangUp()
-		if !reused || req.Context().Err() != nil || errors.Is(err, errStalled) || !m.again(far) {
+		if !reused || req.Context().Err() != nil || errors.Is(err, ErrStalled) || !m.again(far) {
 			return nil, err
 		}
 		l = nil // the backend had hung up: a new connection tells whether that was all
@@ -66,18 +73,18 @@ func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // take returns a connection that was kept and that the backend still holds; nil: there is none. One that has something to say while
 // nobody asks is of no use: it would be taken for the next answer.
-func (u *upstream) take() *link {
+func (t *Transport) take() *link {
 	for {
-		u.mu.Lock()
-		n := len(u.idle)
+		t.mu.Lock()
+		n := len(t.idle)
 		if n == 0 {
-			u.mu.Unlock()
+			t.mu.Unlock()
 			return nil
 		}
-		l := u.idle[n-1]
-		u.idle[n-1] = nil
-		u.idle = u.idle[:n-1]
-		u.mu.Unlock()
+		l := t.idle[n-1]
+		t.idle[n-1] = nil
+		t.idle = t.idle[:n-1]
+		t.mu.Unlock()
 		if l.quiet() {
 			return l
 		}
@@ -86,61 +93,61 @@ func (u *upstream) take() *link {
 }
 
 // put keeps a connection for the next request.
-func (u *upstream) put(l *link) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.closed || len(u.idle) >= maxIdle || l.r.Buffered() > 0 {
+func (t *Transport) put(l *link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.idle) >= maxIdle || l.r.Buffered() > 0 {
 		l.nc.Close()
 		return
 	}
 	l.since = time.Now()
-	u.idle = append(u.idle, l)
-	if u.expiry == nil {
-		u.expiry = time.AfterFunc(idleTime, u.expire)
+	t.idle = append(t.idle, l)
+	if t.expiry == nil {
+		t.expiry = time.AfterFunc(idleTime, t.expire)
 	}
 }
 
 // expire closes what nobody has used for a time.
-func (u *upstream) expire() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+func (t *Transport) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	now := time.Now()
 	old := 0
-	for old < len(u.idle) && now.Sub(u.idle[old].since) >= idleTime {
-		u.idle[old].nc.Close()
+	for old < len(t.idle) && now.Sub(t.idle[old].since) >= idleTime {
+		t.idle[old].nc.Close()
 		old++
 	}
-	u.idle = slices.Delete(u.idle, 0, old)
-	if u.expiry = nil; len(u.idle) > 0 {
-		u.expiry = time.AfterFunc(idleTime-now.Sub(u.idle[0].since), u.expire)
+	t.idle = slices.Delete(t.idle, 0, old)
+	if t.expiry = nil; len(t.idle) > 0 {
+		t.expiry = time.AfterFunc(idleTime-now.Sub(t.idle[0].since), t.expire)
 	}
 }
 
-// close closes what is idle, and the others after their requests.
-func (u *upstream) close() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.closed = true
-	for _, l := range u.idle {
+// Close closes what is idle, and the others after their requests.
+func (t *Transport) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, l := range t.idle {
 		l.nc.Close()
 	}
-	u.idle = nil
-	if u.expiry != nil {
-		u.expiry.Stop()
+	t.idle = nil
+	if t.expiry != nil {
+		t.expiry.Stop()
 	}
 }
 
-func (u *upstream) dial(ctx context.Context) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, u.limit, errStalled)
+func (t *Transport) connect(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.limit, ErrStalled)
 	defer cancel()
-	nc, err := u.connect(ctx)
+	nc, err := t.dial(ctx)
 	if err != nil {
 		if ctx.Err() != nil { // net says "operation was canceled"
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	return newLink(nc, u.limit), nil
+	return newLink(nc, t.limit), nil
 }
 
 // progress is how far a request came that failed.
@@ -153,9 +160,9 @@ const (
 )
 
 // exchange sends a request over a connection and reads the beginning of the answer. After an error the connection is of no use.
-func (u *upstream) exchange(l *link, req *http.Request, m *message) (*http.Response, progress, error) {
+func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Response, progress, error) {
 	ctx := req.Context()
-	a := &answerBody{upstream: u, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cut)}
+	a := &answerBody{transport: t, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cut)}
 	l.begin()
 	h, whole, far, err := l.converse(m, req.Method)
 	if err != nil {
@@ -176,26 +183,32 @@ func (u *upstream) exchange(l *link, req *http.Request, m *message) (*http.Respo
 	return resp, answered, nil
 }
 
-// errStalled says that a backend did nothing for a time.
-var errStalled = errors.New("it has stalled")
+// ErrStalled says that a backend did nothing for a time.
+var ErrStalled = errors.New("it has stalled")
 
-// answerError says that a backend's answer could not be read to its end.
-type answerError struct{ cause error }
+// AnswerError says that a backend's answer could not be read to its end.
+type AnswerError struct{ Cause error }
 
-func (e *answerError) Error() string { return "the answer: " + e.cause.Error() }
-func (e *answerError) Unwrap() error { return e.cause }
+func (e *AnswerError) Error() string { return "the answer: " + e.Cause.Error() }
+func (e *AnswerError) Unwrap() error { return e.Cause }
+
+// BodyError says that a request's body could not be read. It is no fault of the backend's.
+type BodyError struct{ Cause error }
+
+func (e *BodyError) Error() string { return "the request's body: " + e.Cause.Error() }
+func (e *BodyError) Unwrap() error { return e.Cause }
 
 // answerBody is what follows an answer's header.
 type answerBody struct {
-	upstream *upstream
-	link     *link
-	ctx      context.Context
-	release  func() bool // lets the context go; false: it has cut the connection
-	keep     bool        // the connection can be used again after the end
-	chunks   io.Reader   // nil: there are none
-	left     int64       // bytes; -1: until the backend hangs up
-	over     bool
-	err      error // after over
+	transport *Transport
+	link      *link
+	ctx       context.Context
+	release   func() bool // lets the context go; false: it has cut the connection
+	keep      bool        // the connection can be used again after the end
+	chunks    io.Reader   // nil: there are none
+	left      int64       // bytes; -1: until the backend hangs up
+	over      bool
+	err       error // after over
 }
 
 // frame says where the body ends.
@@ -243,7 +256,7 @@ func (a *answerBody) Read(p []byte) (n int, err error) {
 	case io.EOF:
 		a.finish()
 	default:
-		err = &answerError{a.explain(err)}
+		err = &AnswerError{a.explain(err)}
 		a.fail(err)
 	}
 	return n, err
@@ -253,7 +266,7 @@ func (a *answerBody) Read(p []byte) (n int, err error) {
 func (a *answerBody) finish() {
 	a.over, a.err = true, io.EOF
 	if a.release() && a.keep {
-		a.upstream.put(a.link)
+		a.transport.put(a.link)
 	} else {
 		a.link.hangUp()
 	}
@@ -275,14 +288,14 @@ func (a *answerBody) Close() error {
 
 // explain finds the cause of an error on the connection.
 func (a *answerBody) explain(err error) error {
-	if _, ok := errors.AsType[*bodyError](err); ok {
+	if _, ok := errors.AsType[*BodyError](err); ok {
 		return err
 	}
 	switch {
 	case a.ctx.Err() != nil:
 		return context.Cause(a.ctx)
 	case isTimeout(err):
-		return errStalled
+		return ErrStalled
 	case err == io.EOF:
 		return io.ErrUnexpectedEOF
 	}

@@ -1,4 +1,4 @@
-package davproxy
+package upstream
 
 import (
 	"bufio"
@@ -38,11 +38,11 @@ func TestOnlyTheBackendsTimeCounts(t *testing.T) {
 		"the client is slow":          {client: pauses{late, late, late}},
 		"each step in time":           {client: pauses{soon, soon}, takes: pauses{soon, soon}, answers: pauses{soon, soon, soon, soon}},
 		"the reader is slow":          {answers: pauses{0, soon, soon}, reader: pauses{late, late}},
-		"it does not take a body":     {client: pauses{0, 0}, takes: pauses{late}, want: errStalled},
-		"it stops to take it":         {client: pauses{0, 0}, takes: pauses{soon, late}, want: errStalled},
-		"it does not answer":          {answers: pauses{late}, want: errStalled},
-		"it stops in the answer":      {answers: pauses{0, soon, late}, want: errStalled},
-		"it stops after a slow start": {client: pauses{late}, answers: pauses{soon, late}, want: errStalled},
+		"it does not take a body":     {client: pauses{0, 0}, takes: pauses{late}, want: ErrStalled},
+		"it stops to take it":         {client: pauses{0, 0}, takes: pauses{soon, late}, want: ErrStalled},
+		"it does not answer":          {answers: pauses{late}, want: ErrStalled},
+		"it stops in the answer":      {answers: pauses{0, soon, late}, want: ErrStalled},
+		"it stops after a slow start": {client: pauses{late}, answers: pauses{soon, late}, want: ErrStalled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -77,8 +77,8 @@ func TestOnlyTheBackendsTimeCounts(t *testing.T) {
 					fmt.Fprintf(theirs, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(tt.answers)-1)
 					io.Copy(theirs, &slow{tt.answers[1:]})
 				})
-				u := &upstream{limit: limit, connect: func(context.Context) (net.Conn, error) { return ours, nil }}
-				defer u.close()
+				u := New(limit, func(context.Context) (net.Conn, error) { return ours, nil })
+				defer u.Close()
 				req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://backend/", &slow{pauses: tt.client})
 				if err != nil {
 					t.Fatal(err)
@@ -104,9 +104,9 @@ func TestOnlyTheBackendsTimeCounts(t *testing.T) {
 // TestIdleConnectionsAreClosed after a time, and at the end.
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	for name, tt := range map[string]struct {
-		act  func(*upstream)
+		act  func(*Transport)
 		want time.Duration
-	}{"unused": {func(*upstream) {}, idleTime}, "closed": {(*upstream).close, 0}} {
+	}{"unused": {func(*Transport) {}, idleTime}, "closed": {(*Transport).Close, 0}} {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
 			ended := make(chan time.Time, 1)
@@ -119,7 +119,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 				theirs.Read(make([]byte, 1))
 				ended <- time.Now()
 			}()
-			u := &upstream{limit: time.Minute, connect: func(context.Context) (net.Conn, error) { return ours, nil }}
+			u := New(time.Minute, func(context.Context) (net.Conn, error) { return ours, nil })
 			req, err := http.NewRequestWithContext(t.Context(), "DELETE", "http://backend/", nil)
 			if err != nil {
 				t.Fatal(err)

@@ -1,4 +1,4 @@
-package davproxy
+package upstream
 
 import (
 	"bufio"
