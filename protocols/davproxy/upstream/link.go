@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -18,84 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of messages, in bytes.
+// Bounds of what a backend says besides bodies, in bytes.
 const (
-	maxAtOnce  = 16 << 10 // of a body that is sent together with its header
-	pieceSize  = 32 << 10 // of a longer one
-	maxHeader  = 64 << 10 // of an answer
+	maxHeader  = 64 << 10
 	maxTrailer = 4 << 10
 )
-
-// message is a request as it is sent: head and short body in one piece, or the head, and a long body behind it.
-type message struct {
-	req    *http.Request
-	text   *[]byte
-	rest   io.ReadCloser // nil: text is all
-	length int64         // of rest; -1: unknown
-	used   bool          // some of rest was read
-}
-
-var texts = sync.Pool{New: func() any { b := make([]byte, 0, maxAtOnce+2<<10); return &b }}
-
-// compose reads a short body whole, so that a client's slowness or end is no matter between us and the backend.
-func compose(req *http.Request) (*message, error) {
-	m := &message{req: req, text: texts.Get().(*[]byte)}
-	if req.Body != nil && req.Body != http.NoBody {
-		if m.length = req.ContentLength; m.length == 0 {
-			m.length = -1
-		}
-	}
-	b, err := appendHead((*m.text)[:0], req, m.length)
-	switch {
-	case err != nil:
-	case m.length < 0, m.length > maxAtOnce:
-		m.rest = req.Body
-	case m.length > 0:
-		n := len(b)
-		b = append(b, make([]byte, m.length)...)
-		if _, errBody := io.ReadFull(req.Body, b[n:]); errBody != nil {
-			err = &BodyError{errBody}
-		}
-	}
-	*m.text = b
-	if err != nil {
-		m.free()
-		return nil, err
-	}
-	return m, nil
-}
-
-func (m *message) free() {
-	if m.text != nil && cap(*m.text) <= 2*maxAtOnce {
-		clear(*m.text) // there may be a credential in it
-		texts.Put(m.text)
-	}
-	m.text = nil
-}
-
-// again tells whether a request that failed may be sent once more, and makes it ready for that.
-func (m *message) again(far progress) bool {
-	switch m.req.Method {
-	case http.MethodGet, http.MethodHead, "PROPFIND", "REPORT": // they change nothing
-		if far == answered {
-			return false
-		}
-	default:
-		if far != unsent {
-			return false
-		}
-	}
-	if !m.used {
-		return true
-	}
-	body, ok := m.rest.(io.Seeker)
-	if !ok {
-		return false
-	}
-	_, err := body.Seek(0, io.SeekStart)
-	m.used = false
-	return err == nil
-}
 
 // longAgo as a deadline wakes whoever reads or writes.
 var longAgo = time.Unix(1, 0)
@@ -234,99 +160,6 @@ func (l *link) outcome() (whole bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.stopped && !l.isCut && l.failed == nil, l.failed
-}
-
-// converse sends a request and reads the head of its answer. whole: all of the request was sent.
-func (l *link) converse(m *message, method string) (h *head, whole bool, far progress, err error) {
-	if m.rest != nil {
-		return l.converseLong(m)
-	}
-	n, errSend := l.write(*m.text)
-	if errSend != nil && n == 0 {
-		return nil, false, unsent, errSend
-	}
-	if errSend != nil && isTimeout(errSend) {
-		return nil, false, sent, errSend
-	}
-	h, far, err = l.readHead() // where it has hung up in the middle, it may have said why
-	if err != nil && errSend != nil {
-		err = errSend
-	}
-	return h, errSend == nil, far, err
-}
-
-// converseLong sends a long body and waits for the answer meanwhile: a backend may refuse before it has taken all, or while the
-// client rests. A refusal ends the upload; a success waits for its end, or else the client would be told of half a body.
-func (l *link) converseLong(m *message) (h *head, whole bool, far progress, err error) {
-	l.send()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		l.sent(l.sendAll(m))
-	}()
-	h, far, err = l.readHead()
-	refused := err != nil || h.status >= 300
-	if refused && l.stopSending() {
-		m.rest.Close() // wakes a Read of the client's body
-	}
-	<-ended
-	whole, errSend := l.outcome()
-	if errSend != nil && (err != nil || !refused) {
-		h, err = nil, errSend
-	}
-	return h, whole, max(far, sent), err
-}
-
-var pieces = sync.Pool{New: func() any { return new([pieceSize + chunkHead + 2]byte) }}
-
-const chunkHead = 10 // in front of a piece, for its length in hexadecimal
-
-func (l *link) sendAll(m *message) error {
-	if _, err := l.write(*m.text); err != nil {
-		return err
-	}
-	buf := pieces.Get().(*[pieceSize + chunkHead + 2]byte)
-	defer pieces.Put(buf)
-	m.used = true
-	for left := m.length; left != 0; {
-		room := buf[chunkHead : chunkHead+pieceSize]
-		if left > 0 {
-			room = room[:min(left, pieceSize)]
-		}
-		n, err := m.rest.Read(room)
-		if n > 0 {
-			if errWrite := l.sendPiece(buf, n, left < 0); errWrite != nil {
-				return errWrite
-			}
-		}
-		if left > 0 {
-			left -= int64(n)
-		}
-		switch {
-		case err == io.EOF && left < 0:
-			_, err = l.write([]byte("0\r\n\r\n"))
-			return err
-		case err == io.EOF && left > 0:
-			return &BodyError{io.ErrUnexpectedEOF}
-		case err != nil && left != 0:
-			return &BodyError{err}
-		}
-	}
-	return nil
-}
-
-// sendPiece sends n bytes that stand behind the room for a chunk's head.
-func (l *link) sendPiece(buf *[pieceSize + chunkHead + 2]byte, n int, chunked bool) error {
-	from, to := chunkHead, chunkHead+n
-	if chunked {
-		size := strconv.AppendInt(buf[:0:chunkHead], int64(n), 16)
-		from -= len(size) + 2
-		copy(buf[from:], size)
-		copy(buf[chunkHead-2:], "\r\n")
-		to += copy(buf[to:], "\r\n")
-	}
-	_, err := l.write(buf[from:to])
-	return err
 }
 
 // readHead reads the head of the final answer. Those that only say that it will come (RFC 9110 section 15.2) are skipped; together
