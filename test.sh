@@ -24,6 +24,7 @@ needs=(
   /usr/lib/php/*/pdo_pgsql.so=php-pgsql
   /usr/lib/php/*/pdo_sqlite.so=php-sqlite3
   /usr/lib/postgresql/*/bin/initdb=postgresql
+  /usr/lib/python3*/dist-packages/caldav/davclient.py=python3-caldav
   chromium=chromium
   curl=curl
   dnsmasq=dnsmasq-base

@@ -449,6 +449,9 @@ func (x *exchange) relay(resp *http.Response) answer {
 		return x.relayItem(resp)
 	case "REPORT":
 		if x.doc.root == (name{nsCalDAV, "free-busy-query"}) {
+			if untold(resp.Header.Get("Content-Type")) {
+				resp.Header.Set("Content-Type", mediaTypes[calendar][0])
+			}
 			return x.relayItem(resp)
 		}
 		return x.unusable()
@@ -461,6 +464,11 @@ func (x *exchange) relay(resp *http.Response) answer {
 		return answer{}
 	}
 	return x.empty(status)
+}
+
+// untold tells whether a media type says nothing. Xandikos tells free and busy times without one. What they are is seen in their beginning.
+func untold(contentType string) bool {
+	return contentType == "" || contentType == "application/octet-stream"
 }
 
 // mapLocation passes on a URL that lies in the mount.
