@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is missing (Debian packages; into the user's cache axe-core by npm, and some servers out of their packages), then runs
-# them all with the race detector.
+# Installs what the tests need and is missing (Debian packages; into the user's cache axe-core and tsdav by npm, and some servers out of their packages),
+# then runs them all with the race detector.
 #
 #   ./test.sh                                      everything
 #   ./test.sh ./authstore/...                      some packages
@@ -25,16 +25,21 @@ needs=(
   /usr/lib/php/*/pdo_sqlite.so=php-sqlite3
   /usr/lib/postgresql/*/bin/initdb=postgresql
   /usr/lib/python3*/dist-packages/caldav/davclient.py=python3-caldav
+  /usr/lib/python3*/dist-packages/httplib2/__init__.py=python3-httplib2 # for calcurse-caldav
+  calcurse=calcurse
+  calcurse-caldav=calcurse
   chromium=chromium
   curl=curl
   dnsmasq=dnsmasq-base
   dovecot=dovecot-imapd
   fetchmail=fetchmail
   getmail=getmail6
+  khal=khal
   mbsync=isync
   msmtp=msmtp
   neomutt=neomutt
   nginx=nginx
+  node=nodejs
   npm=npm
   openssl=openssl
   php=php-cli
@@ -113,6 +118,19 @@ fetch_axe() {
   rm -r "$tmp"
 }
 
+# tsdav is a client library, with two more packages below it. The lock file holds the hash of each.
+fetch_tsdav() {
+  local from=internal/testlab/tsdav dir=${XDG_CACHE_HOME:-$HOME/.cache}/postern-test/tsdav tmp
+  cmp -s "$from/package-lock.json" "$dir/package-lock.json" && return
+  echo "test.sh: fetches tsdav"
+  tmp=$(mktemp -d)
+  cp "$from"/package*.json "$tmp"
+  (cd "$tmp" && npm ci --silent --ignore-scripts --no-audit --no-fund >/dev/null) || { rm -r "$tmp"; die "could not fetch tsdav with npm, or it is not what it was"; }
+  rm -rf "$dir"
+  mkdir -p "${dir%/*}"
+  mv "$tmp" "$dir"
+}
+
 # Some servers are unpacked into the user's cache and not installed: Cyrus's packages would remove Dovecot's, DAViCal's would bring Apache, and the
 # newest Debian has no sabre/dav, which then stays out. apt-get checks the signatures. A newer version replaces the one that is there.
 unpack() { # unpack NAME PACKAGE...; the first one's version counts; keep_NAME FROM TO picks what is kept
@@ -166,6 +184,7 @@ command -v go >/dev/null || die "no go in PATH; get Go 1.26 from https://go.dev/
 mapfile -t packages < <(missing)
 [ ${#packages[@]} = 0 ] || install "${packages[@]}"
 fetch_axe
+fetch_tsdav
 unpack cyrus cyrus-common cyrus-caldav
 cyrus_libraries
 unpack davical davical libawl-php

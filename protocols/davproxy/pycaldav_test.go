@@ -2,6 +2,7 @@ package davproxy_test
 
 import (
 	"maps"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -96,10 +97,16 @@ func TestPythonCalDAV(t *testing.T) {
 func pythonCalDAV(t *testing.T, args ...string) map[string]string {
 	t.Helper()
 	testlab.Need(t, "/usr/lib/python3*/dist-packages/caldav/davclient.py")
-	out := testlab.Run(t, testlab.Command(t, "/usr/bin/python3", append([]string{"testdata/pycaldav.py"}, args...)...))
+	return stepsOf(t, testlab.Command(t, "/usr/bin/python3", append([]string{"testdata/pycaldav.py"}, args...)...))
+}
+
+// stepsOf runs a script that prints a line for each step, its name, a tab, and what came of it. What else it prints is shown if the test fails.
+func stepsOf(t *testing.T, cmd *exec.Cmd) map[string]string {
+	t.Helper()
+	out := testlab.Run(t, cmd)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("python-caldav %s:\n%s", args, out)
+			t.Logf("%s:\n%s", cmd.Args, out)
 		}
 	})
 	got := make(map[string]string)
