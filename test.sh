@@ -26,6 +26,7 @@ needs=(
   /usr/lib/postgresql/*/bin/initdb=postgresql
   /usr/lib/python3*/dist-packages/caldav/davclient.py=python3-caldav
   /usr/lib/python3*/dist-packages/httplib2/__init__.py=python3-httplib2 # for calcurse-caldav
+  cadaver=cadaver
   calcurse=calcurse
   calcurse-caldav=calcurse
   chromium=chromium
