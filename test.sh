@@ -36,6 +36,7 @@ needs=(
   fetchmail=fetchmail
   getmail=getmail6
   khal=khal
+  litmus=litmus
   mbsync=isync
   msmtp=msmtp
   neomutt=neomutt
