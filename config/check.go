@@ -127,6 +127,9 @@ func (w *walker) checkBackend(b *Backend, path string, before []Backend) {
 	if b.Protocol == "dav" && b.SpareConnections > 0 {
 		w.say(path+".spare_connections", "spare_connections means nothing with dav: connections are kept and used again in any case")
 	}
+	if b.Protocol == "dav" && !b.Pipelining {
+		w.say(path+".pipelining", "pipelining means nothing with dav")
+	}
 	if b.Protocol == "dav" {
 		w.checkTemplate(path+".principal", b.Principal, "{login}", "{address}", "{local}", "{domain}")
 		if !strings.HasPrefix(b.Principal, "/") || !strings.HasSuffix(b.Principal, "/") {
@@ -177,7 +180,10 @@ func (w *walker) checkCredential(b *Backend, path string) {
 	if b.Credential == "xclient" && w.cfg.Submission.Smuggling == "pass" {
 		w.say(path+".credential", `with smuggling = "pass" a client could smuggle an XCLIENT of its own to a backend that takes that for a login; use smuggling = "refuse", or another credential`)
 	}
-	if (b.Credential == "header" || b.Credential == "bearer") && !isHeaderName(b.Header) {
+	switch trusts := b.Credential == "header" || b.Credential == "bearer"; {
+	case trusts && slices.ContainsFunc(takenHeaders, func(h string) bool { return strings.EqualFold(h, b.Header) }):
+		w.say(path+".header", fmt.Sprintf("%s has a meaning of its own; let the backend trust another header, such as \"X-Remote-User\"", b.Header))
+	case trusts && !isHeaderName(b.Header):
 		w.say(path+".header", fmt.Sprintf("header must name the header that the backend trusts, such as \"X-Remote-User\"; %q is no header's name", b.Header))
 	}
 }
@@ -214,6 +220,9 @@ func (w *walker) checkClientCert(b *Backend, path string) {
 	}
 }
 
+// takenHeaders can't tell who it is: every request has them for something else.
+var takenHeaders = []string{"Authorization", "Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "Depth", "Destination", "If", "If-Match", "If-None-Match", "User-Agent"}
+
 // isHeaderName tells a field name (RFC 9110 section 5.1) of which no server makes another's: CGI and WSGI read _ as -.
 func isHeaderName(name string) bool {
 	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == ""
@@ -229,7 +238,7 @@ func (w *walker) checkTemplate(path, template string, known ...string) {
 	if strings.ContainsAny(rest, "{}") {
 		w.say(path, fmt.Sprintf("%q has a placeholder that is unknown; known are %s", template, strings.Join(known, ", ")))
 	} else if !tells {
-		w.say(path, fmt.Sprintf("%q is the same for every account; put in {address} or {local}, or everybody would share one mailbox", template))
+		w.say(path, fmt.Sprintf("%q is the same for every account; put in {address} or {local}, or everybody would reach the same data", template))
 	}
 }
 
@@ -251,7 +260,7 @@ func (w *walker) checkRoutes() {
 			w.say(path+".domain", fmt.Sprintf("domain %q must be a domain in lower case, or \"*\"", r.Domain))
 		}
 		if slices.ContainsFunc(c.Routes[:i], func(o Route) bool { return o.Domain == r.Domain && o.Protocol == r.Protocol }) {
-			w.say(path, fmt.Sprintf("two routes lead %s of %s somewhere", r.Protocol, r.Domain))
+			w.say(path, fmt.Sprintf("two routes lead %s of %s somewhere; leave one", r.Protocol, r.Domain))
 		}
 		b := slices.IndexFunc(c.Backends, func(b Backend) bool { return b.Name == r.Backend })
 		switch {

@@ -212,8 +212,12 @@ func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, ac
 		return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol),
 			Untried: "no route leads here, so nobody uses it; write [[route]] with backend = \"" + b.Name + "\""}
 	}
-	if r, account := routeFor(ctx, table, words, b.Name, accounts); r != nil {
-		return Finding{Detail: b.Address + ", logged in for " + account + shown, Err: probe(ctx, r)}
+	if r, account := routeFor(ctx, table, words, b.Name, ledTo(cfg, b.Name, words, accounts)); r != nil {
+		f := Finding{Detail: b.Address + ", logged in for " + account + shown}
+		if err := probe(ctx, r); err != nil {
+			f.Err = fmt.Errorf("login for %s: %w", account, err)
+		}
+		return f
 	}
 	return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
 }
@@ -241,6 +245,25 @@ func checkClientCert(b *config.Backend) (string, error) {
 	return text, nil
 }
 
+// ledTo are the accounts that one of some protocols leads to a backend: a route of their domain goes before that of all.
+func ledTo(cfg *config.Config, backend string, words []string, accounts []authstore.Account) (led []authstore.Account) {
+	leads := func(domain, word string) bool {
+		for _, d := range []string{domain, "*"} {
+			if i := slices.IndexFunc(cfg.Routes, func(r config.Route) bool { return r.Domain == d && r.Protocol == word }); i >= 0 {
+				return cfg.Routes[i].Backend == backend
+			}
+		}
+		return false
+	}
+	for _, a := range accounts {
+		_, domain, _ := strings.Cut(a.Names[0], "@")
+		if slices.ContainsFunc(words, func(word string) bool { return leads(domain, word) }) {
+			led = append(led, a)
+		}
+	}
+	return led
+}
+
 // routeFor finds an active account that one of some protocols leads to a backend; nil: there is none.
 func routeFor(ctx context.Context, table *route.Table, words []string, backend string, accounts []authstore.Account) (*protocols.Route, string) {
 	for _, a := range accounts {
@@ -265,7 +288,7 @@ func reach(ctx context.Context, r *protocols.Route, protocol string) error {
 	err := protocols.Visit(ctx, r, func(_ context.Context, nc net.Conn) (*protocols.Backend, error) {
 		return &protocols.Backend{Conn: nc}, nil
 	})
-	return protocols.Explain(r, err, "")
+	return davproxy.Explain(r, err)
 }
 
 // Text is the finding on one line.

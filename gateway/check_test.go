@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/authstore"
 	"postern/config"
 	"postern/internal/testlab"
 )
@@ -130,6 +131,26 @@ func TestCheckClientCert(t *testing.T) {
 		}
 		if bad := name == "has ended" || name == "of a server"; bad != (err != nil) || !strings.Contains(text, tt.want) || tt.want == "" && text != "" {
 			t.Errorf("%s: %q, %v; want %q", name, text, err, tt.want)
+		}
+	}
+}
+
+// Each backend is tried for an account that is led there: a domain of its own does not go to where all others do.
+func TestCheckTriesWhoIsLedThere(t *testing.T) {
+	cfg := &config.Config{Routes: []config.Route{{Domain: "*", Protocol: "calendar", Backend: "all"}, {Domain: "own.test", Protocol: "calendar", Backend: "own"},
+		{Domain: "own.test", Protocol: "contacts", Backend: "all"}}}
+	accounts := []authstore.Account{{Names: []string{"eve@own.test"}}, {Names: []string{"alice@example.test"}}}
+	for _, tt := range []struct {
+		backend, word, want string
+	}{
+		{"own", "calendar", "eve@own.test"}, {"all", "calendar", "alice@example.test"}, {"all", "contacts", "eve@own.test"}, {"own", "contacts", ""},
+	} {
+		got := ""
+		for _, a := range ledTo(cfg, tt.backend, []string{tt.word}, accounts) {
+			got += a.Names[0]
+		}
+		if got != tt.want {
+			t.Errorf("%s at %s is tried for %q, want %q", tt.word, tt.backend, got, tt.want)
 		}
 	}
 }

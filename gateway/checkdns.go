@@ -177,7 +177,7 @@ func (d *dnsLook) hostName(ctx context.Context) bool {
 	case missing:
 		f.Err = fmt.Errorf("the name that apps are led to has no address; add an A or AAAA record for it, or set hostname to one that has")
 	case err != nil:
-		f.Err = unasked(err)
+		f.Err = d.unasked(err)
 	default:
 		f.Detail = strings.Join(addresses, " ")
 	}
@@ -190,8 +190,16 @@ func isMissing(err error) bool {
 	return ok && e.IsNotFound
 }
 
-func unasked(err error) error {
-	return fmt.Errorf("DNS gave no answer: %w; look at /etc/resolv.conf, or name a server with --resolver", err)
+// unasked says what to do where nobody answers. A resolver with a Dial of its own is the one that --resolver names; Go's error names the system's all the same.
+func (d *dnsLook) unasked(err error) error {
+	e, ok := errors.AsType[*net.DNSError](err)
+	switch {
+	case d.resolver.Dial == nil || !ok:
+		return fmt.Errorf("DNS gave no answer: %w; look at /etc/resolv.conf, or name a server with --resolver", err)
+	case e.IsTimeout:
+		return fmt.Errorf("DNS gave no answer: no word from the server that --resolver names; look whether it is a DNS server that this machine reaches: %s", e.Err)
+	}
+	return fmt.Errorf("DNS gave no answer: the server that --resolver names can't be asked; look whether it is a DNS server: %s", e.Err)
 }
 
 // domain looks at a domain's records; false: DNS does not answer any more.
@@ -240,7 +248,7 @@ func (d *dnsLook) service(ctx context.Context, domain string, s service, list []
 	want := net.JoinHostPort(d.host, strconv.Itoa(int(s.port)))
 	switch {
 	case err != nil:
-		f.Err = unasked(err)
+		f.Err = d.unasked(err)
 		return f, false
 	case len(records) == 0 && slices.ContainsFunc(list, func(o service) bool { return o.priority < s.priority && related(o.name, s.name) }):
 		f.Detail = "not there; apps take the one with TLS from the start"
@@ -265,7 +273,7 @@ func (d *dnsLook) service(ctx context.Context, domain string, s service, list []
 func (d *dnsLook) path(ctx context.Context, name string, f *Finding) error {
 	texts, err := d.resolver.LookupTXT(ctx, name+".")
 	if err != nil && !isMissing(err) {
-		f.Err = unasked(err)
+		f.Err = d.unasked(err)
 		return err
 	}
 	for _, text := range texts {

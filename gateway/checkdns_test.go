@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -172,4 +173,14 @@ func silentDNS(t *testing.T) string {
 	}
 	t.Cleanup(func() { pc.Close() })
 	return pc.LocalAddr().String()
+}
+
+// A server that --resolver names and that does not answer is blamed itself, and not the system's, which nobody asked.
+func TestDNSOfAWrongResolver(t *testing.T) {
+	t.Parallel()
+	var found []string
+	checkRecords(t.Context(), everyService(), []authstore.Account{{Names: []string{"alice@example.test"}}}, resolverAt("127.0.0.1:1"), io.Discard, func(f Finding) { found = append(found, f.Text()) })
+	if len(found) != 1 || !strings.Contains(found[0], "the server that --resolver names can't be asked") || strings.Contains(found[0], "resolv.conf") || strings.Contains(found[0], " on ") {
+		t.Errorf("found %q", found)
+	}
 }

@@ -88,9 +88,12 @@ A name stays when the calendar is given another title.`,
 					return faults[0]
 				}
 				var err error
-				if e.json {
+				switch {
+				case e.json:
 					err = printJSON(c.OutOrStdout(), views)
-				} else {
+				case len(views) == 0:
+					_, err = fmt.Fprintf(c.OutOrStdout(), "%s has no calendar and no address book yet; an app whose password opens all can make one\n", a.Names[0])
+				default:
 					err = table(c.OutOrStdout(), []string{"COLLECTION", "TITLE"}, rows)
 				}
 				return errors.Join(append(faults, err)...)
@@ -217,9 +220,13 @@ func (t *thereIs) title(c authstore.Collection) string {
 
 func (t *thereIs) unknown(text string, list []davproxy.Listed) error {
 	if len(list) == 0 {
-		return fmt.Errorf("%s has no calendar or address book %q, and none of its kind at all", t.address, printable(text))
+		return fmt.Errorf("%s has no calendar or address book %q, and none of its kind at all; an app whose password opens all can make one", t.address, printable(text))
 	}
-	return fmt.Errorf("%s has no calendar or address book %q; there are:\n%s", t.address, printable(text), listing(list))
+	once := ""
+	if strings.Contains(text, ",") {
+		once = " (each takes an --only of its own)"
+	}
+	return fmt.Errorf("%s has no calendar or address book %q%s; there are:\n%s", t.address, printable(text), once, listing(list))
 }
 
 // maxListing is how many collections an error names.

@@ -80,6 +80,10 @@ func TestOnly(t *testing.T) {
 		t.Errorf("show --json:\n%s", out)
 	}
 
+	if out := must("account", "collections", "nobody@example.test"); out != "nobody@example.test has no calendar and no address book yet; an app whose password opens all can make one\n" {
+		t.Errorf("collections where there are none: %q", out)
+	}
+
 	for name, tt := range map[string]struct {
 		args []string
 		code int
@@ -90,8 +94,11 @@ func TestOnly(t *testing.T) {
 		"two of that title":  {create("--for", "calendar", "--only", "Twin"), 1, "name one of them as it stands here:\n  COLLECTION      TITLE\n  calendar/twin1  Twin\n  calendar/twin2  Twin"},
 		"a kind is missing":  {create("--for", "everything", "--only", "calendar/work"), 2, "add contacts/* for all of that kind"},
 		"another kind":       {create("--for", "calendar", "--only", "contacts/team"), 2, "opens nothing of the kind contacts"},
+		"a list":             {create("--for", "calendar", "--only", "calendar/work,calendar/4711"), 1, "(each takes an --only of its own); there are:"},
+		"invitations alone":  {create("--scopes", "schedule"), 2, "add calendar"},
+		"both":               {create("--for", "calendar", "--scopes", "mail"), 2, "leave one"},
 		"mail":               {create("--for", "mail", "--only", "calendar/work"), 2, "--only is for what opens calendars or contacts"},
-		"nothing there":      {[]string{"password", "create", "nobody@example.test", "-l", "x", "--for", "calendar", "--only", "work"}, 1, "and none of its kind at all"},
+		"nothing there":      {[]string{"password", "create", "nobody@example.test", "-l", "x", "--for", "calendar", "--only", "work"}, 1, "none of its kind at all; an app whose password opens all can make one"},
 		"nobody's":           {[]string{"account", "collections", "eve@example.test"}, 1, "there is no account"},
 		"control characters": {create("--for", "calendar", "--only", "a\x1bb"), 1, "has no calendar or address book \"a?b\""},
 	} {

@@ -75,7 +75,7 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		"a label for a number": {[]string{"password", "revoke", "Thunderbird", "-c", file}, 2, "is not the number of an app password"},
 		"unknown preset":       {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "emails", "-c", file}, 2, "the presets are everything, mail"},
 		"preset and scopes":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--scopes", "mail", "-c", file}, 2, "none of the others can be"},
-		"neither":              {[]string{"password", "create", "eve@example.test", "--label", "x", "-c", file}, 2, "at least one of the flags"},
+		"neither":              {[]string{"password", "create", "eve@example.test", "--label", "x", "-c", file}, 2, "say what it opens, with --for: everything, "},
 		"no label":             {[]string{"password", "create", "eve@example.test", "--for", "mail", "-c", file}, 2, `"label" not set; see "postern password create --help"`},
 		"a bad expiry":         {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "soon", "-c", file}, 2, "neither never, a number of days"},
 		"an expiry gone by":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "2001-01-01", "-c", file}, 2, "has passed already"},

@@ -132,8 +132,6 @@ it opens must be named; "calendar/*" and "contacts/*" are all of a kind, those m
 	c.Flags().StringSliceVar(&networks, "network", nil, "networks it may be used from, such as 192.0.2.0/24; may be repeated (default: any)")
 	c.Flags().StringArrayVar(&only, "only", nil, "a single calendar or address book that it opens: calendar/NAME, contacts/NAME, or its title; may be repeated (default: all)")
 	c.MarkFlagRequired("label")
-	c.MarkFlagsMutuallyExclusive("for", "scopes")
-	c.MarkFlagsOneRequired("for", "scopes")
 	c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(presetNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -155,8 +153,17 @@ func presetHelp() string {
 }
 
 func chooseScopes(preset string, names []string) (authstore.Scopes, error) {
-	if preset == "" {
-		return authstore.ParseScopes(names...)
+	switch {
+	case preset == "" && len(names) == 0:
+		return 0, fmt.Errorf("say what it opens, with --for: %s", strings.Join(presetNames(), ", "))
+	case preset != "" && len(names) > 0:
+		return 0, errors.New("--for and --scopes both say what it opens; leave one")
+	case preset == "":
+		set, err := authstore.ParseScopes(names...)
+		if err == nil && set == authstore.ScopeSchedule {
+			return 0, errors.New("schedule goes with calendars and opens nothing alone; add calendar")
+		}
+		return set, err
 	}
 	for _, p := range authstore.Presets {
 		if p.Name == preset {

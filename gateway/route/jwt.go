@@ -44,7 +44,12 @@ func NewSigner(text []byte) (*Signer, error) {
 	if block == nil {
 		return nil, errors.New(`there is no key in PEM form; it begins with "-----BEGIN HMAC KEY-----" or "-----BEGIN PRIVATE KEY-----"`)
 	}
-	if next, _ := pem.Decode(rest); next != nil {
+	next, rest := pem.Decode(rest)
+	if block.Type == "EC PARAMETERS" && next != nil { // "openssl ecparam -genkey" writes the curve before the key
+		block = next
+		next, _ = pem.Decode(rest)
+	}
+	if next != nil {
 		return nil, errors.New("there is more than one key; leave the one that is to sign")
 	}
 	switch block.Type {
@@ -55,11 +60,15 @@ func NewSigner(text []byte) (*Signer, error) {
 		return &Signer{method: jwt.SigningMethodHS256, key: block.Bytes}, nil
 	case "PUBLIC KEY":
 		return nil, errors.New("that is the public key, which the backend gets; name the private key that belongs to it")
+	case "EC PRIVATE KEY":
+		return nil, errOtherKey
 	case "ENCRYPTED PRIVATE KEY":
 		return nil, errors.New("the key is locked with a passphrase; write it out without: openssl pkey -in OLD -out NEW")
 	}
 	return privateSigner(block)
 }
+
+var errOtherKey = errors.New("keys of its kind, such as of an elliptic curve (EC), are not used for tokens; make one of RSA or Ed25519, or an HMAC key")
 
 func privateSigner(block *pem.Block) (*Signer, error) {
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -77,7 +86,7 @@ func privateSigner(block *pem.Block) (*Signer, error) {
 		}
 		return &Signer{method: jwt.SigningMethodRS256, key: key}, nil
 	}
-	return nil, fmt.Errorf("keys of the kind %T are not used for tokens; make one of RSA or Ed25519, or an HMAC key", key)
+	return nil, errOtherKey
 }
 
 // token is a token for a name at the backend. The caller clears it.

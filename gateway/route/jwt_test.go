@@ -175,6 +175,7 @@ func TestBadKeys(t *testing.T) {
 		"openssl genpkey":                           pemOf("CERTIFICATE", []byte("x")),
 		"make one of 3072":                          pemOf("PRIVATE KEY", pkcs8(t, small)),
 		"make one of RSA or Ed25519":                pemOf("PRIVATE KEY", pkcs8(t, curve)),
+		"elliptic curve":                            append(pemOf("EC PARAMETERS", []byte("x")), pemOf("EC PRIVATE KEY", []byte("x"))...), // openssl ecparam -genkey
 	} {
 		if s, err := NewSigner(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("NewSigner of %.40q = %v, %v; want an error with %q", text, s, err, want)

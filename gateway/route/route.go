@@ -171,7 +171,7 @@ func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protoco
 			password, err := t.vault.BackendPassword(ctx, id, b.Name)
 			if errors.Is(err, authstore.ErrNotFound) {
 				return protocols.Credential{}, fmt.Errorf(
-					"no password is stored for account %d at backend %q; store one with \"postern account credential\"", id, b.Name)
+					"no password is stored for account %d at backend %q; store one with \"postern account credential ADDRESS --backend %s --password-file FILE\"", id, b.Name, b.Name)
 			}
 			return protocols.Credential{Authcid: login, Password: password}, err
 		}

@@ -175,7 +175,7 @@ func TestDAVPasswords(t *testing.T) {
 					t.Errorf("GET = %d, want %d\n%s", code, want, text)
 				}
 			}
-			check(g.config, `no password is stored for account 1 at backend "dav"; store one with "postern account credential"`)
+			check(g.config, `no password is stored for account 1 at backend "dav"; store one with "postern account credential ADDRESS --backend dav --password-file FILE"`)
 			get(g, http.StatusServiceUnavailable)
 			s.cli(g.config, "account", "credential", alice, "--backend", "dav", "--password-file", file)
 			check(g.config, "logged in for "+alice)

@@ -2,6 +2,7 @@ package davproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -272,7 +273,7 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 			return nil
 		}
 	}
-	return explain(r, errCalendar)
+	return Explain(r, errCalendar)
 }
 
 type silent struct{}
@@ -281,8 +282,8 @@ func (silent) Login(protocols.LoginEvent)                   {}
 func (silent) Ended(protocols.EndEvent)                     {}
 func (silent) Backend(string, string, time.Duration, error) {}
 
-// explain adds what to do to an error of discovery.
-func explain(r *protocols.Route, err error) error {
+// Explain adds what to do to an error of discovery, or of reaching a backend. No error stays none.
+func Explain(r *protocols.Route, err error) error {
 	where := r.Address
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return fmt.Errorf("%s: %s: %w", where, adviseStatus(r, s.status), err)
@@ -299,6 +300,12 @@ func explain(r *protocols.Route, err error) error {
 	case errors.Is(err, errHomePath), errors.Is(err, errPath):
 		return fmt.Errorf("%s: paths with dots, doubled slashes or escapes can't be used, nor the root as a home: %w", where, err)
 	}
+	if r.Security == protocols.PlainText && errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: it hung up; look at its log, and take tls = \"none\" out if it speaks TLS: %w", where, err)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return fmt.Errorf("%s: it does not speak TLS there; name the port that does, or set tls = \"none\" (loopback and private networks only): %w", where, err)
+	}
 	return protocols.Explain(r, err, "")
 }
 
@@ -311,11 +318,15 @@ func adviseStatus(r *protocols.Route, status int) string {
 			"it takes HMAC and RSA, not Ed25519); http_jwt_max_age must be 5m or more, and both clocks agree"
 	case status == http.StatusBadRequest && r.Security == protocols.ImplicitTLS:
 		return "it took the connection, but no request; nginx answers so where it wants a certificate of ours: client_cert, signed by the authority that it trusts"
+	case status == http.StatusBadRequest:
+		return "it took no request; nginx answers so at a port that speaks TLS: take tls = \"none\" out then"
 	case status == http.StatusForbidden && r.Header != "":
 		return fmt.Sprintf("it does not take the account's name from the header %s, or gives %s no right to %s; let it trust that header from this machine, and look at login, principal and its own rules on rights", r.Header, r.Login, r.Path)
 	case status == http.StatusUnauthorized && r.Header != "":
 		return fmt.Sprintf("it does not take the account's name from the header %s; let it trust that header from this machine", r.Header)
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+	case status == http.StatusForbidden:
+		return fmt.Sprintf("it gives %s no right to %s; look at the credential, login and principal, and its own rules on rights", r.Login, r.Path)
+	case status == http.StatusUnauthorized:
 		return "it refused the gateway's user name or password; look at the credential"
 	case status == http.StatusNotFound:
 		return fmt.Sprintf("it has nothing at %s; look at principal, and whether the account exists there", r.Path)

@@ -44,7 +44,7 @@ func Collections(ctx context.Context, r *protocols.Route, of string) ([]Listed, 
 	defer done()
 	list, err := collections(ctx, c, k)
 	if err != nil {
-		return nil, explain(r, err)
+		return nil, Explain(r, err)
 	}
 	slices.SortFunc(list, func(a, b Listed) int {
 		return cmp.Or(cmp.Compare(strings.ToLower(a.Title), strings.ToLower(b.Title)), cmp.Compare(a.Name, b.Name))

@@ -2,7 +2,12 @@ package davproxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -104,6 +109,32 @@ func TestCollectionsThatCannotBeTold(t *testing.T) {
 		list, err := davproxy.Collections(t.Context(), tt.route, authstore.CalendarCollection)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.route.Address) {
 			t.Errorf("%s: %v, %v; want %q at its address", name, list, err, tt.want)
+		}
+	}
+}
+
+// What a server answers that is no DAV server, or is reached in the wrong way, is said with the key that mends it.
+func TestExplainedAnswers(t *testing.T) {
+	t.Parallel()
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	defer plain.Close()
+	encrypted := httptest.NewTLSServer(http.NotFoundHandler())
+	defer encrypted.Close()
+	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	opened := func(context.Context) (protocols.Credential, error) {
+		return protocols.Credential{Authcid: "alice", Password: []byte("x")}, nil
+	}
+	for name, tt := range map[string]struct {
+		route *protocols.Route
+		want  string
+	}{
+		"TLS to plain text": {&protocols.Route{Network: "tcp", Address: plain.Listener.Addr().String(), Security: protocols.ImplicitTLS, TLS: new(tls.Config)}, `or set tls = "none"`},
+		"plain text to TLS": {&protocols.Route{Network: "tcp", Address: encrypted.Listener.Addr().String()}, `take tls = "none" out`},
+		"no right":          {&protocols.Route{Network: "tcp", Address: plain.Listener.Addr().String(), Open: opened}, "it gives alice no right to /alice/"},
+	} {
+		tt.route.Path, tt.route.Login = "/alice/", "alice"
+		if err := davproxy.Probe(t.Context(), tt.route); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v; want %q", name, err, tt.want)
 		}
 	}
 }
