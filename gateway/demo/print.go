@@ -175,7 +175,8 @@ func (t Tour) Text() string {
 	line("             Outgoing: localhost, port %d, SSL/TLS, and the same.", t.SubmissionsPort)
 	line("  Calendars  New calendar > On the network; user name: the account;")
 	line("             location: https://localhost:%d/dav/", t.DAVPort)
-	line("  Contacts   New Address Book > Add remote Address Book; the same user name and location")
+	line("  Contacts   New Address Book > Add remote Address Book; the same user name and")
+	line("             location")
 	line("  Password   any of the above that opens what you ask for")
 	return b.String()
 }
