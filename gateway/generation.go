@@ -86,7 +86,11 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 		}
 		if g.sockets[address], err = listen(ctx, address); err != nil {
 			delete(g.sockets, address)
-			return nil, fmt.Errorf("listen on %s: %w", address, err)
+			key := ""
+			if address == cfg.Operations.Address { // the default stands in no file
+				key = " (address of [operations])"
+			}
+			return nil, fmt.Errorf("listen on %s%s: %w", address, key, err)
 		}
 	}
 	return next, nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -57,6 +58,29 @@ credential = "header"
 	return file
 }
 
+// Who runs two gateways on a machine learns which key the address belongs to that no line of theirs names.
+func TestOperationsAddressInUse(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	file := configured(t)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(":993"), []byte(":0"), 1)
+	text = bytes.Replace(text, []byte("127.0.0.1:8080"), []byte("[::1]:0"), 1)
+	if err := os.WriteFile(file, append(text, "[operations]\naddress = \""+ln.Addr().String()+"\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "", "serve", "-c", file); code != 1 || !strings.Contains(stderr, ln.Addr().String()+" (address of [operations])") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}
+
 func TestFaultsOfTheCommandLine(t *testing.T) {
 	t.Parallel()
 	file := configured(t)
@@ -67,14 +91,14 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 	}{
 		"unknown command":      {[]string{"sevre"}, 2, "unknown command"},
 		"unknown flag":         {[]string{"serve", "--port", "1"}, 2, `see "postern serve --help"`},
-		"missing argument":     {[]string{"account", "add", "-c", file}, 2, "accepts 1 arg"},
+		"missing argument":     {[]string{"account", "add", "-c", file}, 2, "accepts 1 arg(s), received 0: postern account add ADDRESS"},
 		"no configuration":     {[]string{"account", "list", "-c", "/nowhere"}, 1, `"postern config example" prints one`},
 		"nobody":               {[]string{"account", "show", "eve@example.test", "-c", file}, 1, `there is no account "eve@example.test"`},
 		"no address":           {[]string{"account", "add", "eve", "-c", file}, 1, "not an address"},
 		"no password":          {[]string{"password", "show", "99", "-c", file}, 1, "there is no app password 99"},
 		"a label for a number": {[]string{"password", "revoke", "Thunderbird", "-c", file}, 2, "is not the number of an app password"},
 		"unknown preset":       {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "emails", "-c", file}, 2, "the presets are everything, mail"},
-		"preset and scopes":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--scopes", "mail", "-c", file}, 2, "none of the others can be"},
+		"preset and scopes":    {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--scopes", "mail", "-c", file}, 2, "--for and --scopes both say what it opens; leave one"},
 		"neither":              {[]string{"password", "create", "eve@example.test", "--label", "x", "-c", file}, 2, "say what it opens, with --for: everything, "},
 		"no label":             {[]string{"password", "create", "eve@example.test", "--for", "mail", "-c", file}, 2, `"label" not set; see "postern password create --help"`},
 		"a bad expiry":         {[]string{"password", "create", "eve@example.test", "--label", "x", "--for", "mail", "--expires", "soon", "-c", file}, 2, "neither never, a number of days"},

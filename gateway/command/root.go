@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -95,7 +96,11 @@ A configuration to start from:              postern config example`,
 func usageErrors(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			err := cmp.Or(check(c, args), c.ValidateRequiredFlags(), c.ValidateFlagGroups())
+			err := check(c, args)
+			if err != nil && strings.Contains(c.Use, " ") {
+				err = fmt.Errorf("%w: %s", err, c.UseLine())
+			}
+			err = cmp.Or(err, c.ValidateRequiredFlags(), c.ValidateFlagGroups())
 			if err != nil {
 				return &usageError{fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())}
 			}
