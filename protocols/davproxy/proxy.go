@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -223,38 +224,34 @@ func (x *exchange) destination() answer {
 	return answer{}
 }
 
-// mapIf rewrites the URLs of a header If (RFC 4918 section 10.4). Those inside parentheses are state tokens and stay.
+// ifPart is one piece of a header If (RFC 4918 section 10.4). What backends read in different ways has no place in it, such as brackets and quotes in
+// tags and tokens: sabre/dav ends a tag at "]" and knows no quotes, so that what stands in these here would be a URL there.
+var ifPart = regexp.MustCompile(`^(?:[ \t]+|(?i:not)|[()]|<[^<>()\[\]"\\\s]+>|\[(?:W/)?"[^<>()\[\]"\\\s]*"\])`)
+
+// mapIf rewrites the URLs of a header If. Those inside parentheses are state tokens and stay.
 func mapIf(condition string, inward func(string) (string, bool)) (string, bool) {
 	var b strings.Builder
-	inList, quoted := false, false
-	for i := 0; i < len(condition); i++ {
-		c := condition[i]
+	inList := false
+	for condition != "" {
+		part := ifPart.FindString(condition)
+		condition = condition[len(part):]
 		switch {
-		case quoted:
-			quoted = c != '"'
-		case c == '"':
-			quoted = true
-		case c == '(' || c == ')':
-			if inList == (c == '(') {
-				return "", false
-			}
-			inList = c == '('
-		case c == '<' && !inList:
-			end := strings.IndexByte(condition[i:], '>')
-			if end < 0 {
-				return "", false
-			}
-			mapped, ok := inward(condition[i+1 : i+end])
+		case part == "", part == "(" && inList, part == ")" && !inList:
+			return "", false
+		case part == "(" || part == ")":
+			inList = !inList
+		case part[0] == '<' && !inList:
+			mapped, ok := inward(part[1 : len(part)-1])
 			if !ok {
 				return "", false
 			}
-			b.WriteString("<" + mapped + ">")
-			i += end
-			continue
+			part = "<" + mapped + ">"
+		case !inList && strings.TrimSpace(part) != "":
+			return "", false
 		}
-		b.WriteByte(c)
+		b.WriteString(part)
 	}
-	return b.String(), !inList && !quoted
+	return b.String(), !inList
 }
 
 // takeBody judges the body before the first byte of it goes to the backend.

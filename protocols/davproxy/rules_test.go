@@ -313,12 +313,19 @@ func TestHrefsInBodies(t *testing.T) {
 func TestIf(t *testing.T) {
 	inward := func(href string) (string, bool) { return "/alice/work/", href == "https://dav.example/dav/cal/x/work/" }
 	for in, want := range map[string]string{
-		`(["tag"])`:                      `(["tag"])`,
-		`(Not <DAV:no-lock> ["a<b>(c"])`: `(Not <DAV:no-lock> ["a<b>(c"])`,
+		`(["tag"])`: `(["tag"])`,
+		`(Not <DAV:no-lock> [W/"a-b_c=:/+;{}'"])`:                     `(Not <DAV:no-lock> [W/"a-b_c=:/+;{}'"])`,
+		`(<http://sabre.io/ns/sync/5?a=b>)	(["1"])`:                   `(<http://sabre.io/ns/sync/5?a=b>)	(["1"])`,
 		`<https://dav.example/dav/cal/x/work/> (["tag"]) (["other"])`: `</alice/work/> (["tag"]) (["other"])`,
 		`<https://evil.example/> (["tag"])`:                           "-",
 		`<https://dav.example/dav/cal/x/work/ (["tag"])`:              "-",
-		`((["tag"])`: "-", `(["tag]`: "-", `)`: "-",
+		`((["tag"])`: "-", `(["tag]`: "-", `)`: "-", `(["tag"]`: "-", `["tag"]`: "-", `Not (["tag"])`: "-", `(tag)`: "-", `<>(["tag"])`: "-",
+		// A URL that would be within a tag or a token for one reader, and not for another.
+		`(["a]) </alice/friends/1.vcf> (["b])`:       "-",
+		`(["a\"]) </alice/friends/1.vcf> (["b"])`:    "-",
+		`(<a"b>) </alice/friends/1.vcf> (<c"d>)`:     "-",
+		`(<a(b>) </alice/friends/1.vcf> (["c"])`:     "-",
+		`(<a [") </alice/friends/1.vcf> ("]> ["c"])`: "-",
 	} {
 		got, ok := mapIf(in, inward)
 		if !ok {
