@@ -146,6 +146,11 @@ func (x *exchange) makeHeader() answer {
 			x.header.Set(name, strings.Join(values, ", "))
 		}
 	}
+	if wishes := withoutCopies(x.header.Get("Prefer")); wishes != "" {
+		x.header.Set("Prefer", wishes)
+	} else {
+		x.header.Del("Prefer")
+	}
 	depth, ok := depthOf(x.r.Method, from.Get("Depth"))
 	if !ok {
 		return badRequest
@@ -161,6 +166,18 @@ func (x *exchange) makeHeader() answer {
 		x.header.Set("If", mapped)
 	}
 	return answer{}
+}
+
+// withoutCopies takes the wish for a copy of what was stored out of a header Prefer (RFC 8144 section 3): answers to writes have no body here, and a
+// client that is told of a copy would take the empty body for it.
+func withoutCopies(prefer string) string {
+	var kept []string
+	for wish := range strings.SplitSeq(prefer, ",") {
+		if !strings.Contains(strings.ToLower(wish), "representation") {
+			kept = append(kept, strings.TrimSpace(wish))
+		}
+	}
+	return strings.Join(kept, ", ")
 }
 
 // inward maps a client's href to the backend's, if it lies in the collection that the request is about.
@@ -454,7 +471,7 @@ func (x *exchange) relay(resp *http.Response) answer {
 		return x.unusable()
 	case "POST":
 		return x.relayXML(status, resp)
-	case "PROPFIND", "PROPPATCH":
+	case "PROPFIND":
 		return x.unusable()
 	}
 	if makesCollection(x.r.Method) && x.relayShort(status, resp) {

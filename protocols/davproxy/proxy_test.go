@@ -119,7 +119,7 @@ func TestWhatABackendIsTold(t *testing.T) {
 		"Forwarded": {"for=203.0.113.9"}, "X-Forwarded-Host": {"evil.example"}, "X-Forwarded-User": {"bob@example.test"}, "Authorize-As": {"bob@example.test"},
 		"Proxy-Authorization": {"Basic Ym9iOmJvYg=="}, "Proxy-Connection": {"keep-alive"}, "Cookie": {"session=bob"}, "Remote-User": {"bob@example.test"},
 		"X-Http-Method-Override": {"DELETE"}, "Range": {"bytes=0-1"}, "Accept-Encoding": {"gzip"}, "Origin": {"https://evil.example"}, "X-Idempotency-Key": {"1"},
-		"Accept": {"text/calendar"}, "If-None-Match": {`"1", "2"`}, "Prefer": {"return=minimal"}, "User-Agent": {"Lab/1"}, "Depth": {"infinity"},
+		"Accept": {"text/calendar"}, "If-None-Match": {`"1", "2"`}, "Prefer": {"return=minimal, Return = Representation"}, "User-Agent": {"Lab/1"}, "Depth": {"infinity"},
 	}
 	want := http.Header{
 		"X-Remote-User": {testlab.Alice}, "X-Forwarded-For": {"127.0.0.1"}, "Accept": {"text/calendar"}, "If-None-Match": {`"1", "2"`},
@@ -322,6 +322,8 @@ func TestAnswersOfABackend(t *testing.T) {
 		"redirect to another account":     {"PROPFIND", says(302, "Location", "/bob@example.test/work/1.ics"), 502, "Location: "},
 		"redirect nowhere":                {"PUT", says(307), 502, ""},
 		"created elsewhere":               {"PUT", says(201, "Location", outside), 201, "Location: "},
+		"properties set, not told":        {"PROPPATCH", says(204), 204, ""},
+		"properties set, minimal":         {"PROPPATCH", says(200, "Preference-Applied", "return=minimal"), 200, "Preference-Applied: return=minimal"},
 		"created":                         {"PUT", says(201, "Location", inMount, "ETag", `"1"`), 201, `Etag: "1"`},
 		"not modified":                    {"GET", says(304, "ETag", `"1"`), 304, `Etag: "1"`},
 		"a part":                          {"GET", raw("HTTP/1.1 206 Partial Content\r\nContent-Type: text/calendar\r\nContent-Length: 15\r\n\r\nBEGIN:VCALENDAR"), 502, ""},
@@ -357,7 +359,7 @@ func TestAnswersOfABackend(t *testing.T) {
 			t.Parallel()
 			b := newFake(t, tt.answer)
 			d := open(t, routes{"calendar": b.route})
-			body := map[string]string{"PUT": event, "PROPFIND": askAll}[tt.method]
+			body := map[string]string{"PUT": event, "PROPFIND": askAll, "PROPPATCH": `<propertyupdate xmlns="DAV:"><set><prop><displayname>1</displayname></prop></set></propertyupdate>`}[tt.method]
 			req, err := http.NewRequest(tt.method, d.url+cal+"work/1.ics", strings.NewReader(body))
 			if err != nil {
 				t.Fatal(err)

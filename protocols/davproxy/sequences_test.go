@@ -419,3 +419,27 @@ func TestEveryAddressLeadsOn(t *testing.T) {
 		}
 	}
 }
+
+// TestShortAnswers: Apple's apps do without lists of what was set, and others may ask for a copy of what they stored.
+func TestShortAnswers(t *testing.T) {
+	t.Parallel()
+	for _, server := range []string{"cyrus", "davical", "sabre"} {
+		t.Run(server, func(t *testing.T) {
+			t.Parallel()
+			b := leakBackends[server](t)
+			b.MakeCalendar(testlab.Alice, "work")
+			d := open(t, routes{"calendar": b.route})
+			rename := `<propertyupdate xmlns="DAV:"><set><prop><displayname>Garden</displayname></prop></set></propertyupdate>`
+			if a := d.do("cal", "PROPPATCH", cal+"work/", rename, appleHead...); a.StatusCode/100 != 2 {
+				t.Errorf("a new title: status %d, %s", a.StatusCode, a.text)
+			}
+			if got := d.want(207, "cal", "PROPFIND", cal+"work/", askAll, "Depth", "0").text; !strings.Contains(got, "Garden") {
+				t.Errorf("the title is not set: %s", got)
+			}
+			a := d.want(201, "cal", "PUT", cal+"work/1.ics", testlab.Event("1"), "Prefer", "return=representation")
+			if got := a.Header.Get("Preference-Applied"); a.text != "" || got != "" {
+				t.Errorf("a copy of what was stored: %q, %q", got, a.text)
+			}
+		})
+	}
+}
