@@ -485,9 +485,10 @@ func untold(contentType string) bool {
 	return contentType == "" || contentType == "application/octet-stream"
 }
 
-// mapLocation passes on a URL that lies in the mount.
+// mapLocation passes on a URL that leads into the collection that the request is about.
 func (x *exchange) mapLocation(resp *http.Response, name string) bool {
 	t, ok := x.m.outward(resp.Header.Get(name))
+	ok = ok && (t.in(x.at) || x.to.place != nowhere && t.in(x.to))
 	if ok {
 		x.w.Header().Set(name, t.path())
 	}
