@@ -200,11 +200,18 @@ func (f *filter) pass(tok *token) error {
 	if f.opaque == f.tokens.depth() && !f.begun {
 		f.begin(tok)
 	}
-	if f.opaque > 0 && f.foreign {
+	if f.opaque > 0 && f.foreign || f.tokens.depth() == 1 && f.inError() && !tok.blank() {
 		return nil
 	}
 	return f.put(tok.raw)
 }
+
+// inError tells whether what is read stands in an error itself: conditions of standards are passed on, and nothing that a backend tells people there or
+// its authors, such as its version, its paths and where in its program the error arose.
+func (f *filter) inError() bool { return f.tokens.open[0].name == (name{nsDAV, "error"}) }
+
+// ofStandards are the namespaces of conditions in errors.
+var ofStandards = map[string]bool{nsDAV: true, nsCalDAV: true, nsCardDAV: true, nsCalendar: true}
 
 // begin looks whether contents begin as they must. White space without end is taken for others' as well.
 func (f *filter) begin(tok *token) {
@@ -252,6 +259,8 @@ func (f *filter) start(tok *token) error {
 	case depth == 2 && tok.name == (name{nsDAV, "response"}):
 		f.one = response{}
 		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
+	case depth == 2 && f.inError() && !ofStandards[tok.name.space]:
+		f.skipping = depth
 	case tok.name == (name{nsDAV, "href"}):
 		return f.href(tok)
 	case f.isProperty():

@@ -155,6 +155,24 @@ func TestFilterProperties(t *testing.T) {
 	}
 }
 
+// TestFilterErrors: programs are told which condition failed, and nobody what the backend is and where it has things.
+func TestFilterErrors(t *testing.T) {
+	for server, tt := range map[string]struct{ in, want string }{
+		"sabre": {`<d:error xmlns:d="DAV:" xmlns:s="http://sabredav.org/ns"><s:exception>Sabre\DAV\Exception\NotFound</s:exception><s:message>No /calendars/alice@x/</s:message>` +
+			`<s:sabredav-version>4.1.5</s:sabredav-version><s:stacktrace/><d:supported-report/></d:error>`,
+			`<d:error xmlns:d="DAV:" xmlns:s="http://sabredav.org/ns"><d:supported-report/></d:error>`},
+		"DAViCal": {"<error xmlns=\"DAV:\">\n <if-match/>What is at /caldav.php/alice@x/ does not match<![CDATA[!]]>\n</error>", "<error xmlns=\"DAV:\">\n <if-match/>\n</error>"},
+		"Cyrus": {`<D:error xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><C:no-uid-conflict><D:href>/alice@x/work/1.ics</D:href></C:no-uid-conflict></D:error>`,
+			`<D:error xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><C:no-uid-conflict><D:href>/dav/cal/ID/work/1.ics</D:href></C:no-uid-conflict></D:error>`},
+		"Calendar Server": {`<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/><x xmlns=""/></error>`, `<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/></error>`},
+	} {
+		f := &filter{m: mountAt(calendar), at: atWork, grant: reader}
+		if got, err := run(f, tt.in); err != nil || got != tt.want {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", server, err, got, tt.want)
+		}
+	}
+}
+
 // may makes privileges as they are told.
 func may(names ...string) string {
 	text := ""
