@@ -164,12 +164,15 @@ func (t *tokenizer) declare(q qname, value []byte) error {
 	return nil
 }
 
-// unlike refuses an attribute that stands twice, under whatever prefix.
+// unlike refuses an attribute that stands twice, under whatever prefix, and a base: hrefs would lead elsewhere for who heeds it.
 func (t *tokenizer) unlike() error {
 	for i := range t.attrs {
 		a, ok := &t.attrs[i], false
 		if a.space, ok = t.space(a.prefix, false); !ok {
 			return errPrefix
+		}
+		if a.space == nsXML && a.local == "base" {
+			return malformed("a base for hrefs")
 		}
 		for _, other := range t.attrs[:i] {
 			if other.local == a.local && other.space == a.space {

@@ -260,6 +260,8 @@ var documents = []struct {
 	{"attribute in a namespace and in none", good, `<a xmlns="u" xmlns:x="u" b="" x:b=""/>`},
 	{"declared behind its use", good, `<x:a x:b="" xmlns:x="u"/>`},
 	{"an attribute with the prefix xml", good, `<a xml:lang="de" xml:space="default"/>`},
+	{"a base", strict, `<a xml:base="http://evil.example/"/>`},
+	{"a base by another prefix that is none", good, `<a xmlns:x="u" x:base="v" base="w"/>`},
 
 	{"undeclared prefix", bad, `<x:a/>`},
 	{"undeclared prefix of an attribute", bad, `<a x:b=""/>`},
