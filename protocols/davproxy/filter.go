@@ -362,7 +362,7 @@ func (f *filter) end(tok *token) error {
 		return f.endPropstat()
 	case depth == 2 && f.response != nil:
 		return f.endResponse(tok)
-	case depth == 1:
+	case depth == 1 && tok.name == (name{nsDAV, "multistatus"}): // not an error, which is about the whole question
 		for _, href := range f.lost {
 			if err := f.put(notThereResponse(href)); err != nil {
 				return err

@@ -166,7 +166,7 @@ func TestFilterErrors(t *testing.T) {
 			`<D:error xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><C:no-uid-conflict><D:href>/dav/cal/ID/work/1.ics</D:href></C:no-uid-conflict></D:error>`},
 		"Calendar Server": {`<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/><x xmlns=""/></error>`, `<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/></error>`},
 	} {
-		f := &filter{m: mountAt(calendar), at: atWork, grant: reader}
+		f := &filter{m: mountAt(calendar), at: atWork, grant: reader, lost: []string{"/lost"}}
 		if got, err := run(f, tt.in); err != nil || got != tt.want {
 			t.Errorf("%s: %v\ngot  %s\nwant %s", server, err, got, tt.want)
 		}
