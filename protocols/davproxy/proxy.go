@@ -576,8 +576,8 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 		done, err = x.server.shares.turn(x.ctx)
 		return err
 	}
+	defer func() { done() }() // even if a defect ends it
 	err := f.copy(out, resp.Body)
-	defer func() { done() }()
 	switch {
 	case err != nil && errors.Is(err, errBusy) && !x.w.begun:
 		return unavailable
