@@ -75,6 +75,7 @@ func TestFilterHome(t *testing.T) {
 		"by full URL, without its slash": {responseWith("http://127.0.0.1:5232/alice@x/work", isCalendar), responseWith("/dav/cal/ID/work/", isCalendar)},
 		"an address book":                {responseWith("/alice@x/friends/", isBook), ""},
 		"both":                           {responseWith("/alice@x/odd/", "<resourcetype><C:calendar/><A:addressbook/></resourcetype>"), ""},
+		"both, the calendar last":        {responseWith("/alice@x/odd/", "<resourcetype><A:addressbook/><C:calendar/></resourcetype>"), ""},
 		"a plain folder":                 {responseWith("/alice@x/files/", "<resourcetype><collection/></resourcetype>"), ""},
 		"Cyrus's inbox":                  {responseWith("/alice@x/Inbox/", "<resourcetype><collection/><C:schedule-inbox/></resourcetype>"), ""},
 		"calendar in no namespace":       {responseWith("/alice@x/friends/", `<resourcetype><calendar xmlns=""/></resourcetype>`), ""},

@@ -310,6 +310,23 @@ func TestHrefsInBodies(t *testing.T) {
 	}
 }
 
+func TestDestined(t *testing.T) {
+	from := target{place: member, kind: calendar, id: "x", collection: "work", member: "1.ics"}
+	for name, tt := range map[string]struct {
+		to   target
+		want bool
+	}{
+		"another calendar": {target{place: member, kind: calendar, id: "x", collection: "home", member: "2.ics"}, true},
+		"a collection":     {target{place: collection, kind: calendar, id: "x", collection: "home"}, false},
+		"another mount":    {target{place: member, kind: contacts, id: "x", collection: "work", member: "1.ics"}, false},
+		"another account":  {target{place: member, kind: calendar, id: "y", collection: "work", member: "1.ics"}, false},
+	} {
+		if got := destined(from, tt.to); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestIf(t *testing.T) {
 	inward := func(href string) (string, bool) { return "/alice/work/", href == "https://dav.example/dav/cal/x/work/" }
 	for in, want := range map[string]string{
