@@ -120,6 +120,38 @@ func TestAKindThatIsLearntDuringAChange(t *testing.T) {
 	d.want(404, "cal", "PROPFIND", cal+"new/", askAll)
 }
 
+// TestWhatIsNoCalendar: nothing is opened that is another thing, both at once, or closed by the backend. What is of no kind is
+// asked anew each time.
+func TestWhatIsNoCalendar(t *testing.T) {
+	t.Parallel()
+	for is, want := range map[string]int{
+		"": 404,
+		`<addressbook xmlns="urn:ietf:params:xml:ns:carddav"/><C:calendar/>`: 404, `<C:calendar/><C:schedule-inbox/>`: 404,
+		"403": 404, "404": 404, "405": 404, "410": 404, "200": 503, "500": 503,
+	} {
+		b := newFake(t, emptyList)
+		var answered atomic.Value
+		answered.Store(is)
+		b.is = func(path string) string {
+			if strings.HasSuffix(path, "/x/") {
+				return answered.Load().(string)
+			}
+			return ""
+		}
+		d := open(t, routes{"calendar": b.route})
+		d.want(want, "cal", "PROPFIND", cal+"x/", askAll)
+		d.want(want, "cal", "DELETE", cal+"x/", "")
+		answered.Store("<C:calendar/>")
+		d.want(207, "cal", "PROPFIND", cal+"x/", askAll)
+	}
+}
+
+func emptyList(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(207)
+	io.WriteString(w, listOf())
+}
+
 // TestACollectionThatComesBackAsAnother is what it is now, for every password.
 func TestACollectionThatComesBackAsAnother(t *testing.T) {
 	t.Parallel()

@@ -67,6 +67,10 @@ func (b *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
 		if !bytes.Contains(text, []byte("displayname")) && len(text) > 0 {
 			b.asked.Add(1)
+			if r.Header.Get("Depth") != "0" { // what lies in a collection must not be taken for it
+				w.WriteHeader(400)
+				return
+			}
 			b.answerQuestion(w, r.URL.Path)
 			return
 		}
@@ -85,6 +89,10 @@ func (b *fake) answerQuestion(w http.ResponseWriter, path string) {
 		is = b.is(path)
 	case strings.HasSuffix(path, "/work/"):
 		is = "<C:calendar/>"
+	}
+	if status, err := strconv.Atoi(is); err == nil {
+		w.WriteHeader(status)
+		return
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(207)
