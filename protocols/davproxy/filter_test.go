@@ -188,10 +188,14 @@ func TestFilterCollection(t *testing.T) {
 	in := many(
 		responseWith("/alice@x/work/", tagged), responseWith("/alice@x/work/a%20b.ics", tagged), responseWith("/alice@x/", tagged),
 		responseWith("/alice@x/friends/1.vcf", tagged), responseWith("/alice@x/work/deep/er.ics", tagged),
-		"<response><href>/alice@x/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>", "<sync-token>http://radicale.org/ns/sync/1</sync-token>")
+		"<response><href>/alice@x/work/2.ics</href><href>/alice@x/friends/1.vcf</href><href>/alice@x/</href><href>/bob@x/work/1.ics</href><status>HTTP/1.1 404 Not Found</status></response>",
+		"<response><href>/alice@x/work/</href><status>HTTP/1.1 507 Insufficient Storage</status><error><number-of-matches-within-limits/></error></response>",
+		"<sync-token>http://radicale.org/ns/sync/1</sync-token>")
 	want := many(
 		responseWith("/dav/cal/ID/work/", tagged), responseWith("/dav/cal/ID/work/a%20b.ics", tagged),
-		"<response><href>/dav/cal/ID/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>", "<sync-token>http://radicale.org/ns/sync/1</sync-token>",
+		"<response><href>/dav/cal/ID/work/2.ics</href><status>HTTP/1.1 404 Not Found</status></response>",
+		"<response><href>/dav/cal/ID/work/</href><status>HTTP/1.1 507 Insufficient Storage</status><error><number-of-matches-within-limits/></error></response>",
+		"<sync-token>http://radicale.org/ns/sync/1</sync-token>",
 		string(notThereResponse("/dav/<x>")))
 	f := &filter{m: mountAt(calendar), grant: owner, at: atWork, lost: []string{"/dav/<x>"}}
 	if got, err := run(f, in); err != nil || got != want {

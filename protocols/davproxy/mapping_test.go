@@ -168,6 +168,8 @@ func TestHrefsInProperties(t *testing.T) {
 		"a subscription by https":   {atWork, grantOf(calR), "S:source", "https://feeds.example/a.ics", "https://feeds.example/a.ics"},
 		"one to the backend":        {atWork, grantOf(calR), "S:source", "http://127.0.0.1:5232/bob@x/a.ics", ""},
 		"one to a path there":       {atWork, grantOf(calR), "S:source", "/alice@x/friends/", ""},
+		"a relative one":            {atWork, grantOf(calR), "S:source", "feeds/a.ics", ""},
+		"one without a scheme":      {atWork, grantOf(calR), "S:source", "//feeds.example/a.ics", ""},
 		"a foreign URL elsewhere":   {atWork, grantOf(calR), "S:x", "https://feeds.example/a.ics", ""},
 		"add-member":                {atWork, grantOf(calW), "add-member", "/alice@x/work/", "-"},
 		"boxes at the outbox":       {atOutbox, grantOf(calW | sched), "C:schedule-outbox-URL", "/alice@x/out/", "/dav/outbox/ID/"},
