@@ -46,22 +46,21 @@ const maxTold = 100
 // rewritten. It holds one token and one undecided response, whatever the length of the document. It fails closed: an error of
 // copy means that the document must not be ended cleanly.
 type filter struct {
-	m       *mount
-	at      target                                // what was asked
-	also    target                                // the destination of COPY and MOVE
-	single  bool                                  // whatever a response calls it, it is about what was asked
-	grant   *authstore.Grant                      // what may be seen
-	kindOf  func(collection target) (kind, error) // for lists that do not say it
-	closing []byte                                // the end tag of a root that had none
-	lost    []string                              // hrefs as the client wrote them, to be told as not there
-	turn    func() error                          // asked for leave to hold a large item; nil: nobody is
+	m      *mount
+	at     target                                // what was asked
+	also   target                                // the destination of COPY and MOVE
+	single bool                                  // whatever a response calls it, it is about what was asked
+	grant  *authstore.Grant                      // what may be seen
+	kindOf func(collection target) (kind, error) // for lists that do not say it
+	lost   []string                              // hrefs as the client wrote them, to be told as not there
 
 	tokens   *tokenizer
-	skipping int  // depth of the element that is left out, with all it holds; 0: none
-	opaque   int  // depth of calendar-data or address-data; 0: none
-	begun    bool // opaque: its text has begun
-	foreign  bool // opaque: its text is of another kind, and left out
-	telling  bool // a property that is rebuilt is being read
+	skipping int    // depth of the element that is left out, with all it holds; 0: none
+	opaque   int    // depth of calendar-data or address-data; 0: none
+	begun    bool   // opaque: its text has begun
+	foreign  bool   // opaque: its text is of another kind, and left out
+	telling  bool   // a property that is rebuilt is being read
+	closing  []byte // the end tag of a root that had none
 	response *response
 	*work
 }
@@ -168,7 +167,6 @@ var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, 
 func (f *filter) copy(w io.Writer, r io.Reader) error {
 	f.tokens = newTokenizer(r)
 	defer f.tokens.free()
-	f.tokens.turn = f.turn
 	defer f.take(w)()
 	if err := f.put([]byte(xmlHeader)); err != nil {
 		return err

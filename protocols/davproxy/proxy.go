@@ -571,16 +571,8 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 		out.Reset(nil)
 		answers.Put(out)
 	}()
-	f, done := x.filter(), func() {}
-	f.turn = func() (err error) {
-		done, err = x.server.shares.turn(x.ctx)
-		return err
-	}
-	defer func() { done() }() // even if a defect ends it
-	err := f.copy(out, resp.Body)
+	err := x.filter().copy(out, resp.Body)
 	switch {
-	case err != nil && errors.Is(err, errBusy) && !x.w.begun:
-		return unavailable
 	case err != nil && x.w.begun:
 		x.abort(err)
 	case err != nil:

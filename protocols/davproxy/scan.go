@@ -162,12 +162,6 @@ func (t *tokenizer) says(raw []byte, lead, tail int, more bool) error {
 	if t.text > maxXMLToken {
 		return errTooLarge
 	}
-	if t.turn != nil && t.text > largeItem {
-		if err := t.turn(); err != nil {
-			return err
-		}
-		t.turn = nil
-	}
 	t.tok.kind, t.tok.name, t.tok.raw, t.tok.more = textToken, name{}, raw, more
 	t.tok.cdata, t.tok.lead, t.tok.tail = t.inCDATA || tail > 0, uint8(lead), uint8(tail)
 	return nil

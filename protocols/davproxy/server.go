@@ -64,7 +64,7 @@ type Server struct {
 	pools    pools
 	homes    cache[homeKey, homePaths]
 	kinds    kinds
-	shares   *shares
+	shares   shares
 	refusals protocols.Refusals
 }
 
@@ -82,7 +82,7 @@ func New(o Options) *Server {
 	if o.MaxBody == 0 {
 		o.MaxBody = 20 << 20
 	}
-	return &Server{o: o, shares: newShares(), refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
+	return &Server{o: o, refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
 }
 
 // Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends. It closes the pooled

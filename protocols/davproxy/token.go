@@ -59,7 +59,6 @@ type tokenizer struct {
 	tok   token // that is being read
 	names interner
 	known *qnames
-	turn  func() error // asked once, when a text becomes large; nil: nobody is
 
 	open    []element
 	path    []byte // the names of the open elements, one behind the other, as they stood
