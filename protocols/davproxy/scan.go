@@ -150,17 +150,13 @@ func (t *tokenizer) behindLine(i int) int {
 	return i
 }
 
-// says judges a text by where it stands and by its length. Text outside the root is no token.
+// says judges a text by where it stands. Text outside the root is no token.
 func (t *tokenizer) says(raw []byte, lead, tail int, more bool) error {
 	if len(t.open) == 0 {
 		if len(trimSpace(raw)) > 0 {
 			return errOutside
 		}
 		return nil
-	}
-	t.text += len(raw)
-	if t.text > maxXMLToken {
-		return errTooLarge
 	}
 	t.tok.kind, t.tok.name, t.tok.raw, t.tok.more = textToken, name{}, raw, more
 	t.tok.cdata, t.tok.lead, t.tok.tail = t.inCDATA || tail > 0, uint8(lead), uint8(tail)

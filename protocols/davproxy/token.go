@@ -13,9 +13,8 @@ import (
 const (
 	maxXMLDepth  = 64
 	maxXMLAttrs  = 64
-	maxXMLName   = 1 << 10  // of a name with its prefix, and of a namespace, in bytes
-	maxXMLToken  = 24 << 20 // text between two tags: one item with its attachments
-	maxXMLPrefix = 256      // namespace declarations that are in force at once
+	maxXMLName   = 1 << 10 // of a name with its prefix, and of a namespace, in bytes
+	maxXMLPrefix = 256     // namespace declarations that are in force at once
 )
 
 // Reasons why a document is not passed on.
@@ -65,7 +64,6 @@ type tokenizer struct {
 	bound   []binding
 	attrs   []attribute // of the tag that is being read
 	value   []byte      // of the namespace that is being read
-	text    int         // length of the text since the last tag
 	begun   bool
 	ascii   bool // the declaration says so
 	inCDATA bool
@@ -162,7 +160,7 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 	n := name{space, q.local}
 	t.open = append(t.open, element{n, len(t.path)})
 	t.path = append(t.path, qname...)
-	t.text, t.ending = 0, empty
+	t.ending = empty
 	t.tok.kind, t.tok.name, t.tok.raw, t.tok.empty = startToken, n, raw, empty
 	return nil
 }
@@ -175,7 +173,7 @@ func (t *tokenizer) pop(raw []byte) {
 	for len(t.bound) > 0 && t.bound[len(t.bound)-1].depth == depth {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
-	t.text, t.rest = 0, depth == 1
+	t.rest = depth == 1
 	t.tok.kind, t.tok.name, t.tok.raw = endToken, last.name, raw
 }
 
