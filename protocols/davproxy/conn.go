@@ -230,6 +230,7 @@ type deadlines struct {
 
 	mu      sync.Mutex // guards the fields below
 	over    bool       // the request has ended, or was cut: nobody may move them any more
+	stopped bool       // stopReading was called
 	hangUp  func()     // cuts the connection, if it is only this request's; nil: it isn't
 	reading time.Time  // until when somebody may wait for words of the client's; zero: nobody does
 	writing time.Time  // until when somebody may wait for the client to take ours
@@ -298,8 +299,16 @@ func (d *deadlines) stopReading() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.over {
+		d.stopped = true
 		d.ctl.SetReadDeadline(longAgo)
 	}
+}
+
+// hasStopped tells whether stopReading was called. An answer is about to be written then.
+func (d *deadlines) hasStopped() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stopped
 }
 
 // cut wakes whoever reads from or writes to the client.

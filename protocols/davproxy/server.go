@@ -242,8 +242,13 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		return unavailable
 	}
 	defer s.shares.leave(g.Account)
-	ctx, end := context.WithCancelCause(r.Context())
+	ctx, end := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer end(nil)
+	defer context.AfterFunc(r.Context(), func() {
+		if !w.deadlines.hasStopped() { // else it was us who ended reading, which net/http takes for a client that has gone
+			end(context.Cause(r.Context()))
+		}
+	})()
 	defer context.AfterFunc(ctx, w.deadlines.cut)()
 	defer s.o.Sessions.Enter(&g, &f, end).Leave()
 	ss := &session{server: s, ctx: ctx, grant: g, facts: f}
