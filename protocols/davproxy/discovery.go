@@ -300,7 +300,7 @@ func Explain(r *protocols.Route, err error) error {
 	case errors.Is(err, errHomePath), errors.Is(err, errPath):
 		return fmt.Errorf("%s: paths with dots, doubled slashes or escapes can't be used, nor the root as a home: %w", where, err)
 	}
-	if r.Security == protocols.PlainText && errors.Is(err, io.EOF) {
+	if r.Security == protocols.PlainText && errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%s: it hung up; look at its log, and take tls = \"none\" out if it speaks TLS: %w", where, err)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
