@@ -22,26 +22,16 @@ func TestCollections(t *testing.T) {
 }
 
 func TestNarrowedGrants(t *testing.T) {
-	collections := func(texts ...string) (list []authstore.Collection) {
-		for _, text := range texts {
-			c, err := authstore.ParseCollection(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			list = append(list, c)
-		}
-		return list
-	}
 	for name, tt := range map[string]struct {
 		narrowed             []authstore.Collection
 		work, home, friends  bool
 		calendars, addresses bool
 	}{
 		"not narrowed":           {nil, true, true, true, true, true},
-		"one calendar":           {collections("calendar/work"), true, false, false, false, false},
-		"one of each":            {collections("calendar/work", "contacts/friends"), true, false, true, false, false},
-		"one calendar, all else": {collections("calendar/work", "contacts/*"), true, false, true, false, true},
-		"a book of that name":    {collections("contacts/work"), false, false, false, false, false},
+		"one calendar":           {collections(t, "calendar/work"), true, false, false, false, false},
+		"one of each":            {collections(t, "calendar/work", "contacts/friends"), true, false, true, false, false},
+		"one calendar, all else": {collections(t, "calendar/work", "contacts/*"), true, false, true, false, true},
+		"a book of that name":    {collections(t, "contacts/work"), false, false, false, false, false},
 	} {
 		g := authstore.Grant{Collections: tt.narrowed}
 		for what, got := range map[string]struct{ is, want bool }{

@@ -10,17 +10,22 @@ import (
 // NarrowedScopes are those whose reach an app password's collections narrow.
 const NarrowedScopes = ScopeCalendar | ScopeCalendarRead | ScopeContacts | ScopeContactsRead | ScopeSchedule
 
-// kindScopes are the scopes that open collections of a kind.
-var kindScopes = map[string]Scopes{
-	CalendarCollection: ScopeCalendar | ScopeCalendarRead,
-	ContactsCollection: ScopeContacts | ScopeContactsRead,
+// KindScopes are the scopes that open collections of a kind; none: it is no kind.
+func KindScopes(kind string) Scopes {
+	switch kind {
+	case CalendarCollection:
+		return ScopeCalendar | ScopeCalendarRead
+	case ContactsCollection:
+		return ScopeContacts | ScopeContactsRead
+	}
+	return 0
 }
 
-// CollectionKinds lists the kinds of collections that scopes open.
+// CollectionKinds lists the kinds of collections that scopes open, in the order in which people are told of them.
 func CollectionKinds(s Scopes) []string {
 	var kinds []string
 	for _, kind := range []string{CalendarCollection, ContactsCollection} {
-		if s.Any(kindScopes[kind]) {
+		if s.Any(KindScopes(kind)) {
 			kinds = append(kinds, kind)
 		}
 	}
@@ -49,7 +54,7 @@ func Narrow(s Scopes, asked []Collection) (Scopes, []Collection, error) {
 		switch {
 		case !c.valid():
 			return 0, nil, fmt.Errorf("%q is no calendar or address book", c.String())
-		case !s.Any(kindScopes[c.Kind]):
+		case !s.Any(KindScopes(c.Kind)):
 			return 0, nil, fmt.Errorf("%s can't be opened alone: the app password opens nothing of the kind %s", c, c.Kind)
 		}
 	}

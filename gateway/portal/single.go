@@ -51,10 +51,8 @@ func (s *Server) newSingle() (list []*single) {
 	if s.o.Collections == nil {
 		return nil
 	}
-	for _, k := range texts.Kinds {
-		if s.o.Served.Any(k.Scopes) {
-			list = append(list, &single{Kind: k.Name})
-		}
+	for _, kind := range authstore.CollectionKinds(s.o.Served) {
+		list = append(list, &single{Kind: kind})
 	}
 	return list
 }
@@ -123,7 +121,7 @@ func (v *visit) readSingle(f *createForm, scopes authstore.Scopes) (list []auths
 	for _, one := range f.Single {
 		choice := v.field(one.Kind)
 		one.Only, one.ticked = choice == "only", v.r.PostForm[one.Kind+"_only"]
-		if one.opened = scopes.Any(scopesOf(one.Kind)); one.opened && !one.Only && choice != "all" && choice != "" {
+		if one.opened = scopes.Any(authstore.KindScopes(one.Kind)); one.opened && !one.Only && choice != "all" && choice != "" {
 			f.Wrong[one.Kind] = v.text.Say("single.wrong")
 		}
 		if len(one.ticked) > authstore.MaxCollections {
@@ -154,9 +152,9 @@ func (v *visit) readSingle(f *createForm, scopes authstore.Scopes) (list []auths
 			}
 		}
 	}
-	for _, k := range texts.Kinds { // what was left at all is named too
-		if scopes.Any(k.Scopes) && !slices.ContainsFunc(list, func(c authstore.Collection) bool { return c.Kind == k.Name }) {
-			list = append(list, authstore.Collection{Kind: k.Name, Name: authstore.EveryCollection})
+	for _, kind := range authstore.CollectionKinds(scopes) { // what was left at all is named too
+		if !slices.ContainsFunc(list, func(c authstore.Collection) bool { return c.Kind == kind }) {
+			list = append(list, authstore.Collection{Kind: kind, Name: authstore.EveryCollection})
 		}
 	}
 	if _, _, err := authstore.Narrow(scopes, list); err != nil && last != nil && f.Wrong[last.Kind] == "" { // all of them together
@@ -187,25 +185,9 @@ func (v *visit) wrongSingle(one *single) string {
 	return ""
 }
 
-// scopesOf are the scopes that open a kind.
-func scopesOf(kind string) authstore.Scopes {
-	for _, k := range texts.Kinds {
-		if k.Name == kind {
-			return k.Scopes
-		}
-	}
-	return 0
-}
-
 // Kinds lists the kinds of collections that scopes open, for the script.
 func (p view) Kinds(s authstore.Scopes) string {
-	var list []string
-	for _, k := range texts.Kinds {
-		if s.Any(k.Scopes) {
-			list = append(list, k.Name)
-		}
-	}
-	return strings.Join(list, " ")
+	return strings.Join(authstore.CollectionKinds(s), " ")
 }
 
 // KindsOf is Kinds of one scope's name.

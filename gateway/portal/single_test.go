@@ -16,7 +16,6 @@ import (
 	"golang.org/x/net/html"
 
 	"postern/authstore"
-	"postern/gateway/texts"
 	"postern/internal/testlab"
 )
 
@@ -47,7 +46,7 @@ func (s *shelf) set(holds map[string][]Collection, down ...error) {
 	defer s.mu.Unlock()
 	s.holds, s.down = holds, make(map[string]error)
 	for i, err := range down {
-		s.down[texts.Kinds[i].Name] = err
+		s.down[authstore.CollectionKinds(authstore.NarrowedScopes)[i]] = err
 	}
 }
 

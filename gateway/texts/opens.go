@@ -10,15 +10,6 @@ import (
 	"postern/authstore"
 )
 
-// Kinds are the kinds of collections, with the scopes that open them, in the order in which pages tell of them.
-var Kinds = []struct {
-	Name   string
-	Scopes authstore.Scopes
-}{
-	{authstore.CalendarCollection, authstore.ScopeCalendar | authstore.ScopeCalendarRead},
-	{authstore.ContactsCollection, authstore.ScopeContacts | authstore.ScopeContactsRead},
-}
-
 // contained are scopes that say nothing more beside another.
 var contained = map[authstore.Scopes]authstore.Scopes{
 	authstore.ScopeMail: authstore.ScopeMailRead, authstore.ScopeCalendar: authstore.ScopeCalendarRead, authstore.ScopeContacts: authstore.ScopeContactsRead,
@@ -47,12 +38,13 @@ func (o Opened) String() string {
 func (p *Printer) Opens(s authstore.Scopes, narrowed []authstore.Collection, titles authstore.Titles) (list []Opened) {
 	grant := authstore.Grant{Collections: narrowed}
 	whole := s
-	for _, k := range Kinds {
-		if !s.Any(k.Scopes) || grant.Whole(k.Name) {
+	for _, kind := range authstore.CollectionKinds(s) {
+		if grant.Whole(kind) {
 			continue
 		}
-		list = append(list, p.singly(k.Name, s&k.Scopes, narrowed, titles))
-		if whole &^= k.Scopes; k.Name == authstore.CalendarCollection {
+		opening := authstore.KindScopes(kind)
+		list = append(list, p.singly(kind, s&opening, narrowed, titles))
+		if whole &^= opening; kind == authstore.CalendarCollection {
 			whole &^= authstore.ScopeSchedule // it goes with all calendars only
 		}
 	}
