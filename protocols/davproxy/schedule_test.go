@@ -215,6 +215,9 @@ func TestInvitationsOnDAViCalAndSabre(t *testing.T) {
 			if got := d.want(200, "sched", "POST", outbox, freeBusy).text; !strings.Contains(got, ">mailto:"+testlab.Bob+"<") || !strings.Contains(got, tt.free) {
 				t.Errorf("whether bob is free:\n%s", got)
 			}
+			for _, contentType := range []string{"text/plain", "application/calendar+xml", "text/calendar; charset=utf-16", "text/calendar; charset"} {
+				d.want(415, "sched", "POST", outbox, freeBusy, "Content-Type", contentType)
+			}
 			if tt.inbox {
 				if got := d.want(207, "sched", "PROPFIND", inbox, askScheduling, "Depth", "1").text; !strings.Contains(got, inbox+"<") || strings.Contains(got, "alice%40") {
 					t.Errorf("the inbox:\n%s", got)
