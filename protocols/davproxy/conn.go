@@ -290,6 +290,7 @@ func (d *deadlines) expire() {
 	if !d.writing.IsZero() && !now.Before(d.writing) {
 		d.writing = time.Time{}
 		d.ctl.SetWriteDeadline(longAgo)
+		d.ctl.SetReadDeadline(longAgo) // net/http reads what is left of a request before it answers
 	}
 	d.wind()
 }
@@ -350,7 +351,8 @@ func (d *deadlines) finish(reads bool) {
 type writer struct {
 	http.ResponseWriter
 	deadlines deadlines
-	reads     bool          // writing may wait for the client's words: net/http reads what is left of a request before it answers
+	reads     bool          // something of the request's body is left
+	expects   bool          // reading it may wait for the client to take our "100 Continue"
 	begun     bool          // the header was sent
 	down      *atomic.Int64 // counts bytes; nil: nobody does
 }
@@ -358,7 +360,7 @@ type writer struct {
 func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw, deadlines: deadlines{ctl: http.NewResponseController(rw)}}
 	if r.ProtoMajor == 1 {
-		w.reads = r.ContentLength != 0
+		w.reads, w.expects = r.ContentLength != 0, r.Header.Get("Expect") != ""
 		w.deadlines.ctl.SetWriteDeadline(time.Time{}) // the last request's stands
 	}
 	return w
@@ -372,14 +374,8 @@ func (w *writer) WriteHeader(status int) {
 func (w *writer) Write(b []byte) (int, error) {
 	w.begun = true
 	w.deadlines.write(stallTime)
-	if w.reads {
-		w.deadlines.read(restTime)
-	}
 	n, err := w.ResponseWriter.Write(b)
 	w.deadlines.write(0)
-	if w.reads {
-		w.deadlines.read(0)
-	}
 	if w.down != nil {
 		w.down.Add(int64(n))
 	}
@@ -398,8 +394,15 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	b.w.deadlines.read(stallTime)
+	if b.w.expects {
+		b.w.deadlines.write(stallTime)
+	}
 	n, err := b.from.Read(p)
 	b.w.deadlines.read(0)
+	if b.w.expects {
+		b.w.deadlines.write(0)
+		b.w.expects = false
+	}
 	b.up.Add(int64(n))
 	if err != nil {
 		b.over.Store(true)
