@@ -3,13 +3,16 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestHeadsThatAreRefused: where an answer ends must be beyond doubt.
@@ -31,6 +34,19 @@ func TestHeadsThatAreRefused(t *testing.T) {
 	} {
 		if h, err := parseHead([]byte(text)); !errors.Is(err, errHead) {
 			t.Errorf("%q: got %+v, %v", text, h, err)
+		}
+	}
+}
+
+// TestABadHeadIsNotQuoted: errors are logged, and what a backend says where a header should be is somebody's.
+func TestABadHeadIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"SUMMARY:private\r\n\r\n", "HTTP/1.1 private\r\n\r\n", "HTTP/1.1 200 OK\r\nSet-Cookie: private\x00\r\n\r\n", "HTTP/1.1 200 OK\r\nprivate\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nprivate : b\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: private\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: private\r\n\r\n",
+	} {
+		if _, err := parseHead([]byte(text)); err == nil || strings.Contains(err.Error(), "private") {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
@@ -115,4 +131,59 @@ func FuzzAppendHead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestAnswersThatAreNoUse: none of them is taken for whole, and its connection serves nobody else.
+func TestAnswersThatAreNoUse(t *testing.T) {
+	t.Parallel()
+	chunked, length := "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 x\r\nContent-Length: 5\r\n\r\n"
+	for name, text := range map[string]string{
+		"no end of chunks":      chunked + "5\r\nhello\r\n",
+		"no end of a chunk":     chunked + "6\r\nhello",
+		"no end of a size":      chunked + "5",
+		"no end of the trailer": chunked + "5\r\nhello\r\n0\r\n",
+		"a negative size":       chunked + "-5\r\nhello\r\n0\r\n\r\n",
+		"a size with a sign":    chunked + "+5\r\nhello\r\n0\r\n\r\n",
+		"a size with a prefix":  chunked + "0x5\r\nhello\r\n0\r\n\r\n",
+		"no size":               chunked + "\r\nhello\r\n0\r\n\r\n",
+		"a size beyond numbers": chunked + "10000000000000005\r\nhello\r\n0\r\n\r\n",
+		"a huge size":           chunked + "fffffffffffffffb\r\nhello\r\n0\r\n\r\n",
+		"a chunk that is long":  chunked + "5\r\nhello!\r\n0\r\n\r\n",
+		"an endless size":       chunked + strings.Repeat("0", 1<<20),
+		"an endless extension":  chunked + "5;" + strings.Repeat("x", 1<<20) + "\r\nhello\r\n0\r\n\r\n",
+		"an endless trailer":    chunked + "0\r\n" + strings.Repeat("A: b\r\n", 1<<10) + "\r\n",
+		"less than the length":  length + "hell",
+		"interim answers only":  strings.Repeat("HTTP/1.1 102 x\r\n\r\n", 10_000) + length + "hello",
+		"an endless header":     "HTTP/1.1 200 x\r\n" + strings.Repeat("A: b\r\n", 20_000) + "Content-Length: 5\r\n\r\nhello",
+		"an endless line":       "HTTP/1.1 200 x\r\nA: " + strings.Repeat("b", 1<<20) + "\r\nContent-Length: 5\r\n\r\nhello",
+		"another protocol":      "HTTP/1.1 101 x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ours, theirs := net.Pipe()
+			go func() {
+				defer theirs.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+					io.WriteString(theirs, text)
+				}
+			}()
+			u := New(time.Minute, func(context.Context) (net.Conn, error) { return ours, nil })
+			defer u.Close()
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "http://backend/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := u.RoundTrip(req)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			if err == nil && resp.StatusCode >= 200 {
+				t.Error("it was taken for whole")
+			}
+			if len(u.idle) > 0 {
+				t.Error("its connection is kept")
+			}
+		})
+	}
 }

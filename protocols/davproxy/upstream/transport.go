@@ -161,6 +161,9 @@ const (
 // exchange sends a request over a connection and reads the beginning of the answer. After an error the connection is of no use.
 func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Response, progress, error) {
 	ctx := req.Context()
+	if ctx.Err() != nil { // while the client's words were waited for; cutting comes too late for a request that goes at once
+		return nil, unsent, context.Cause(ctx)
+	}
 	a := &answerBody{transport: t, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cut)}
 	l.begin()
 	h, whole, far, err := l.converse(m, req.Method)
