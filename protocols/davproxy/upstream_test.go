@@ -102,7 +102,7 @@ func (b *scripted) serve(nc net.Conn) {
 }
 
 func answerOwn(v *visit) {
-	own, is := "<href>/"+testlab.Alice+"/</href>", ""
+	own, is := "<href>/"+v.req.Header.Get("X-Remote-User")+"/</href>", ""
 	if strings.HasSuffix(v.req.URL.Path, "/work/") {
 		is = "<C:calendar/>"
 	}

@@ -20,6 +20,10 @@ type answerBody struct {
 	err       error // after over
 }
 
+// errNoEnd says that an answer ended with its connection, which somebody in between can bring about: crypto/tls does not tell whether
+// the backend has said goodbye.
+var errNoEnd = errors.New("over TLS it must say its length, or come in chunks")
+
 // frame says where the body ends.
 func (a *answerBody) frame(h *head, method string) {
 	switch {
@@ -52,6 +56,9 @@ func (a *answerBody) Read(p []byte) (n int, err error) {
 		}
 	case a.left < 0:
 		n, err = a.link.r.Read(p)
+		if err == io.EOF && a.link.isTLS() {
+			err = errNoEnd
+		}
 	default:
 		n, err = a.link.r.Read(p[:min(int64(len(p)), a.left)])
 		if a.left -= int64(n); a.left == 0 {

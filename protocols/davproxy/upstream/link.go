@@ -67,7 +67,17 @@ func (l *link) quiet() bool {
 		n, err := unix.Poll(p[:], 0)
 		quiet = n == 0 && err == nil
 	})
-	return err == nil && quiet
+	return err == nil && quiet && (!l.isTLS() || l.hasReadNothing())
+}
+
+func (l *link) isTLS() bool { return l.nc != l.lowest }
+
+// hasReadNothing tells whether TLS holds nothing that was in the socket before: it reads on behind the record that it is asked for.
+// Nobody else uses an idle connection.
+func (l *link) hasReadNothing() bool {
+	l.nc.SetReadDeadline(longAgo) // it takes nothing from the socket
+	n, err := l.nc.Read(make([]byte, 1))
+	return n == 0 && isTimeout(err)
 }
 
 // hangUp closes a connection whose answer nobody waits for: TLS would take five seconds to say goodbye to who takes nothing.
