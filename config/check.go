@@ -221,7 +221,10 @@ func (w *walker) checkClientCert(b *Backend, path string) {
 }
 
 // takenHeaders can't tell who it is: every request has them for something else.
-var takenHeaders = []string{"Authorization", "Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding", "Depth", "Destination", "If", "If-Match", "If-None-Match", "User-Agent"}
+var takenHeaders = []string{
+	"Accept-Encoding", "Authorization", "Connection", "Content-Length", "Content-Type", "Depth", "Destination", "Expect", "Host", "If", "If-Match", "If-None-Match",
+	"Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "X-Forwarded-For",
+}
 
 // isHeaderName tells a field name (RFC 9110 section 5.1) of which no server makes another's: CGI and WSGI read _ as -.
 func isHeaderName(name string) bool {
