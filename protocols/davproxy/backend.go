@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -56,13 +55,14 @@ func (b *boxes) of(k kind) []string {
 
 // inward is a target's path at the backend, escaped. A box that the backend does not have has none.
 func (m *mount) inward(t target) string {
-	if !t.kind.isBox() {
-		return join(m.home) + t.below()
+	place := m.home
+	if t.kind.isBox() {
+		if place = m.of(t.kind); len(place) == 0 {
+			return ""
+		}
 	}
-	if box := m.of(t.kind); len(box) > 0 {
-		return join(box) + t.below()
-	}
-	return ""
+	b := appendSegments(append(make([]byte, 0, usualPath), '/'), place...)
+	return string(t.appendBelow(b))
 }
 
 // outward says what a backend's href is in this mount.
@@ -107,7 +107,7 @@ func (m *mount) leads(href string) bool {
 // isPrincipal tells whether a backend's href is the account's own principal.
 func (m *mount) isPrincipal(href string) bool {
 	segments, _, ok := m.read(href)
-	return ok && join(segments) == join(m.principal)
+	return ok && slices.Equal(segments, m.principal)
 }
 
 // read takes a backend's href apart: a path, or a URL of this backend.
@@ -118,17 +118,6 @@ func (m *mount) read(href string) (segments []string, slash, ok bool) {
 	}
 	segments, slash, err = split(path)
 	return segments, slash, err == nil
-}
-
-// join writes path segments in our spelling, with a slash behind them.
-func join(segments []string) string {
-	var b strings.Builder
-	b.WriteByte('/')
-	for _, s := range segments {
-		b.WriteString(encode(s))
-		b.WriteByte('/')
-	}
-	return b.String()
 }
 
 // request makes a request to the mount's backend. Its path is in our spelling, and there is no query; so there is nothing to parse.

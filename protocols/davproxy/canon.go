@@ -37,28 +37,35 @@ type target struct {
 	public     string // lobby: the path itself
 }
 
+// usualPath is the length of most paths, in bytes: they are put together in memory that costs nothing.
+const usualPath = 128
+
 // path is the target's one public spelling.
 func (t target) path() string {
+	b := make([]byte, 0, usualPath)
 	switch t.place {
 	case principal:
-		return "/dav/p/" + encode(t.id) + "/"
+		b = appendSegments(append(b, "/dav/p/"...), t.id)
 	case home, collection, member:
-		return "/dav/" + mountNames[t.kind] + "/" + encode(t.id) + "/" + t.below()
+		b = append(append(append(b, "/dav/"...), mountNames[t.kind]...), '/')
+		b = t.appendBelow(appendSegments(b, t.id))
+	default:
+		return t.public
 	}
-	return t.public
+	return string(b)
 }
 
-// below is what stands behind the path of the home or the box, at the backend too.
-func (t target) below() string {
+// appendBelow appends what stands behind the path of the home or the box, at the backend too.
+func (t target) appendBelow(dst []byte) []byte {
 	switch {
 	case t.kind.isBox():
-		return encode(t.member)
+		return appendEncoded(dst, t.member)
 	case t.place == collection:
-		return encode(t.collection) + "/"
+		return appendSegments(dst, t.collection)
 	case t.place == member:
-		return encode(t.collection) + "/" + encode(t.member)
+		return appendEncoded(appendSegments(dst, t.collection), t.member)
 	}
-	return ""
+	return dst
 }
 
 // in tells whether the target lies in the same collection of the same mount as another.
@@ -120,6 +127,7 @@ func split(path string) (segments []string, slash bool, err error) {
 	if strings.HasSuffix(path, "/") {
 		path, slash = path[:len(path)-1], true
 	}
+	segments = make([]string, 0, 5) // no path of ours has more
 	for raw := range strings.SplitSeq(path, "/") {
 		if strings.ContainsAny(raw, "?#\\") {
 			return nil, false, errPath
@@ -154,23 +162,35 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
 }
 
-// encode writes a segment in the one way in which we write it, to clients and to backends.
-func encode(segment string) string {
+// join writes path segments in our spelling, with a slash behind them.
+func join(segments []string) string {
+	return string(appendSegments(append(make([]byte, 0, usualPath), '/'), segments...))
+}
+
+// appendSegments appends path segments in our spelling, each with a slash behind it.
+func appendSegments(dst []byte, segments ...string) []byte {
+	for _, s := range segments {
+		dst = append(appendEncoded(dst, s), '/')
+	}
+	return dst
+}
+
+// appendEncoded appends a segment in the one way in which we write it, to clients and to backends.
+func appendEncoded(dst []byte, segment string) []byte {
 	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	b.Grow(len(segment) + 8)
 	for i := range len(segment) {
 		c := segment[i]
-		if isUnreserved(c) {
-			b.WriteByte(c)
-			continue
+		if unreserved[c] {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
 		}
-		b.WriteByte('%')
-		b.WriteByte(hex[c>>4])
-		b.WriteByte(hex[c&15])
 	}
-	return b.String()
+	return dst
 }
+
+// unreserved are the bytes that need no escape.
+var unreserved = setOf(isUnreserved)
 
 // isUnreserved tells what needs no escape (RFC 3986 section 2.3), and the sign in names that are addresses.
 func isUnreserved(c byte) bool {

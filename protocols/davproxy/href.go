@@ -56,9 +56,6 @@ func (h *href) appendTo(dst, text []byte) []byte {
 // asItIs are the bytes of a path segment that we write without escape, slash and escape sign for XML besides.
 var asItIs = setOf(func(c byte) bool { return isUnreserved(c) || c == '/' || c == '%' })
 
-// memberBytes are those that a member's name has in most hrefs.
-var memberBytes = setOf(isUnreserved)
-
 // folder remembers what the folder of the last member was: the hrefs of a collection differ in their last segment only.
 type folder struct {
 	raw    []byte // the backend's href up to its last slash
@@ -92,7 +89,7 @@ func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool)
 // isMemberName tells whether a segment is a member's name that reads the same with us and with backends.
 func isMemberName(segment []byte) bool {
 	for _, c := range segment {
-		if !memberBytes[c] {
+		if !unreserved[c] {
 			return false
 		}
 	}
