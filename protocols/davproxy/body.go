@@ -76,6 +76,7 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 		return d, nil
 	}
 	var out bytes.Buffer
+	out.Grow(len(xmlHeader) + len(body))
 	out.WriteString(xmlHeader)
 	tokens := newTokenizer(bytes.NewReader(body))
 	defer tokens.free()

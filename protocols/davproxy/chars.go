@@ -29,10 +29,21 @@ func special(c byte) bool { return c < ' ' && !isSpace(c) || c >= utf8.RuneSelf 
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-const spaces = " \t\r\n"
+// trimLeft is without what bytes.TrimLeft needs to learn each time which characters are meant.
+func trimLeft(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	return b
+}
 
-func trimSpace(b []byte) []byte { return bytes.Trim(b, spaces) }
-func trimLeft(b []byte) []byte  { return bytes.TrimLeft(b, spaces) }
+func trimSpace(b []byte) []byte {
+	b = trimLeft(b)
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
 
 // Characters and references that are not as they must be.
 var (

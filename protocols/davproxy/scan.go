@@ -26,6 +26,10 @@ func (t *tokenizer) prolog() error {
 
 // declaration takes nothing but UTF-8 and what is part of it. XML 1.1 has other names and line ends, and parsers that read it as 1.0.
 func (t *tokenizer) declaration(b []byte) error {
+	switch string(b) { // as nearly all write it: there is nothing to judge
+	case ` version="1.0" encoding="utf-8"`, ` version="1.0" encoding="UTF-8"`, ` version='1.0' encoding='utf-8'`:
+		return nil
+	}
 	var values [3][]byte
 	for i, want := range []string{"version", "encoding", "standalone"} {
 		if name, value, rest, err := nextAttribute(b); err == nil && string(name) == want {

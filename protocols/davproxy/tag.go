@@ -1,6 +1,9 @@
 package davproxy
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 var (
 	errPrefix    = malformed("an undeclared prefix")
@@ -73,24 +76,23 @@ func (t *tokenizer) end() error {
 // tag takes a whole tag. In a value there may be a '>', but no '<'.
 func (t *tokenizer) tag() ([]byte, error) {
 	quote := byte(0)
-	for i := 1; ; i++ {
-		b := t.buf[t.first:t.last]
-		if i == len(b) {
-			var err error
-			if b, err = t.need(i + 1); err != nil {
-				return nil, cut(err)
+	for i, b := 1, t.buf[t.first:t.last]; ; {
+		for ; i < len(b); i++ {
+			switch c := b[i]; {
+			case c == '<':
+				return nil, errTag
+			case c == quote:
+				quote = 0
+			case quote != 0:
+			case c == '"' || c == '\'':
+				quote = c
+			case c == '>':
+				return t.take(i + 1), nil
 			}
 		}
-		switch c := b[i]; {
-		case c == '<':
-			return nil, errTag
-		case c == quote:
-			quote = 0
-		case quote != 0:
-		case c == '"' || c == '\'':
-			quote = c
-		case c == '>':
-			return t.take(i + 1), nil
+		var err error
+		if b, err = t.need(i + 1); err != nil {
+			return nil, cut(err)
 		}
 	}
 }
@@ -157,7 +159,7 @@ func (t *tokenizer) declare(q qname, value []byte) error {
 	}
 	space := t.names.of(t.value)
 	switch {
-	case bytes.ContainsAny(t.value, " \t\r\n"), space == nsXMLNS, prefix == "xmlns", (prefix == "xml") != (space == nsXML), prefix != "" && space == "":
+	case slices.ContainsFunc(t.value, isSpace), space == nsXMLNS, prefix == "xmlns", (prefix == "xml") != (space == nsXML), prefix != "" && space == "":
 		return errNamespace
 	}
 	t.bound = append(t.bound, binding{prefix, space, len(t.open) + 1})
