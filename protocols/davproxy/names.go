@@ -61,15 +61,15 @@ func (t *tokenizer) split(b []byte) (qname, error) {
 }
 
 // qnames remembers names that were taken apart. Each has one place, which it may lose to another.
-type qnames [128]qname
+type qnames [256]qname
 
 func (k *qnames) at(b []byte) *qname {
-	n := uint(len(b))
+	n := len(b)
 	if n == 0 {
 		return &k[0]
 	}
-	hash := n + 7*uint(b[n-1]) + 31*uint(b[n/2]) + 3*uint(b[n*3/4])
-	return &k[hash%uint(len(k))]
+	told := uint32(b[n-1])<<24 | uint32(b[n*3/4])<<16 | uint32(b[n/2])<<8 | uint32(b[n/4])
+	return &k[(told+uint32(n))*2654435769>>24] // spread by the golden ratio
 }
 
 // isNCName tells whether something is a name without a colon.
