@@ -109,11 +109,15 @@ const (
 	xmlHeader = `<?xml version="1.0" encoding="utf-8"?>` + "\n"
 )
 
-var sandbox, nosniff, private = []string{"sandbox; default-src 'none'"}, []string{"nosniff"}, []string{"private, no-cache"}
+// Values of headers that are nobody's to change: Set would make them for each message.
+var (
+	sandbox, nosniff, private = []string{"sandbox; default-src 'none'"}, []string{"nosniff"}, []string{"private, no-cache"}
+	identity, xmlTypes        = []string{"identity"}, []string{xmlType}
+)
 
 // guard sets the headers of every answer: what is served belongs to others, so no browser may run it or show it as a page.
 func guard(h http.Header) {
-	h["Content-Security-Policy"] = sandbox // canonical names, and values that are nobody's to change: Set would make them for each answer
+	h["Content-Security-Policy"] = sandbox
 	h["X-Content-Type-Options"] = nosniff
 	h["Cache-Control"] = private
 }

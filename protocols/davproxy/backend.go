@@ -122,9 +122,9 @@ func (m *mount) read(href string) (segments []string, slash, ok bool) {
 
 // request makes a request to the mount's backend. Its path is in our spelling, and there is no query; so there is nothing to parse.
 // length is that of the body; -1: unknown.
-func (m *mount) request(ctx context.Context, method, path string, body io.ReadCloser, length int64) *http.Request {
+func (m *mount) request(ctx context.Context, method, path string, h http.Header, body io.ReadCloser, length int64) *http.Request {
 	req := http.Request{
-		Method: method, URL: &url.URL{Scheme: scheme(m.route), Host: hostOf(m.route), Opaque: path}, Header: make(http.Header),
+		Method: method, URL: &url.URL{Scheme: scheme(m.route), Host: hostOf(m.route), Opaque: path}, Header: h,
 		Body: body, ContentLength: length,
 	}
 	return req.WithContext(ctx)

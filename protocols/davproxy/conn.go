@@ -226,15 +226,16 @@ var longAgo = time.Unix(1, 0)
 // moved, into the past, only when it has run out. A deadline of its own for each read and write would be a message to another
 // goroutine on HTTP/2, and would end the stream even while nobody waits.
 type deadlines struct {
-	ctl *http.ResponseController
+	ctl http.ResponseController
 
 	mu      sync.Mutex // guards the fields below
 	over    bool       // the request has ended, or was cut: nobody may move them any more
 	stopped bool       // stopReading was called
-	hangUp  func()     // cuts the connection, if it is only this request's; nil: it isn't
+	conn    *conn      // the connection, if it is only this request's; nil: it isn't
 	reading time.Time  // until when somebody may wait for words of the client's; zero: nobody does
 	writing time.Time  // until when somebody may wait for the client to take ours
 	timer   *time.Timer
+	due     time.Time // when the timer runs out; zero: it does not run
 }
 
 // read says that reading may take so long from now on; 0: it is over.
@@ -252,26 +253,21 @@ func (d *deadlines) expect(until *time.Time, most time.Duration) {
 	d.wind()
 }
 
-// wind sets the timer to what comes next. It is called with mu held.
+// wind sets the timer to what comes next. One that runs is left alone: most waits are over long before, and when it runs out it is
+// set to what is waited for then. It is called with mu held.
 func (d *deadlines) wind() {
 	next := d.reading
 	if next.IsZero() || !d.writing.IsZero() && d.writing.Before(next) {
 		next = d.writing
 	}
-	switch {
-	case d.over:
-	case next.IsZero():
-		d.stop()
-	case d.timer == nil:
-		d.timer = time.AfterFunc(time.Until(next), d.expire)
-	default:
-		d.timer.Reset(time.Until(next))
+	if d.over || next.IsZero() || !d.due.IsZero() && !d.due.After(next) {
+		return
 	}
-}
-
-func (d *deadlines) stop() {
-	if d.timer != nil {
-		d.timer.Stop()
+	d.due = next
+	if d.timer == nil {
+		d.timer = time.AfterFunc(time.Until(next), d.expire)
+	} else {
+		d.timer.Reset(time.Until(next))
 	}
 }
 
@@ -282,6 +278,7 @@ func (d *deadlines) expire() {
 	if d.over {
 		return
 	}
+	d.due = time.Time{}
 	now := time.Now()
 	if !d.reading.IsZero() && !now.Before(d.reading) {
 		d.reading = time.Time{}
@@ -320,8 +317,8 @@ func (d *deadlines) cut() {
 		d.leave()
 		d.ctl.SetWriteDeadline(longAgo) // first: who is woken from reading shall not answer
 		d.ctl.SetReadDeadline(longAgo)
-		if d.hangUp != nil {
-			d.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
+		if d.conn != nil {
+			d.conn.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
 		}
 	}
 }
@@ -329,7 +326,9 @@ func (d *deadlines) cut() {
 // leave is called with mu held.
 func (d *deadlines) leave() {
 	d.over = true
-	d.stop()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
 }
 
 // finish gives what net/http does after the handler its time: it reads what is left of the request, if reads, and sends the last
@@ -358,7 +357,7 @@ type writer struct {
 }
 
 func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
-	w := &writer{ResponseWriter: rw, deadlines: deadlines{ctl: http.NewResponseController(rw)}}
+	w := &writer{ResponseWriter: rw, deadlines: deadlines{ctl: *http.NewResponseController(rw)}}
 	if r.ProtoMajor == 1 {
 		w.reads, w.expects = r.ContentLength != 0, r.Header.Get("Expect") != ""
 		w.deadlines.ctl.SetWriteDeadline(time.Time{}) // the last request's stands

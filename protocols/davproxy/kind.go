@@ -108,13 +108,14 @@ func (ks *kinds) doubt(m *mount, t target) { ks.uncertain.put(keyOf(m, t), struc
 
 const askType = xmlHeader + `<propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>`
 
+// asking is the header of a question of our own.
+func asking(depth string) http.Header { return http.Header{"Depth": {depth}, "Content-Type": xmlTypes} }
+
 // learn asks the backend what a collection is.
 func (ss *session) learn(m *mount, path string) (kind, error) {
 	ctx, cancel := context.WithTimeout(ss.ctx, metadataTime)
 	defer cancel()
-	req := m.request(ctx, "PROPFIND", path, hold([]byte(askType)), int64(len(askType)))
-	req.Header.Set("Depth", "0")
-	req.Header.Set("Content-Type", xmlType)
+	req := m.request(ctx, "PROPFIND", path, asking("0"), hold([]byte(askType)), int64(len(askType)))
 	resp, err := ss.do(m.route, req)
 	if err != nil {
 		return unknown, err

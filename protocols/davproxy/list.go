@@ -73,9 +73,7 @@ func collections(ctx context.Context, c *davClient, k kind) ([]Listed, error) {
 	ctx, cancel := context.WithTimeout(ctx, metadataTime)
 	defer cancel()
 	m := &mount{kind: k, route: c.route, principal: paths.principal, home: paths.home}
-	req := m.request(ctx, "PROPFIND", join(m.home), hold([]byte(askListing)), int64(len(askListing)))
-	req.Header.Set("Depth", "1")
-	req.Header.Set("Content-Type", xmlType)
+	req := m.request(ctx, "PROPFIND", join(m.home), asking("1"), hold([]byte(askListing)), int64(len(askListing)))
 	resp, err := c.do(c.route, req)
 	if err != nil {
 		return nil, fmt.Errorf("list the collections: %w", err)

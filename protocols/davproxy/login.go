@@ -60,30 +60,30 @@ func utf8Of(name []byte) string {
 	return string(runes)
 }
 
-// login checks a request's credentials. An answer with a status ends the request.
-func (s *Server) login(r *http.Request, f protocols.Facts) (authstore.Grant, answer) {
+// authenticate checks a request's credentials, which make the session's grant. An answer with a status ends the request.
+func (ss *session) authenticate(r *http.Request) answer {
 	login, secret, err := credentials(r.Header)
 	switch err {
 	case errTwoCredentials:
-		return authstore.Grant{}, badRequest
+		return badRequest
 	case errNoCredentials: // the first request of most clients; no attempt, so nothing is told of it
-		return authstore.Grant{}, unauthenticated
+		return unauthenticated
 	}
 	defer clear(secret)
 	began := time.Now()
-	g, err := s.o.Verifier.Verify(r.Context(), authstore.Attempt{
-		Protocol: Protocol, Mechanism: "Basic", Login: login, Secret: secret, Client: f.Client.Addr(),
+	ss.grant, err = ss.server.o.Verifier.Verify(r.Context(), authstore.Attempt{
+		Protocol: Protocol, Mechanism: "Basic", Login: login, Secret: secret, Client: ss.facts.Client.Addr(),
 	})
 	if err != nil {
-		s.tell(f, err, began)
-		return authstore.Grant{}, refused(err)
+		ss.tell(err, began)
+		return refused(err)
 	}
-	return g, answer{}
+	return answer{}
 }
 
 // tell tells of a login that was refused.
-func (s *Server) tell(f protocols.Facts, err error, began time.Time) {
-	s.o.Observer.Login(protocols.LoginEvent{Facts: f, Mechanism: "Basic", Err: err, Duration: time.Since(began)})
+func (ss *session) tell(err error, began time.Time) {
+	ss.server.o.Observer.Login(protocols.LoginEvent{Facts: ss.facts, Mechanism: "Basic", Err: err, Duration: time.Since(began)})
 }
 
 // appOf is the client's name as it gave it, cut short.

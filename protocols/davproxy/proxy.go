@@ -122,8 +122,6 @@ func (x *exchange) sameKind(t target) answer {
 	return answer{}
 }
 
-var identity = []string{"identity"}
-
 // makeHeader makes the backend's header from the client's.
 func (x *exchange) makeHeader() answer {
 	from := x.r.Header
@@ -156,7 +154,7 @@ func (x *exchange) makeHeader() answer {
 		return badRequest
 	}
 	if depth != "" {
-		x.header.Set("Depth", depth)
+		x.header["Depth"] = []string{depth}
 	}
 	if condition := from.Get("If"); condition != "" {
 		mapped, ok := mapIf(condition, x.inward)
@@ -401,8 +399,7 @@ func unread(err error) answer {
 
 // send sends the request, and forgets what it may change.
 func (x *exchange) send() (*http.Response, error) {
-	req := x.m.request(x.ctx, x.r.Method, x.m.inward(x.at), x.body, x.length)
-	req.Header = x.header
+	req := x.m.request(x.ctx, x.r.Method, x.m.inward(x.at), x.header, x.body, x.length)
 	switch x.r.Method {
 	case "MKCOL", "MKCALENDAR", "DELETE", "COPY", "MOVE", "PROPPATCH":
 		return x.change(req)
@@ -440,8 +437,8 @@ func (x *exchange) relay(resp *http.Response) answer {
 	}
 	h := x.w.Header()
 	for _, name := range passedOut {
-		if v := resp.Header.Get(name); v != "" {
-			h.Set(name, v)
+		if v := resp.Header[name]; len(v) > 0 && v[0] != "" {
+			h[name] = v[:1:1]
 		}
 	}
 	located := x.mapLocation(resp, "Location")
@@ -564,7 +561,7 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	if !isXML(resp.Header) {
 		return x.unusable()
 	}
-	x.w.Header().Set("Content-Type", xmlType)
+	x.w.Header()["Content-Type"] = xmlTypes
 	out := answers.Get().(*bufio.Writer)
 	out.Reset(&statusWriter{x.w, status})
 	defer func() {

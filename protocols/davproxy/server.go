@@ -202,7 +202,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ProtoMajor == 1 {
-		w.deadlines.hangUp = c.hangUp
+		w.deadlines.conn = c
 	}
 	if a := s.admit(w, r, c, client, t); a.status > 0 {
 		a.write(w)
@@ -233,16 +233,16 @@ func (s *Server) recover() {
 // admit verifies a request and has it answered under its session. An answer with a status is still to be written.
 func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPort, t target) answer {
 	began := time.Now()
-	f := protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil, App: appOf(r)}
-	g, refusal := s.login(r, f)
-	if refusal.status != 0 {
+	ss := &session{server: s, facts: protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil, App: appOf(r)}}
+	if refusal := ss.authenticate(r); refusal.status != 0 {
 		return refusal
 	}
-	if !s.shares.enter(g.Account) {
+	if !s.shares.enter(ss.grant.Account) {
 		return unavailable
 	}
-	defer s.shares.leave(g.Account)
+	defer s.shares.leave(ss.grant.Account)
 	ctx, end := context.WithCancelCause(context.WithoutCancel(r.Context()))
+	ss.ctx = ctx
 	defer end(nil)
 	defer context.AfterFunc(r.Context(), func() {
 		if !w.deadlines.hasStopped() { // else it was us who ended reading, which net/http takes for a client that has gone
@@ -250,10 +250,9 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		}
 	})()
 	defer context.AfterFunc(ctx, w.deadlines.cut)()
-	defer s.o.Sessions.Enter(&g, &f, end).Leave()
-	ss := &session{server: s, ctx: ctx, grant: g, facts: f}
+	defer s.o.Sessions.Enter(&ss.grant, &ss.facts, end).Leave()
 	if err := ss.confirm(); err != nil {
-		s.tell(f, err, began)
+		ss.tell(err, began)
 		return refused(err)
 	}
 	if err := c.accept(ss, t, began); err != nil {
