@@ -95,18 +95,19 @@ func (l *link) cut() {
 func (l *link) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isCut {
-		return
+	if now := time.Now(); !l.isCut && (l.stale(l.readSet, now) || l.stale(l.writeSet, now)) {
+		l.readSet, l.writeSet = now, now
+		l.nc.SetDeadline(now.Add(l.limit))
 	}
-	now := time.Now()
-	l.readSet, l.writeSet = now, now
-	l.nc.SetDeadline(now.Add(l.limit))
 }
 
-// Read gives each wait its time. A deadline is left standing that was moved only just now.
+// stale tells whether a deadline has to be moved. It is left standing if that was done only just now.
+func (l *link) stale(set, now time.Time) bool { return now.Sub(set) > l.limit/64 }
+
+// Read gives each wait its time.
 func (l *link) Read(p []byte) (int, error) {
 	l.mu.Lock()
-	if now := time.Now(); !l.isCut && !l.sending && now.Sub(l.readSet) > l.limit/64 {
+	if now := time.Now(); !l.isCut && !l.sending && l.stale(l.readSet, now) {
 		l.readSet = now
 		l.nc.SetReadDeadline(now.Add(l.limit))
 	}
@@ -116,7 +117,7 @@ func (l *link) Read(p []byte) (int, error) {
 
 func (l *link) write(p []byte) (int, error) {
 	l.mu.Lock()
-	if now := time.Now(); !l.isCut && !l.stopped && now.Sub(l.writeSet) > l.limit/64 {
+	if now := time.Now(); !l.isCut && !l.stopped && l.stale(l.writeSet, now) {
 		l.writeSet = now
 		l.nc.SetWriteDeadline(now.Add(l.limit))
 	}
