@@ -3,6 +3,7 @@ package davproxy
 import (
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -73,7 +74,8 @@ func (t target) in(o target) bool {
 	return t.kind == o.kind && t.id == o.id && t.collection == o.collection
 }
 
-var mountNames = map[kind]string{calendar: "cal", contacts: "card", inbox: "inbox", outbox: "outbox"}
+// mountNames are how kinds stand in paths.
+var mountNames = [...]string{calendar: "cal", contacts: "card", inbox: "inbox", outbox: "outbox"}
 
 // locate reads a request's target as it came: a path, or an absolute URL to host. A query is refused, since nothing here has
 // one and backends know some (Cyrus: ?action=attachment-add).
@@ -129,12 +131,14 @@ func split(path string) (segments []string, slash bool, err error) {
 	}
 	segments = make([]string, 0, 5) // no path of ours has more
 	for raw := range strings.SplitSeq(path, "/") {
-		if strings.ContainsAny(raw, "?#\\") {
-			return nil, false, errPath
-		}
-		segment, err := url.PathUnescape(raw)
-		if err != nil || !plain(segment) {
-			return nil, false, errPath
+		segment := raw
+		if !isSimple(raw) {
+			if strings.ContainsAny(raw, "?#\\") {
+				return nil, false, errPath
+			}
+			if segment, err = url.PathUnescape(raw); err != nil || !plain(segment) {
+				return nil, false, errPath
+			}
 		}
 		segments = append(segments, segment)
 	}
@@ -173,6 +177,16 @@ func appendSegments(dst []byte, segments ...string) []byte {
 		dst = append(appendEncoded(dst, s), '/')
 	}
 	return dst
+}
+
+// isSimple tells whether a segment reads the same to us and to backends, encoded or not: as most do.
+func isSimple[T string | []byte](segment T) bool {
+	for i := range len(segment) {
+		if !unreserved[segment[i]] {
+			return false
+		}
+	}
+	return len(segment) > 0 && string(segment) != "." && string(segment) != ".."
 }
 
 // appendEncoded appends a segment in the one way in which we write it, to clients and to backends.
@@ -263,12 +277,7 @@ func inside(k kind, id string, below []string) target {
 }
 
 func kindOfMount(name string) kind {
-	for k, n := range mountNames {
-		if n == name {
-			return k
-		}
-	}
-	return unknown
+	return kind(max(0, slices.Index(mountNames[:], name)))
 }
 
 // owned tells whether a target is the grant's own, or nobody's.

@@ -70,7 +70,7 @@ func (d *folder) reset() { *d = folder{raw: d.raw[:0], path: d.path[:0]} }
 func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool) {
 	cut := bytes.LastIndexByte(href, '/') + 1
 	last := href[cut:]
-	if d.target.place == member && bytes.Equal(href[:cut], d.raw) && isMemberName(last) {
+	if d.target.place == member && bytes.Equal(href[:cut], d.raw) && isSimple(last) {
 		d.path = append(d.path[:d.length], last...)
 		return d.target, d.path, true
 	}
@@ -84,14 +84,4 @@ func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool)
 		d.raw, d.length, d.target = append(d.raw[:0], href[:cut]...), bytes.LastIndexByte(d.path, '/')+1, t
 	}
 	return t, d.path, true
-}
-
-// isMemberName tells whether a segment is a member's name that reads the same with us and with backends.
-func isMemberName(segment []byte) bool {
-	for _, c := range segment {
-		if !unreserved[c] {
-			return false
-		}
-	}
-	return len(segment) > 0 && string(segment) != "." && string(segment) != ".."
 }
