@@ -244,13 +244,16 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 	ctx, end := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	ss.ctx = ctx
 	defer end(nil)
+	cut := func(cause error) {
+		end(cause)
+		go w.deadlines.cut()
+	}
 	defer context.AfterFunc(r.Context(), func() {
 		if !w.deadlines.hasStopped() { // else it was us who ended reading, which net/http takes for a client that has gone
-			end(context.Cause(r.Context()))
+			cut(context.Cause(r.Context()))
 		}
 	})()
-	defer context.AfterFunc(ctx, w.deadlines.cut)()
-	defer s.o.Sessions.Enter(&ss.grant, &ss.facts, end).Leave()
+	defer s.o.Sessions.Enter(&ss.grant, &ss.facts, cut).Leave()
 	if err := ss.confirm(); err != nil {
 		ss.tell(err, began)
 		return refused(err)
