@@ -136,6 +136,9 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 				panic(http.ErrAbortHandler)
 			}
 			defer c.done()
+			if r.ProtoMajor == 2 {
+				growStack(0)
+			}
 			s.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: headerTime,
