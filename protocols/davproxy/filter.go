@@ -198,18 +198,11 @@ func (f *filter) pass(tok *token) error {
 	if f.opaque == f.tokens.depth() && !f.begun {
 		f.begin(tok)
 	}
-	if f.opaque > 0 && f.foreign || f.tokens.depth() == 1 && f.inError() && !tok.blank() {
+	if f.opaque > 0 && f.foreign || f.tokens.parent(0) == (name{nsDAV, "error"}) && !tok.blank() {
 		return nil
 	}
 	return f.put(tok.raw)
 }
-
-// inError tells whether what is read stands in an error itself: conditions of standards are passed on, and nothing that a backend tells people there or
-// its authors, such as its version, its paths and where in its program the error arose.
-func (f *filter) inError() bool { return f.tokens.open[0].name == (name{nsDAV, "error"}) }
-
-// ofStandards are the namespaces of conditions in errors.
-var ofStandards = map[string]bool{nsDAV: true, nsCalDAV: true, nsCardDAV: true, nsCalendar: true}
 
 // begin looks whether contents begin as they must. White space without end is taken for others' as well.
 func (f *filter) begin(tok *token) {
@@ -257,8 +250,6 @@ func (f *filter) start(tok *token) error {
 	case depth == 2 && tok.name == (name{nsDAV, "response"}):
 		f.one = response{}
 		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
-	case depth == 2 && f.inError() && !ofStandards[tok.name.space]:
-		f.skipping = depth
 	case tok.name == (name{nsDAV, "href"}):
 		return f.href(tok)
 	case f.isProperty():
@@ -276,7 +267,7 @@ func (f *filter) root(tok *token) error {
 	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
-	if tok.empty && len(f.lost) > 0 { // so answers DAViCal when nothing that is asked for is there
+	if tok.empty && len(f.lost) > 0 && tok.name == (name{nsDAV, "multistatus"}) { // so answers DAViCal when nothing that is asked for is there
 		f.closing = slices.Concat([]byte("</"), tok.raw[1:1+nameLen(tok.raw[1:])], []byte(">"))
 		return f.put(slices.Concat(bytes.TrimSuffix(tok.raw, []byte("/>")), []byte(">")))
 	}
@@ -286,8 +277,8 @@ func (f *filter) root(tok *token) error {
 // standards are the namespaces of what an error says for programs.
 var standards = map[string]bool{nsDAV: true, nsCalDAV: true, nsCardDAV: true, nsCalendar: true}
 
-// isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths and
-// its version (sabre/dav, Cyrus).
+// isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths, its
+// version, and where in its program an error arose (sabre/dav, Cyrus). Of errors only what the standards name is passed on.
 func (f *filter) isRemark(n name) bool {
 	return n == name{nsDAV, "responsedescription"} || f.tokens.parent(1) == name{nsDAV, "error"} && !standards[n.space]
 }

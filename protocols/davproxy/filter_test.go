@@ -165,7 +165,8 @@ func TestFilterErrors(t *testing.T) {
 		"DAViCal": {"<error xmlns=\"DAV:\">\n <if-match/>What is at /caldav.php/alice@x/ does not match<![CDATA[!]]>\n</error>", "<error xmlns=\"DAV:\">\n <if-match/>\n</error>"},
 		"Cyrus": {`<D:error xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><C:no-uid-conflict><D:href>/alice@x/work/1.ics</D:href></C:no-uid-conflict></D:error>`,
 			`<D:error xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><C:no-uid-conflict><D:href>/dav/cal/ID/work/1.ics</D:href></C:no-uid-conflict></D:error>`},
-		"Calendar Server": {`<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/><x xmlns=""/></error>`, `<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/></error>`},
+		"one that says nothing": {`<error xmlns="DAV:"/>`, `<error xmlns="DAV:"/>`},
+		"Calendar Server":       {`<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/><x xmlns=""/></error>`, `<error xmlns="DAV:"><max-size xmlns="http://calendarserver.org/ns/"/></error>`},
 	} {
 		f := &filter{m: mountAt(calendar), at: atWork, grant: reader, lost: []string{"/lost"}}
 		if got, err := run(f, tt.in); err != nil || got != tt.want {
@@ -189,7 +190,7 @@ func TestFilterCollection(t *testing.T) {
 		responseWith("/alice@x/work/", tagged), responseWith("/alice@x/work/a%20b.ics", tagged), responseWith("/alice@x/", tagged),
 		responseWith("/alice@x/friends/1.vcf", tagged), responseWith("/alice@x/work/deep/er.ics", tagged),
 		"<response><href>/alice@x/work/2.ics</href><href>/alice@x/friends/1.vcf</href><href>/alice@x/</href><href>/bob@x/work/1.ics</href><status>HTTP/1.1 404 Not Found</status></response>",
-		"<response><href>/alice@x/work/</href><status>HTTP/1.1 507 Insufficient Storage</status><error><number-of-matches-within-limits/></error></response>",
+		"<response><href>/alice@x/work/</href><status>HTTP/1.1 507 Insufficient Storage</status><error><number-of-matches-within-limits/>at /alice@x/</error></response>",
 		"<sync-token>http://radicale.org/ns/sync/1</sync-token>")
 	want := many(
 		responseWith("/dav/cal/ID/work/", tagged), responseWith("/dav/cal/ID/work/a%20b.ics", tagged),
