@@ -14,34 +14,6 @@ import (
 // maxUndecided bounds what is held of one response before it is known whether it may pass, in bytes.
 const maxUndecided = 256 << 10
 
-// treatment says what becomes of a property; zero: it passes, with its hrefs mapped.
-type treatment uint8
-
-const (
-	hides treatment = iota + 1
-	schedules
-	rebuilds
-	holdsEvents
-	holdsCards
-)
-
-// treatments has the properties of the tables in one, for one look at each.
-var treatments = func() map[name]treatment {
-	all := make(map[name]treatment)
-	for how, names := range map[treatment]map[name]bool{hides: hidden, schedules: scheduling, rebuilds: rebuilt} {
-		for n := range names {
-			all[n] = how
-		}
-	}
-	for n, k := range contents {
-		all[n] = map[kind]treatment{calendar: holdsEvents, contacts: holdsCards}[k]
-	}
-	return all
-}()
-
-// maxTold bounds the names that are read of a property that is rebuilt.
-const maxTold = 100
-
 // filter passes a backend's XML to the client, byte for byte, but for what the client must not see and for hrefs, which are
 // rewritten. It holds one token and one undecided response, whatever the length of the document. It fails closed: an error of
 // copy means that the document must not be ended cleanly.
@@ -120,48 +92,6 @@ var answerRoots = map[name]bool{
 	{nsDAV, "multistatus"}: true, {nsDAV, "error"}: true, {nsDAV, "mkcol-response"}: true, {nsCalDAV, "mkcalendar-response"}: true,
 	{nsDAV, "mkcalendar-response"}: true, // Xandikos
 }
-
-// scheduling are properties that only grants see which open the boxes.
-var scheduling = map[name]bool{
-	{nsCalDAV, "calendar-free-busy-set"}:        true,
-	{nsCalDAV, "calendar-user-type"}:            true,
-	{nsCalDAV, "schedule-default-calendar-URL"}: true,
-	{nsCalDAV, "schedule-default-tasks-URL"}:    true,
-	{nsCalDAV, "schedule-inbox-URL"}:            true,
-	{nsCalDAV, "schedule-outbox-URL"}:           true,
-}
-
-// hidden are properties that lead out of the account's own collections, or tell what is not for apps.
-var hidden = map[name]bool{
-	{nsDAV, "acl"}:                                   true,
-	{nsDAV, "acl-restrictions"}:                      true,
-	{nsDAV, "add-member"}:                            true,
-	{nsDAV, "alternate-URI-set"}:                     true,
-	{nsDAV, "group-member-set"}:                      true,
-	{nsDAV, "group-membership"}:                      true,
-	{nsDAV, "inherited-acl-set"}:                     true,
-	{nsDAV, "invite"}:                                true,
-	{nsDAV, "lockdiscovery"}:                         true,
-	{nsDAV, "principal-collection-set"}:              true,
-	{nsDAV, "supported-privilege-set"}:               true,
-	{nsDAV, "supportedlock"}:                         true,
-	{nsCalendar, "allowed-sharing-modes"}:            true,
-	{nsCalendar, "calendar-proxy-read-for"}:          true,
-	{nsCalendar, "calendar-proxy-write-for"}:         true,
-	{nsCalendar, "dropbox-home-URL"}:                 true,
-	{nsCalendar, "email-address-set"}:                true,
-	{nsCalendar, "invite"}:                           true,
-	{nsCalendar, "notification-URL"}:                 true,
-	{nsCalendar, "pre-publish-url"}:                  true,
-	{nsCalendar, "publish-url"}:                      true,
-	{nsCalendar, "push-transports"}:                  true,
-	{nsCalendar, "pushkey"}:                          true,
-	{"https://bitfire.at/webdav-push", "topic"}:      true,
-	{"https://bitfire.at/webdav-push", "transports"}: true,
-}
-
-// contents are the properties that hold members themselves, by the kind they belong to.
-var contents = map[name]kind{{nsCalDAV, "calendar-data"}: calendar, {nsCardDAV, "address-data"}: contacts}
 
 // copy passes a document from r to w.
 func (f *filter) copy(w io.Writer, r io.Reader) error {
@@ -273,9 +203,6 @@ func (f *filter) root(tok *token) error {
 	}
 	return f.put(tok.raw)
 }
-
-// standards are the namespaces of what an error says for programs.
-var standards = map[string]bool{nsDAV: true, nsCalDAV: true, nsCardDAV: true, nsCalendar: true}
 
 // isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths, its
 // version, and where in its program an error arose (sabre/dav, Cyrus). Of errors only what the standards name is passed on.
@@ -439,87 +366,4 @@ func (f *filter) asked(t target) bool {
 		return t.kind == f.at.kind && (t.place == home || t.place == collection)
 	}
 	return t.place != home && (t.in(f.at) || f.also.place != nowhere && t.in(f.also))
-}
-
-func (f *filter) href(start *token) error {
-	inProperty := f.tokens.parent(1)
-	h := &f.link
-	if err := h.read(f.tokens, start); err != nil {
-		return err
-	}
-	r := f.response
-	if inProperty != (name{nsDAV, "response"}) || f.tokens.depth() != 2 || r == nil {
-		if mapped, ok := f.mapped(inProperty, string(h.text)); ok {
-			return f.putHref([]byte(mapped))
-		}
-		return nil
-	}
-	t, path, ok := f.folder.outward(f.m, h.text)
-	if !ok && f.single {
-		t, path, ok = f.at, []byte(f.at.path()), true
-	}
-	first := !r.located
-	if first {
-		r.located, r.target = true, t // nowhere, if it isn't ours
-	}
-	if !ok || !f.asked(t) || !first && f.at.place == home && t != r.target { // what the first one is was judged, or will be, and nothing else
-		return f.decide(false)
-	}
-	if err := f.putHref(path); err != nil {
-		return err
-	}
-	return f.decide(false)
-}
-
-// putHref passes the href that was read, with another text.
-func (f *filter) putHref(text []byte) error {
-	h := &f.link
-	h.whole = h.appendTo(h.whole[:0], text)
-	return f.put(h.whole)
-}
-
-// mapped says what an href inside a property becomes: nothing, if it leads elsewhere.
-func (f *filter) mapped(property name, text string) (string, bool) {
-	own := target{place: principal, id: f.m.id}
-	switch property {
-	case name{nsDAV, "current-user-principal"}, name{nsDAV, "principal-URL"}:
-		return own.path(), true
-	case name{nsDAV, "owner"}:
-		return own.path(), f.m.isPrincipal(text)
-	case name{nsCalDAV, "calendar-home-set"}:
-		return target{place: home, kind: calendar, id: f.m.id}.path(), true
-	case name{nsCardDAV, "addressbook-home-set"}:
-		return target{place: home, kind: contacts, id: f.m.id}.path(), true
-	}
-	switch property {
-	case name{nsCalDAV, "recipient"}, name{nsCalDAV, "calendar-user-address-set"}:
-		if isMailto(text) {
-			return text, true
-		}
-		if f.m.isPrincipal(text) { // which may be the home too
-			return own.path(), true
-		}
-	case name{nsCalendar, "source"}: // where a subscription comes from: it leads to no place here
-		if hasScheme(text) && !f.m.leads(text) {
-			return text, true
-		}
-	}
-	t, ok := f.m.outward(text)
-	if !ok || !f.open(t) || !f.mentions(t) {
-		return "", false
-	}
-	return t.path(), true
-}
-
-// mentions tells whether a property may lead to a target that the grant opens: the home, what lies in the collection that was asked,
-// and of other collections those of the kind, where the home or the inbox names them.
-func (f *filter) mentions(t target) bool {
-	switch {
-	case t.place == home, t.kind.isBox(), t.in(f.at):
-		return true
-	case t.place != collection || f.at.place != home && f.at.kind != inbox:
-		return false
-	}
-	k, err := f.kindOf(t)
-	return err == nil && k == t.kind
 }
