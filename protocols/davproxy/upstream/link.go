@@ -73,9 +73,12 @@ func (l *link) quiet() bool {
 func (l *link) isTLS() bool { return l.nc != l.lowest }
 
 // hasReadNothing tells whether TLS holds nothing that was in the socket before: it reads on behind the record that it is asked for.
-// Nobody else uses an idle connection.
+// With its deadline in the past, a Read takes nothing from the socket. Nobody else uses an idle connection.
 func (l *link) hasReadNothing() bool {
-	l.nc.SetReadDeadline(longAgo) // it takes nothing from the socket
+	l.mu.Lock()
+	l.readSet = time.Time{} // so that begin moves it on
+	l.nc.SetReadDeadline(longAgo)
+	l.mu.Unlock()
 	n, err := l.nc.Read(make([]byte, 1))
 	return n == 0 && isTimeout(err)
 }
