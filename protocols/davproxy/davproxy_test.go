@@ -55,8 +55,8 @@ type verifier struct {
 func (v *verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Grant, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	password := string(a.Secret)
-	scopes, ok := scopesOf[password]
+	scopes, ok := scopesOf[string(a.Secret)]
+	only := narrowed[string(a.Secret)]
 	a.Secret = nil
 	v.attempts = append(v.attempts, a)
 	switch {
@@ -67,7 +67,7 @@ func (v *verifier) Verify(_ context.Context, a authstore.Attempt) (authstore.Gra
 	}
 	return authstore.Grant{
 		Account: authstore.AccountID(len(a.Login)), PublicID: publicIDs[a.Login], Address: a.Login, Password: authstore.PasswordID(scopes), Scopes: scopes,
-		Client: a.Client, Collections: narrowed[password],
+		Client: a.Client, Collections: only,
 	}, nil
 }
 

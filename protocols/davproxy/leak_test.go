@@ -272,10 +272,7 @@ func (r *row) chosen() []trick {
 }
 
 // leakObserver counts what is asked of the backend.
-type leakObserver struct {
-	observer
-	asked *atomic.Int64
-}
+type leakObserver struct{ asked *atomic.Int64 }
 
 func (leakObserver) Login(protocols.LoginEvent) {}
 func (leakObserver) Ended(protocols.EndEvent)   {}
