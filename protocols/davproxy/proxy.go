@@ -22,6 +22,7 @@ type exchange struct {
 	header http.Header
 	body   io.ReadCloser // nil: none
 	length int64         // -1: unknown
+	named  int           // calendars that the body names
 }
 
 // forward leads a request to the backend, if what it is about is of the mount's kind.

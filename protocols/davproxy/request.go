@@ -87,6 +87,9 @@ func (x *exchange) inward(href string) (string, bool) {
 	return x.m.inward(t), true
 }
 
+// maxNamed bounds the calendars that a body at the inbox may name: each may cost the backend a question.
+const maxNamed = 100
+
 // inBody maps an href inside a body. The inbox may name calendars besides, one for what comes (schedule-default-calendar-URL) and
 // those that count as busy.
 func (x *exchange) inBody(href string) (string, fate) {
@@ -94,7 +97,8 @@ func (x *exchange) inBody(href string) (string, fate) {
 		return mapped, ownHref
 	}
 	t, err := locate(href, x.r.Host)
-	if err == nil && x.at.kind == inbox && t.place == collection && t.kind == calendar && t.id == x.at.id {
+	if err == nil && x.at.kind == inbox && t.place == collection && t.kind == calendar && t.id == x.at.id && x.named < maxNamed {
+		x.named++
 		if k, err := x.server.kinds.of(x.session, x.m, t); err == nil && k == calendar {
 			return x.m.inward(t), ownHref
 		}

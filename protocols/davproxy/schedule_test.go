@@ -270,3 +270,38 @@ func TestNothingIsMadeWhereABoxIs(t *testing.T) {
 	}
 	d.want(201, "both", "MKCALENDAR", cal+"new/", makeCal)
 }
+
+// TestCalendarsThatTheInboxNames: who names thousands that are not there has the backend asked for a few.
+func TestCalendarsThatTheInboxNames(t *testing.T) {
+	t.Parallel()
+	b := newFake(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200) })
+	const maxNamed = 100 // in one body
+	b.has = "<C:schedule-inbox-URL><href>/" + testlab.Alice + "/.in/</href></C:schedule-inbox-URL>"
+	b.is = func(path string) string {
+		switch {
+		case strings.HasSuffix(path, "/.in/"):
+			return "<C:schedule-inbox/>"
+		case strings.Contains(path, "/there"):
+			return "<C:calendar/>"
+		case strings.Contains(path, "/gone"):
+			return "404"
+		}
+		return ""
+	}
+	d := open(t, routes{"calendar": b.route})
+	hrefs := func(n int, name string) string {
+		var list strings.Builder
+		for i := range n {
+			fmt.Fprintf(&list, "<href>%s%s%d/</href>", cal, name, i)
+		}
+		return list.String()
+	}
+	d.want(200, "sched", "PROPPATCH", inbox, `<propertyupdate xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><set><prop><C:calendar-free-busy-set>`+
+		hrefs(maxNamed, "there")+`</C:calendar-free-busy-set></prop></set></propertyupdate>`)
+	before := b.asked.Load()
+	d.want(207, "sched", "REPORT", inbox, `<C:calendar-multiget xmlns="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav"><prop><getetag/></prop>`+
+		hrefs(10*maxNamed, "gone")+`</C:calendar-multiget>`)
+	if asked := b.asked.Load() - before; asked > maxNamed+10 {
+		t.Errorf("the backend was asked %d questions", asked)
+	}
+}
