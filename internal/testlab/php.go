@@ -52,7 +52,7 @@ func DAViCalBasic(t testing.TB) *DAVServer {
 
 func davical(t testing.TB, hook, variable string) *DAVServer {
 	t.Helper()
-	Need(t, "php", "/usr/lib/php/*/dom.so", "/usr/lib/php/*/mbstring.so", "/usr/lib/php/*/pdo_pgsql.so", "initdb", "setpriv")
+	Need(t, "php", "/usr/lib/php/*/dom.so", "/usr/lib/php/*/mbstring.so", "/usr/lib/php/*/pdo_pgsql.so", "/usr/lib/postgresql/*/bin/initdb", "setpriv")
 	programs := unpacked(t, "davical")
 	dir := Dir(t)
 	database := startPostgreSQL(t, dir)
