@@ -77,7 +77,7 @@ func (v *visit) offer(f *createForm) {
 func (v *visit) ask(ctx context.Context, one *single) {
 	found, err := v.s.o.Collections(ctx, v.session.Address, one.Kind)
 	switch {
-	case errors.Is(err, ErrNotServed):
+	case errors.Is(err, ErrNotServed) && !(one.opened && one.Only): // who chose some must not get all, should a server come back
 		one.none = true
 		return
 	case err != nil:

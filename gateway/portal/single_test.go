@@ -267,6 +267,8 @@ func TestSingleWhereTheServerIsDown(t *testing.T) {
 	shelf.set(ordinary(), nil, ErrNotServed)
 	p.get("/passwords/new").says(200, "Work").silent("Friends", `name="contacts"`, "address book yet", "address books can")
 	p.post("/passwords/new", p.wanted(url.Values{"preset": {"dav"}, "calendar": {"only"}, "calendar_only": {workName}})).says(200, "Contacts · Calendar: Work")
+	gone := p.wanted(url.Values{"preset": {"dav"}, "contacts": {"only"}, "contacts_only": {friendsName}}) // a page from before; it must not open all of them
+	p.post("/passwords/new", gone).says(http.StatusUnprocessableEntity, "It can't be checked at the moment which address books are yours.", friendsName)
 	shelf.set(ordinary())
 	p.post("/passwords/new", form).says(200, "Calendar: Work")
 }
