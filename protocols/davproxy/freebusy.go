@@ -53,9 +53,12 @@ func checkFreeBusy(text string) error {
 		}
 		switch strings.ToUpper(strings.TrimFunc(line[:end], func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })) {
 		case "BEGIN", "END":
+			if !isASCII(line) { // ToUpper and EqualFold know letters that others don't take for S or I
+				return errNotAQuestion
+			}
 			frame = append(frame, strings.ToUpper(line))
 		case "METHOD":
-			if methods++; !strings.EqualFold(line, "METHOD:REQUEST") || len(frame) != 1 {
+			if methods++; !isASCII(line) || !strings.EqualFold(line, "METHOD:REQUEST") || len(frame) != 1 {
 				return errNotAQuestion
 			}
 		}
@@ -69,4 +72,8 @@ func checkFreeBusy(text string) error {
 // breaksLines tells which characters some reader takes for the end of a line, or stops at, besides the ones of RFC 5545.
 func breaksLines(r rune) bool {
 	return unicode.IsControl(r) && r != '\r' && r != '\n' && r != '\t' || r == '\u2028' || r == '\u2029'
+}
+
+func isASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }

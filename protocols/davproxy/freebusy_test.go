@@ -61,6 +61,9 @@ func TestQuestionsForFreeBusy(t *testing.T) {
 		"a line that names nothing":    in("UID:1", "UID"),
 		"ends the wrong way round":     in("END:VFREEBUSY\r\nEND:VCALENDAR", "END:VCALENDAR\r\nEND:VFREEBUSY"),
 		"begins with a folded line":    " " + asksFreeBusy,
+		"a letter that is no S":        in("METHOD:REQUEST", "METHOD:REQUE\u017fT"),
+		"a component of that letter":   in("BEGIN:VFREEBUSY", "BEGIN:VFREEBU\u017fY"),
+		"a letter that is no I":        in("END:VFREEBUSY", "BEG\u0131N:VEVENT\r\nEND:VEVENT\r\nEND:VFREEBUSY"),
 		"a calendar with other things": in("BEGIN:VCALENDAR", "BEGIN:VCALENDAR2"),
 	} {
 		if checkFreeBusy(text) == nil {
