@@ -151,6 +151,12 @@ func (a *Accounts) SetBackendName(ctx context.Context, id AccountID, name string
 	return a.confirm(ctx, c, err)
 }
 
+// SetAdmin makes an account an administrator's, or takes that back.
+func (a *Accounts) SetAdmin(ctx context.Context, id AccountID, admin bool) (Confirmation, error) {
+	c, err := a.o.Truth.SetAdmin(ctx, a.o.Actor, id, admin)
+	return a.confirm(ctx, c, err)
+}
+
 // PasswordRequest says what app password is wanted.
 type PasswordRequest struct {
 	Account  AccountID

@@ -16,11 +16,15 @@ type Status int
 const (
 	Active        Status = 1
 	AccountPaused Status = 2 // suspended by an administrator
+	AccountGone   Status = 3 // suspended because the directory does not know the person any more, or has disabled him
 )
 
 func (s Status) String() string {
-	if s == Active {
+	switch s {
+	case Active:
 		return "active"
+	case AccountGone:
+		return "gone"
 	}
 	return "suspended"
 }

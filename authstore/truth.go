@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -85,6 +86,7 @@ type Account struct {
 	Status      Status
 	Version     uint64
 	BackendName string
+	Admin       bool     // may administer at the portal; others may by a group
 	Names       []string // canonical addresses; the first is the one the account was made with
 	Created     time.Time
 	Passwords   int // active app passwords
@@ -198,12 +200,19 @@ type Event struct {
 
 // Actor is who changes something, for the history.
 type Actor struct {
-	Name   string     // "cli:root", "portal", "gateway"
+	Name   string     // "cli:root", "admin:ADDRESS", "api:TOKEN"; "portal" for the person himself; "gateway"
 	Client netip.Addr // where the person sits; the zero value where that is this machine
 	Agent  string     // the person's browser, as it calls itself
 	// Session is the number of the portal's session in which it is done: once that has ended, the change is refused with ErrSignedOut. It
 	// stands in no history; zero: there is none.
 	Session int64
+}
+
+// Administers reports whether somebody does it who is not the account's own person: at the command line, at the portal's pages for
+// administrators, by the API.
+func (a Actor) Administers() bool {
+	who, _, named := strings.Cut(a.Name, ":")
+	return named && (who == "cli" || who == "admin" || who == "api")
 }
 
 // EventQuery chooses from the history, newest first. A zero field chooses nothing away.
@@ -225,6 +234,7 @@ type Writer interface {
 	AddName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
 	RemoveName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
 	SetBackendName(ctx context.Context, actor Actor, id AccountID, name string) (Change, error)
+	SetAdmin(ctx context.Context, actor Actor, id AccountID, admin bool) (Change, error)
 
 	// CreatePassword writes an app password; ErrTooMany, and *ErrMade where its request has made one.
 	CreatePassword(ctx context.Context, actor Actor, p NewPassword) (AppPassword, Change, error)
@@ -247,6 +257,10 @@ type Writer interface {
 	// Sealed holds secrets that the caller sealed, bound to table, row and account; ErrNotFound.
 	SetSealed(ctx context.Context, actor Actor, id AccountID, backend string, key uint32, sealed []byte) error
 	Sealed(ctx context.Context, id AccountID, backend string) ([]byte, error)
+
+	// Lease lets one of several processes do a thing until a time: true for the owner who has it, or takes it because nobody does, or not
+	// any more. A time that is over gives it up.
+	Lease(ctx context.Context, name, owner string, until time.Time) (bool, error)
 
 	// Meta reads a value of the table meta; SetMeta writes it if it is not there, and returns what stands there then.
 	Meta(ctx context.Context, name string) ([]byte, error)

@@ -91,6 +91,7 @@ type Session struct {
 	ID       SessionID
 	Account  authstore.AccountID
 	Address  string // the account's first name
+	Admin    bool   // an administrator's
 	Stage    Stage
 	Began    time.Time
 	Seen     time.Time // coarse
@@ -100,6 +101,9 @@ type Session struct {
 	Agent    string
 	Language string // the account's, empty: not chosen yet
 	Zone     string // an IANA name
+
+	// Issuer, Subject and SID are those of the Claims that it began with; empty: it was proven here who sits there.
+	Issuer, Subject, SID string
 }
 
 // Token is what the session's cookie holds. It changes whenever the session gets further; the old one is dead then.
@@ -180,8 +184,8 @@ type Enrolment struct {
 
 // Checker checks a primary password against another server, once.
 type Checker interface {
-	// Check answers nil, ErrWrong, or another error where it can't be known.
-	Check(ctx context.Context, login string, password []byte) error
+	// Check answers with what the server says of whose password it is, ErrWrong, or another error where it can't be known.
+	Check(ctx context.Context, login string, password []byte) (Claims, error)
 }
 
 // Options are what People works with.
@@ -197,11 +201,15 @@ type Options struct {
 	// OnePrimary: another primary password than the last one that the Checker took means that it was changed, so that all app
 	// passwords end. False for servers that accept several for an account.
 	OnePrimary bool
-	Breached   func(password []byte) (bool, error) // nil: there is no list
-	Site       string                              // the portal's origin: https://passwords.example.org, with the port if it is not 443
-	Issuer     string                              // what authenticator apps call the account's place; empty: the origin's host
-	Idle       time.Duration                       // 0: 30 minutes
-	Absolute   time.Duration                       // 0: 12 hours
+	// Provision says for whom an account is made at the first sign-in; the zero value: nobody.
+	Provision Provisioning
+	// AdminGroups are the groups, as ties name them, whose members are administrators.
+	AdminGroups []string
+	Breached    func(password []byte) (bool, error) // nil: there is no list
+	Site        string                              // the portal's origin: https://passwords.example.org, with the port if it is not 443
+	Issuer      string                              // what authenticator apps call the account's place; empty: the origin's host
+	Idle        time.Duration                       // 0: 30 minutes
+	Absolute    time.Duration                       // 0: 12 hours
 	// RefusalDelay is how long after the attempt a wrong primary password is answered, so that it tells nothing of the name; 0: a second,
 	// below 0: at once.
 	RefusalDelay time.Duration

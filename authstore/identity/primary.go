@@ -69,6 +69,7 @@ type proof struct {
 	firstKind string
 	changed   bool   // another than the last one that the Checker took
 	hash      Sealed // to be kept; none: that stays
+	claims    Claims // the Checker's
 }
 
 // prove checks an account's primary password; ErrWrong, ErrUnavailable. Of nobody (nil), a suspended account, and one without a
@@ -83,12 +84,36 @@ func (p *People) prove(ctx context.Context, person *Person, password []byte, que
 			return nil, err
 		}
 		return nil, ErrWrong
-	case !p.KeepsPrimary():
-		if err := p.ask(ctx, person.Names[0], password); err != nil {
+	}
+	var c Claims
+	if !p.KeepsPrimary() {
+		var err error
+		if c, err = p.ask(ctx, person.Names[0], password); err != nil {
 			return nil, err
 		}
 	}
-	pr := &proof{person: *person, first: person.Primary.Key == 0, firstKind: "portal.first_sign_in"}
+	return p.follow(ctx, *person, c, password, queue)
+}
+
+// proveNewcomer is prove for a name that nobody has and an account is made for; ErrNobody where the Checker's claims say that it is not.
+func (p *People) proveNewcomer(ctx context.Context, v Visitor, name string, password []byte, queue *semaphore.Weighted) (*proof, error) {
+	if len(password) == 0 || len(password) > maxPrimary {
+		return nil, p.heard.again(ctx)
+	}
+	c, err := p.ask(ctx, name, password)
+	if err != nil {
+		return nil, err
+	}
+	person, err := p.provision(ctx, v.Actor(), name, c)
+	if err != nil {
+		return nil, err
+	}
+	return p.follow(ctx, person, c, password, queue)
+}
+
+// follow tells what follows from a primary password that the Checker took, and compares it with the one that is kept here.
+func (p *People) follow(ctx context.Context, person Person, c Claims, password []byte, queue *semaphore.Weighted) (*proof, error) {
+	pr := &proof{person: person, first: person.Primary.Key == 0, firstKind: "portal.first_sign_in", claims: c}
 	ok := false
 	if !pr.first {
 		var err error
@@ -143,17 +168,17 @@ func (p *People) newPrimary(ctx context.Context, id authstore.AccountID, passwor
 }
 
 // ask has the Checker check a password.
-func (p *People) ask(ctx context.Context, login string, password []byte) error {
+func (p *People) ask(ctx context.Context, login string, password []byte) (Claims, error) {
 	began := time.Now()
 	if err := p.asking.Acquire(ctx, 1); err != nil {
-		return err
+		return Claims{}, err
 	}
 	defer p.asking.Release(1)
-	err := p.o.Checker.Check(ctx, login, password)
+	c, err := p.o.Checker.Check(ctx, login, password)
 	switch {
 	case err == nil:
 		p.heard.yes()
-		return nil
+		return c, nil
 	case ctx.Err() != nil: // it is the visitor who has gone
 	case errors.Is(err, ErrWrong):
 		p.heard.no(time.Since(began), false)
@@ -161,9 +186,9 @@ func (p *People) ask(ctx context.Context, login string, password []byte) error {
 		p.heard.no(time.Since(began), true)
 	}
 	if errors.Is(err, ErrWrong) {
-		return err
+		return Claims{}, err
 	}
-	return fmt.Errorf("%w: %v", ErrUnavailable, err)
+	return Claims{}, fmt.Errorf("%w: %v", ErrUnavailable, err)
 }
 
 // errRaced says that the account's primary password is another than the one that was proven: look again.
@@ -187,25 +212,29 @@ func (pr *proof) settle(ctx context.Context, tx Tx, now time.Time) error {
 			return err
 		}
 	}
+	changedThere, err := heed(ctx, tx, person, pr.claims, now)
 	switch {
+	case err != nil:
+		return err
+	case pr.changed || changedThere:
+		_, err = changed(ctx, tx, 0)
+		return err
 	case pr.first:
 		return tx.Event(ctx, pr.firstKind, "")
-	case pr.changed:
-		return changed(ctx, tx, 0)
 	}
 	return nil
 }
 
-// changed ends, but for one session, all that the old primary password stood for.
-func changed(ctx context.Context, tx Tx, but SessionID) error {
+// changed ends, but for one session, all that the old primary password stood for, and counts the app passwords.
+func changed(ctx context.Context, tx Tx, but SessionID) (int, error) {
 	n, err := tx.RevokeAll(ctx, whyRevoked)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := tx.EndSessions(ctx, but); err != nil {
-		return err
+		return 0, err
 	}
-	return tx.Event(ctx, "primary.changed", strconv.Itoa(n))
+	return n, tx.Event(ctx, "primary.changed", strconv.Itoa(n))
 }
 
 // ChangePrimary changes the primary password: all app passwords and all other sessions end with it, in one transaction. ErrStepUp, ErrWrong,
@@ -245,7 +274,7 @@ func (p *People) ChangePrimary(ctx context.Context, v Visitor, s Session, old, n
 		if err := proven.settle(ctx, tx, p.now()); err != nil {
 			return err
 		}
-		if err := changed(ctx, tx, s.ID); err != nil {
+		if _, err := changed(ctx, tx, s.ID); err != nil {
 			return err
 		}
 		if err := tx.Refund(ctx, charges); err != nil {

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,24 +179,26 @@ func TestInvitations(t *testing.T) {
 type mailServer struct {
 	mu       sync.Mutex // guards all below
 	password string
+	claims   identity.Claims
+	login    string // whom it knows; empty: alice
 	broken   error
 	asked    int
 	delay    time.Duration // before it refuses
 }
 
-func (m *mailServer) Check(_ context.Context, login string, password []byte) error {
+func (m *mailServer) Check(_ context.Context, login string, password []byte) (identity.Claims, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked++
 	switch {
 	case m.broken != nil:
 		time.Sleep(m.delay)
-		return m.broken
-	case login != alice || string(password) != m.password:
+		return identity.Claims{}, m.broken
+	case login != cmp.Or(m.login, alice) || string(password) != m.password:
 		time.Sleep(m.delay)
-		return identity.ErrWrong
+		return identity.Claims{}, identity.ErrWrong
 	}
-	return nil
+	return m.claims, nil
 }
 
 func (m *mailServer) set(password string, broken error) {

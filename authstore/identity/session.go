@@ -66,6 +66,7 @@ func (p *People) Session(ctx context.Context, v Visitor, t Token) (Session, erro
 	if err != nil {
 		return Session{}, err
 	}
+	s.Admin = p.mayAdminister(s)
 	if now := p.now(); now.Sub(s.Seen) >= seenEvery {
 		if err := p.o.Truth.Seen(ctx, s.ID, now); err == nil { // else it ends earlier; that is no reason to refuse it now
 			s.Seen = now
@@ -93,6 +94,7 @@ func (p *People) in(ctx context.Context, from numbered, s Session, stages ...Sta
 	case !slices.Contains(stages, now.Stage):
 		return Session{}, ErrStepUp
 	}
+	now.Admin = p.mayAdminister(now)
 	return now.Session, nil
 }
 

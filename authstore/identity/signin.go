@@ -66,7 +66,7 @@ func (p *People) signIn(ctx context.Context, v Visitor, person *Person, name, de
 	if device == "" {
 		queue = p.strangers
 	}
-	t, s, err := p.begin(ctx, v, person, password, queue, charges)
+	t, s, err := p.begin(ctx, v, person, name, password, queue, charges)
 	if errors.Is(err, ErrWrong) && person != nil {
 		err = errors.Join(err, p.tellRefusal(ctx, v, person.ID))
 	}
@@ -89,13 +89,19 @@ func (p *People) find(ctx context.Context, address string) (*Person, string, err
 	return &person, name, err
 }
 
-// begin proves a primary password and begins a session with it.
-func (p *People) begin(ctx context.Context, v Visitor, person *Person, password []byte, queue *semaphore.Weighted, charges []Charge) (t Token, s Session, err error) {
+// begin proves a primary password and begins a session with it. A newcomer has no person yet, but a name.
+func (p *People) begin(ctx context.Context, v Visitor, person *Person, name string, password []byte, queue *semaphore.Weighted, charges []Charge) (t Token, s Session, err error) {
 	for range tries {
 		var pr *proof
-		if pr, err = p.prove(ctx, person, password, queue); err != nil {
+		if person == nil && !p.KeepsPrimary() && p.mayProvision(name) {
+			pr, err = p.proveNewcomer(ctx, v, name, password, queue)
+		} else {
+			pr, err = p.prove(ctx, person, password, queue)
+		}
+		if err != nil {
 			return "", Session{}, err
 		}
+		person = &pr.person
 		if len(pr.person.Factors) > 0 {
 			if err := p.take(ctx, p.factorCharges(perHalf, v, person.ID)...); err != nil {
 				return "", Session{}, err

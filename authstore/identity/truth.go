@@ -13,6 +13,8 @@ type Truth interface {
 	Person(ctx context.Context, id authstore.AccountID) (Person, error)
 	PersonNamed(ctx context.Context, address string) (Person, error)
 	PersonWithHandle(ctx context.Context, publicID string) (Person, error)
+	// PersonTied finds the account that is bound to a person at another server.
+	PersonTied(ctx context.Context, issuer, subject string) (Person, error)
 
 	// SessionWith finds a session by its token's digest.
 	SessionWith(ctx context.Context, digest []byte) (StoredSession, error)
@@ -65,6 +67,12 @@ type Tx interface {
 	RevokeAll(ctx context.Context, why string) (int, error)
 	SetPreferences(ctx context.Context, language, zone string) error
 
+	// SetTie binds the account to a person at another server, in place of what bound it to the same server, of which only the time of its making
+	// stays. ErrTied: that person has another account.
+	SetTie(ctx context.Context, t Tie) error
+	// RemoveTie takes back what binds the account to an issuer's person.
+	RemoveTie(ctx context.Context, issuer string) error
+
 	// AddFactor adds a factor. Seal is called with its number, to which the sealed value is bound.
 	AddFactor(ctx context.Context, f StoredFactor, seal func(FactorID) (Sealed, error)) (FactorID, error)
 	// TakeStep notes the step of a TOTP that was given; false: it, or a later one, was given before.
@@ -98,6 +106,8 @@ type Person struct {
 	Names    []string
 	Language string
 	Zone     string
+	Admin    bool
+	Ties     []Tie
 	Primary  Sealed // Argon2id of the primary password
 	Factors  []StoredFactor
 	Recovery []StoredCode // those that are left
@@ -119,8 +129,9 @@ type StoredCode struct {
 
 // StoredSession is a session, whether it has run out or not.
 type StoredSession struct {
-	Session
-	Status authstore.Status // the account's
+	Session                  // Admin says what stands at the account, without its groups
+	Status  authstore.Status // the account's
+	Groups  []string         // of the account's ties
 }
 
 // StoredInvitation is an invitation, whether it has run out or not.

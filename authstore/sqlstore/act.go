@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"postern/authstore"
@@ -92,9 +93,9 @@ func (a *act) Spend(ctx context.Context, digest []byte, until time.Time) (bool, 
 
 func (a *act) AddSession(ctx context.Context, s identity.Session, digest []byte, keep int) (identity.SessionID, error) {
 	var id identity.SessionID
-	if err := a.QueryRowContext(ctx, `INSERT INTO portal_session (digest, account, stage, began, seen, factor_at, method, client, agent)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`, digest, a.id(), int(s.Stage), s.Began.Unix(), s.Seen.Unix(), seconds(s.FactorAt),
-		s.Method, addressText(s.Client), s.Agent).Scan(&id); err != nil {
+	if err := a.QueryRowContext(ctx, `INSERT INTO portal_session (digest, account, stage, began, seen, factor_at, method, client, agent, issuer, subject, sid)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id`, digest, a.id(), int(s.Stage), s.Began.Unix(), s.Seen.Unix(), seconds(s.FactorAt),
+		s.Method, addressText(s.Client), s.Agent, s.Issuer, s.Subject, s.SID).Scan(&id); err != nil {
 		return 0, err
 	}
 	return id, a.run(ctx, `DELETE FROM portal_session WHERE account = $1 AND stage = $2
@@ -137,6 +138,28 @@ func (a *act) RevokeAll(ctx context.Context, why string) (int, error) {
 
 func (a *act) SetPreferences(ctx context.Context, language, zone string) error {
 	return affected(a.ExecContext(ctx, "UPDATE account SET language = $2, zone = $3 WHERE id = $1", a.id(), language, zone))
+}
+
+func (a *act) SetTie(ctx context.Context, t identity.Tie) error {
+	var groups []string // a group's name with a line break in it would be two
+	for _, g := range t.Groups {
+		if g != "" && !strings.ContainsRune(g, '\n') {
+			groups = append(groups, g)
+		}
+	}
+	err := a.run(ctx, `INSERT INTO tie (issuer, subject, account, groups, primary_changed, created, seen) VALUES ($1, $2, $3, $4, $5, $6, $6)
+ON CONFLICT (account, issuer) DO UPDATE SET subject = excluded.subject, groups = excluded.groups,
+  primary_changed = excluded.primary_changed, seen = excluded.seen`,
+		t.Issuer, t.Subject, a.id(), strings.Join(groups, "\n"), seconds(t.PrimaryChanged), t.Seen.Unix())
+	if isUnique(err) {
+		return identity.ErrTied
+	}
+	return err
+}
+
+func (a *act) RemoveTie(ctx context.Context, issuer string) error {
+	a.urgent = true
+	return affected(a.ExecContext(ctx, "DELETE FROM tie WHERE account = $1 AND issuer = $2", a.id(), issuer))
 }
 
 func (a *act) AddFactor(ctx context.Context, f identity.StoredFactor, seal func(identity.FactorID) (identity.Sealed, error)) (identity.FactorID, error) {

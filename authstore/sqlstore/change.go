@@ -208,6 +208,18 @@ func (s *Store) SetBackendName(ctx context.Context, actor authstore.Actor, id au
 	})
 }
 
+// SetAdmin makes an account an administrator's, or takes that back.
+func (s *Store) SetAdmin(ctx context.Context, actor authstore.Actor, id authstore.AccountID, admin bool) (authstore.Change, error) {
+	kind := "account.admin_made"
+	if !admin {
+		kind = "account.admin_ended"
+	}
+	return s.inChange(ctx, urgent(!admin), actor, kind, func(c *change) error {
+		c.Account = id
+		return affected(c.ExecContext(ctx, "UPDATE account SET admin = $2 WHERE id = $1", int64(id), admin))
+	})
+}
+
 // CreatePassword writes an app password, if fewer than 25 are active.
 func (s *Store) CreatePassword(ctx context.Context, actor authstore.Actor, p authstore.NewPassword) (authstore.AppPassword, authstore.Change, error) {
 	var id authstore.PasswordID

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"net/netip"
+	"strings"
 	"time"
 
 	"postern/authstore"
@@ -45,14 +46,17 @@ func (s *Store) person(ctx context.Context, where string, arg any) (identity.Per
 func readPerson(ctx context.Context, r reader, where string, arg any) (identity.Person, error) {
 	var p identity.Person
 	var key sql.NullInt64
-	err := r.QueryRowContext(ctx, `SELECT a.id, a.public_id, a.status, a.language, a.zone, p.key, p.sealed
+	err := r.QueryRowContext(ctx, `SELECT a.id, a.public_id, a.status, a.language, a.zone, a.admin, p.key, p.sealed
 FROM account a LEFT JOIN primary_password p ON p.account = a.id WHERE `+where, arg).
-		Scan(&p.ID, &p.PublicID, &p.Status, &p.Language, &p.Zone, &key, &p.Primary.Value)
+		Scan(&p.ID, &p.PublicID, &p.Status, &p.Language, &p.Zone, &p.Admin, &key, &p.Primary.Value)
 	if err != nil {
 		return p, notFound(err)
 	}
 	p.Primary.Key = uint32(key.Int64)
 	if p.Names, err = readNames(ctx, r, p.ID); err != nil {
+		return p, err
+	}
+	if p.Ties, err = readTies(ctx, r, p.ID); err != nil {
 		return p, err
 	}
 	if p.Factors, err = readFactors(ctx, r, p.ID); err != nil {
@@ -62,6 +66,37 @@ FROM account a LEFT JOIN primary_password p ON p.account = a.id WHERE `+where, a
 		return rows.Scan(&c.Number, &c.Sealed.Key, &c.Sealed.Value)
 	}, "SELECT number, key, sealed FROM recovery_code WHERE account = $1 AND used IS NULL ORDER BY number", int64(p.ID))
 	return p, err
+}
+
+// PersonTied finds the account that is bound to a person at another server.
+func (s *Store) PersonTied(ctx context.Context, issuer, subject string) (identity.Person, error) {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return identity.Person{}, err
+	}
+	defer tx.Rollback()
+	var id int64
+	if err := tx.QueryRowContext(ctx, "SELECT account FROM tie WHERE issuer = $1 AND subject = $2", issuer, subject).Scan(&id); err != nil {
+		return identity.Person{}, notFound(err)
+	}
+	return readPerson(ctx, tx, "a.id = $1", id)
+}
+
+func readTies(ctx context.Context, q querier, id authstore.AccountID) ([]identity.Tie, error) {
+	return collect(ctx, q, func(rows *sql.Rows, t *identity.Tie) error {
+		var changed, created, seen sql.NullInt64
+		var groups string
+		err := rows.Scan(&t.Issuer, &t.Subject, &groups, &changed, &created, &seen)
+		t.Groups, t.PrimaryChanged, t.Created, t.Seen = splitLines(groups), fromSeconds(changed), fromSeconds(created), fromSeconds(seen)
+		return err
+	}, "SELECT issuer, subject, groups, primary_changed, created, seen FROM tie WHERE account = $1 ORDER BY issuer", int64(id))
+}
+
+func splitLines(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
 }
 
 // collect reads the rows of a query.
@@ -97,16 +132,19 @@ func readFactors(ctx context.Context, q querier, id authstore.AccountID) ([]iden
 }
 
 const sessionQuery = `
-SELECT s.id, s.account, n.address, a.status, a.language, a.zone, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent
+SELECT s.id, s.account, n.address, a.status, a.language, a.zone, a.admin, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent,
+  s.issuer, s.subject, s.sid, COALESCE((SELECT string_agg(t.groups, '
+') FROM tie t WHERE t.account = a.id AND t.groups <> ''), '')
 FROM portal_session s JOIN account a ON a.id = s.account JOIN login_name n ON n.account = a.id AND n.ordinal = 0
 WHERE `
 
 func readSessions(ctx context.Context, q querier, where string, args ...any) ([]identity.StoredSession, error) {
 	return collect(ctx, q, func(rows *sql.Rows, s *identity.StoredSession) error {
 		var began, seen, factorAt sql.NullInt64
-		var client string
-		err := rows.Scan(&s.ID, &s.Account, &s.Address, &s.Status, &s.Language, &s.Zone, &s.Stage, &began, &seen, &factorAt, &s.Method,
-			&client, &s.Agent)
+		var client, groups string
+		err := rows.Scan(&s.ID, &s.Account, &s.Address, &s.Status, &s.Language, &s.Zone, &s.Admin, &s.Stage, &began, &seen, &factorAt, &s.Method,
+			&client, &s.Agent, &s.Issuer, &s.Subject, &s.SID, &groups)
+		s.Groups = splitLines(groups)
 		s.Began, s.Seen, s.FactorAt = fromSeconds(began), fromSeconds(seen), fromSeconds(factorAt)
 		s.Client, _ = netip.ParseAddr(client) // empty: none
 		return err

@@ -175,7 +175,7 @@ func splitTitles(text string) authstore.Titles {
 }
 
 const accountQuery = `
-SELECT a.id, a.public_id, a.status, a.version, a.backend_name, a.created, n.address,
+SELECT a.id, a.public_id, a.status, a.version, a.backend_name, a.admin, a.created, n.address,
        (SELECT count(*) FROM app_password p WHERE p.account = a.id AND p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $1))
 FROM account a JOIN login_name n ON n.account = a.id
 WHERE %s
@@ -207,7 +207,7 @@ func (s *Store) accounts(ctx context.Context, q querier, where string, arg any) 
 		var a authstore.Account
 		var name string
 		var created sql.NullInt64
-		if err := rows.Scan(&a.ID, &a.PublicID, &a.Status, &a.Version, &a.BackendName, &created, &name, &a.Passwords); err != nil {
+		if err := rows.Scan(&a.ID, &a.PublicID, &a.Status, &a.Version, &a.BackendName, &a.Admin, &created, &name, &a.Passwords); err != nil {
 			return nil, err
 		}
 		if n := len(list); n > 0 && list[n-1].ID == a.ID {

@@ -33,6 +33,8 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"Budget":     testBudget,
 		"Act":        testAct,
 		"SignedOut":  testSignedOut,
+		"Ties":       testTies,
+		"Lease":      testLease,
 		"Suspended":  testSuspended,
 		"Reseal":     testReseal,
 	} {
@@ -545,5 +547,81 @@ func testReseal(t *testing.T, f *people) {
 	broken := errors.New("no")
 	if _, err := f.Reseal(ctx, 2, 3, func(string, []byte) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Errorf("what can't be sealed: %v", err)
+	}
+}
+
+func testTies(t *testing.T, f *people) {
+	ctx := t.Context()
+	tie := func(id authstore.AccountID, tie identity.Tie) error {
+		_, err := f.truth.Act(ctx, eve, id, func(tx identity.Tx) error { return tx.SetTie(ctx, tie) })
+		return err
+	}
+	first := f.Now()
+	if err := tie(f.alice, identity.Tie{Issuer: "ldap", Subject: "a", Groups: []string{"staff", "two\nlines", "cn=admins,dc=example"}, PrimaryChanged: first, Seen: first}); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := f.truth.PersonTied(ctx, "ldap", "a"); err != nil || p.ID != f.alice || len(p.Ties) != 1 || fmt.Sprint(p.Ties[0].Groups) != "[staff cn=admins,dc=example]" ||
+		!p.Ties[0].PrimaryChanged.Equal(first) || !p.Ties[0].Created.Equal(first) {
+		t.Errorf("PersonTied = %+v, %v", p, err)
+	}
+	if err := tie(f.bob, identity.Tie{Issuer: "ldap", Subject: "a", Seen: first}); !errors.Is(err, identity.ErrTied) {
+		t.Errorf("somebody else's: %v", err)
+	}
+	f.pass(time.Hour)
+	if err := tie(f.alice, identity.Tie{Issuer: "ldap", Subject: "b", Seen: f.Now()}); err != nil {
+		t.Errorf("another of the same issuer: %v", err)
+	}
+	if p := f.person(f.alice); len(p.Ties) != 1 || p.Ties[0].Subject != "b" || p.Ties[0].Groups != nil || !p.Ties[0].PrimaryChanged.IsZero() ||
+		!p.Ties[0].Created.Equal(first) || !p.Ties[0].Seen.Equal(f.Now()) {
+		t.Errorf("it is now %+v", p.Ties)
+	}
+	if err := tie(f.alice, identity.Tie{Issuer: "https://id.example.test", Subject: "a", Groups: []string{"all"}, Seen: f.Now()}); err != nil {
+		t.Error(err)
+	}
+	s := f.session(f.alice, identity.SignedIn, "digest")
+	if got, err := f.truth.SessionNumbered(ctx, s); err != nil || fmt.Sprint(got.Groups) != "[all]" || got.Admin {
+		t.Errorf("the session: %+v, %v", got, err)
+	}
+	if _, err := f.SetAdmin(ctx, tester, f.alice, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.truth.SessionNumbered(ctx, s); err != nil || !got.Admin || !f.person(f.alice).Admin {
+		t.Errorf("the session of an administrator: %+v, %v", got, err)
+	}
+	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error { return tx.RemoveTie(ctx, "ldap") })
+	if _, err := f.truth.PersonTied(ctx, "ldap", "b"); !errors.Is(err, authstore.ErrNotFound) {
+		t.Errorf("after it was removed: %v", err)
+	}
+	if _, err := f.RemoveAccount(ctx, tester, f.alice); err != nil {
+		t.Fatal(err)
+	}
+	if err := tie(f.bob, identity.Tie{Issuer: "https://id.example.test", Subject: "a", Seen: f.Now()}); err != nil {
+		t.Errorf("after its account was removed: %v", err)
+	}
+}
+
+func testLease(t *testing.T, f *people) {
+	for i, step := range []struct {
+		owner string
+		until time.Duration
+		after time.Duration
+		want  bool
+	}{
+		{"one", time.Minute, 0, true},
+		{"two", time.Minute, 0, false},
+		{"one", 2 * time.Minute, 0, true},
+		{"two", time.Minute, 119 * time.Second, false},
+		{"two", time.Minute, time.Second, true},
+		{"one", time.Minute, 0, false},
+		{"two", 0, 0, true},
+		{"one", time.Minute, 0, true},
+	} {
+		f.pass(step.after)
+		if got, err := f.Lease(t.Context(), "thing", step.owner, f.Now().Add(step.until)); err != nil || got != step.want {
+			t.Errorf("step %d: Lease of %s = %v, %v", i, step.owner, got, err)
+		}
+	}
+	if got, err := f.Lease(t.Context(), "another", "two", f.Now().Add(time.Minute)); err != nil || !got {
+		t.Errorf("another thing: %v, %v", got, err)
 	}
 }

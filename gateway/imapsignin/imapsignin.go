@@ -49,8 +49,12 @@ func New(r *protocols.Route, login func(ctx context.Context, address string) (st
 var errBusy = errors.New("too many sign-ins are being checked")
 
 // Check tells whether the server takes a primary password for the account with an address: nil, identity.ErrWrong, or another error where
-// that can't be known. No error says anything of the password.
-func (c *Checker) Check(ctx context.Context, address string, password []byte) error {
+// that can't be known. No error says anything of the password, and a mail server says nothing of whose it is.
+func (c *Checker) Check(ctx context.Context, address string, password []byte) (identity.Claims, error) {
+	return identity.Claims{}, c.ask(ctx, address, password)
+}
+
+func (c *Checker) ask(ctx context.Context, address string, password []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	select {

@@ -47,7 +47,7 @@ func TestDovecot(t *testing.T) {
 			var asked sync.WaitGroup
 			check := func(what, login, password string, want error) {
 				asked.Go(func() {
-					if err := c.Check(t.Context(), login, []byte(password)); !errors.Is(err, want) || want == nil && err != nil {
+					if _, err := c.Check(t.Context(), login, []byte(password)); !errors.Is(err, want) || want == nil && err != nil {
 						t.Errorf("%s: Check = %v, want %v", what, err, want)
 					}
 				})
@@ -118,7 +118,7 @@ func TestProbe(t *testing.T) {
 			if err := Probe(t.Context(), tt.route); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Probe = %v, want %q", err, tt.want)
 			}
-			if err := checker(tt.route).Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
+			if _, err := checker(tt.route).Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
 				t.Errorf("Check = %v, want that it can't be known", err)
 			}
 		})
@@ -135,19 +135,19 @@ func TestServerInTrouble(t *testing.T) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := c.Check(ctx, testlab.Alice, []byte(testlab.Primary(testlab.Alice))); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 4*time.Second {
+	if _, err := c.Check(ctx, testlab.Alice, []byte(testlab.Primary(testlab.Alice))); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 4*time.Second {
 		t.Errorf("hanging: Check = %v after %v", err, time.Since(began))
 	}
 	d.Resume()
-	if err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err != nil {
+	if _, err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err != nil {
 		t.Errorf("resumed: Check = %v", err)
 	}
 	d.Stop()
-	if err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
+	if _, err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
 		t.Errorf("stopped: Check = %v", err)
 	}
 	d.Start()
-	if err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err != nil {
+	if _, err := c.Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err != nil {
 		t.Errorf("started again: Check = %v", err)
 	}
 }
@@ -239,7 +239,7 @@ func TestAnswers(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
-			err := checker(r).Check(ctx, testlab.Alice, []byte(sesame))
+			_, err := checker(r).Check(ctx, testlab.Alice, []byte(sesame))
 			switch {
 			case tt.wrong:
 				if err != identity.ErrWrong {
@@ -291,7 +291,7 @@ func TestLogin(t *testing.T) {
 		}
 		return tag + " OK\r\n"
 	})
-	if err := checker(r).Check(t.Context(), testlab.Alice, []byte(`se"sa\me`)); err != nil {
+	if _, err := checker(r).Check(t.Context(), testlab.Alice, []byte(`se"sa\me`)); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -311,7 +311,7 @@ func TestAtOnce(t *testing.T) {
 	defer release()
 	for range maxAtOnce {
 		all.Go(func() {
-			if err := c.Check(held, testlab.Alice, []byte(sesame)); !errors.Is(err, context.Canceled) {
+			if _, err := c.Check(held, testlab.Alice, []byte(sesame)); !errors.Is(err, context.Canceled) {
 				t.Errorf("who had a place: Check = %v", err)
 			}
 		})
@@ -321,7 +321,7 @@ func TestAtOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := c.Check(ctx, testlab.Alice, []byte(sesame)); !errors.Is(err, errBusy) {
+	if _, err := c.Check(ctx, testlab.Alice, []byte(sesame)); !errors.Is(err, errBusy) {
 		t.Errorf("who had none: Check = %v, want %v", err, errBusy)
 	}
 }
@@ -335,12 +335,12 @@ func TestTroubleIsToldOnce(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 10 {
-		if err := c.Check(gone, testlab.Alice, []byte(sesame)); err == nil || log.Len() > 0 {
+		if _, err := c.Check(gone, testlab.Alice, []byte(sesame)); err == nil || log.Len() > 0 {
 			t.Fatalf("of a visitor who gave up (%v) the log has\n%s", err, log.String())
 		}
 	}
 	for range 3 {
-		if err := c.Check(t.Context(), testlab.Alice, []byte(sesame)); err == nil || errors.Is(err, identity.ErrWrong) {
+		if _, err := c.Check(t.Context(), testlab.Alice, []byte(sesame)); err == nil || errors.Is(err, identity.ErrWrong) {
 			t.Errorf("Check = %v", err)
 		}
 	}

@@ -84,7 +84,7 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		fact("app_password", quoted(n.Label, maxQuoted))
 		fact("opens", opens(p, n))
 	}
-	byAdministrator := strings.HasPrefix(n.Actor.Name, "cli:")
+	byAdministrator := n.Actor.Administers()
 	switch n.Kind {
 	case authstore.KindNewUse:
 		u, err := authstore.ParseNewUse(n.Detail)

@@ -206,11 +206,11 @@ func TestPrimaryIsChanged(t *testing.T) {
 // elsewhere is a server that checks primary passwords.
 type elsewhere struct{ err error }
 
-func (e *elsewhere) Check(_ context.Context, _ string, password []byte) error {
+func (e *elsewhere) Check(_ context.Context, _ string, password []byte) (identity.Claims, error) {
 	if e.err == nil && string(password) != goodPrimary {
-		return identity.ErrWrong
+		return identity.Claims{}, identity.ErrWrong
 	}
-	return e.err
+	return identity.Claims{}, e.err
 }
 
 func TestPrimaryIsKeptElsewhere(t *testing.T) {

@@ -118,6 +118,10 @@ func (s *Server) signInRefused(v *visit, err error, of authstore.AccountID, meth
 		code = "throttled"
 	case errors.Is(err, identity.ErrNeedsInvitation):
 		code = "needs_invitation"
+	case errors.Is(err, identity.ErrTied):
+		code = "tied"
+	case errors.Is(err, identity.ErrNobody):
+		code = "nobody"
 	case !errors.Is(err, identity.ErrWrong) && !errors.Is(err, identity.ErrWrongCode):
 		return // not the person's doing; whoever answers it logs it
 	}

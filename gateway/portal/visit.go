@@ -259,6 +259,8 @@ var problems = []struct {
 	{identity.ErrWrong, "sign_in.wrong"},
 	{identity.ErrUnavailable, "sign_in.unavailable"},
 	{identity.ErrNeedsInvitation, "sign_in.needs_invitation"},
+	{identity.ErrTied, "sign_in.tied"},
+	{identity.ErrNobody, "sign_in.nobody"},
 	{identity.ErrWrongCode, "confirm.wrong"},
 	{identity.ErrLastFactor, "factors.last"},
 	{identity.ErrManyFactors, "factors.many"},

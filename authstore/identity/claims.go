@@ -1,0 +1,158 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/authstore"
+)
+
+// Errors of people whom another server vouches for.
+var (
+	// ErrTied: the account belongs to another person there, or that person to another account: an address that was given to somebody new
+	// must not open what was his who had it before.
+	ErrTied = errors.New("the account belongs to another person there")
+	// ErrNobody: that person has no account here, and none is made at the first sign-in.
+	ErrNobody = errors.New("there is no account here for that person")
+)
+
+// Claims are what another server says of somebody who has proven himself there. The zero value says nothing: the server only takes
+// passwords.
+type Claims struct {
+	Issuer    string   // an OpenID Connect issuer's URL; "ldap" for the directory
+	Subject   string   // names the person there, for ever; empty: it has no such name
+	SID       string   // names the session there, so that it can end ours
+	Addresses []string // that are his for sure, the main one first
+	Groups    []string
+	Factor    bool      // a second factor was given there that counts here
+	At        time.Time // when he proved himself there; zero: now
+	// PrimaryChanged is when the primary password was changed there last; zero: nobody knows.
+	PrimaryChanged time.Time
+}
+
+// Tie binds an account to a person at another server.
+type Tie struct {
+	Issuer         string
+	Subject        string
+	Groups         []string  // as last told
+	PrimaryChanged time.Time // likewise; zero: never told
+	Created        time.Time
+	Seen           time.Time // when he was last told of
+}
+
+// Provisioning says for whom an account is made at the first sign-in: whose address is of one of the domains, or who is in one of the groups.
+// The zero value is for nobody.
+type Provisioning struct {
+	Domains []string
+	Groups  []string
+}
+
+// tied finds what binds a person to an issuer.
+func (of *Person) tied(issuer string) (Tie, bool) {
+	i := slices.IndexFunc(of.Ties, func(t Tie) bool { return t.Issuer == issuer })
+	if i < 0 {
+		return Tie{}, false
+	}
+	return of.Ties[i], true
+}
+
+// heed keeps what claims say of a person, and reports whether his primary password was changed since it was last told. ErrTied.
+func heed(ctx context.Context, tx Tx, of Person, c Claims, now time.Time) (changed bool, err error) {
+	if c.Subject == "" {
+		return false, nil
+	}
+	was, bound := of.tied(c.Issuer)
+	if bound && was.Subject != c.Subject {
+		return false, ErrTied
+	}
+	next := Tie{Issuer: c.Issuer, Subject: c.Subject, Groups: c.Groups, PrimaryChanged: was.PrimaryChanged, Seen: now}
+	if c.PrimaryChanged.After(was.PrimaryChanged) { // never back: a copy of the directory may lag behind
+		next.PrimaryChanged = c.PrimaryChanged
+		changed = !was.PrimaryChanged.IsZero()
+	}
+	if err := tx.SetTie(ctx, next); err != nil {
+		return false, err
+	}
+	if !bound {
+		return changed, tx.Event(ctx, "tie.made", c.Issuer)
+	}
+	return changed, nil
+}
+
+// mayProvision reports whether the first sign-in with a name may make an account, as far as the name says.
+func (p *People) mayProvision(name string) bool {
+	return len(p.o.Provision.Groups) > 0 || p.o.Provision.covers(name)
+}
+
+func (p *Provisioning) covers(name string) bool {
+	_, domain, _ := strings.Cut(name, "@")
+	return domain != "" && slices.ContainsFunc(p.Domains, func(d string) bool { return strings.EqualFold(d, domain) })
+}
+
+// provision makes the account of somebody who has proven himself elsewhere and signs in for the first time; ErrNobody. Of two at once, one
+// makes it. name is canonical.
+func (p *People) provision(ctx context.Context, who authstore.Actor, name string, c Claims) (Person, error) {
+	inGroup := slices.ContainsFunc(c.Groups, func(g string) bool { return slices.Contains(p.o.Provision.Groups, g) })
+	if !inGroup && !p.o.Provision.covers(name) {
+		return Person{}, ErrNobody
+	}
+	if c.Subject != "" { // under another name he may have one
+		if of, err := p.o.Truth.PersonTied(ctx, c.Issuer, c.Subject); !errors.Is(err, authstore.ErrNotFound) {
+			if err == nil {
+				err = ErrTied
+			}
+			return of, err
+		}
+	}
+	if _, err := p.o.Accounts.As(who).Add(ctx, name); err != nil && !errors.Is(err, authstore.ErrNameTaken) {
+		return Person{}, err
+	}
+	return p.o.Truth.PersonNamed(ctx, name)
+}
+
+// mayAdminister reports whether a session's account is an administrator's, or in a group of administrators.
+func (p *People) mayAdminister(s StoredSession) bool {
+	return s.Admin || slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
+}
+
+// Heed keeps what a directory says of an account, unasked by its person: where the primary password was changed there, all that the old
+// one stood for ends, and ended is true. ErrTied, authstore.ErrNotFound.
+func (p *People) Heed(ctx context.Context, who authstore.Actor, id authstore.AccountID, c Claims) (ended bool, err error) {
+	change, err := p.o.Truth.Act(ctx, who, id, func(tx Tx) error {
+		of, err := tx.Person(ctx)
+		if err != nil {
+			return err
+		}
+		if ended, err = heed(ctx, tx, of, c, p.now()); err != nil || !ended {
+			return err
+		}
+		_, err = changed(ctx, tx, 0)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	if change.Sequence != 0 {
+		p.o.Accounts.Confirm(ctx, change)
+	}
+	return ended, nil
+}
+
+// PrimaryChanged ends all that an account's primary password stood for, because somebody who must know says that it was changed elsewhere:
+// all app passwords and sessions, in one transaction. It counts the app passwords. authstore.ErrNotFound.
+func PrimaryChanged(ctx context.Context, truth Truth, accounts *authstore.Accounts, who authstore.Actor, id authstore.AccountID) (n int, done authstore.Confirmation, err error) {
+	c, err := truth.Act(ctx, who, id, func(tx Tx) error {
+		if _, err := tx.Person(ctx); err != nil { // there must be one
+			return err
+		}
+		n, err = changed(ctx, tx, 0)
+		return err
+	})
+	if err != nil {
+		return 0, authstore.Confirmation{}, err
+	}
+	return n, accounts.Confirm(ctx, c), nil
+}
