@@ -22,6 +22,7 @@ type AccountsOptions struct {
 	Keys       *secret.Keyring
 	Names      Names
 	Enforced   Scopes        // the scopes that a front door of this program enforces; others can't be created
+	Policies   Policies      // see SetPolicies
 	StaleGrace time.Duration // the nodes' Options.StaleGrace
 	Actor      Actor         // who changes things
 	Changed    func()        // called after each change: the node of this process looks at the feed; nil: there is none
@@ -32,8 +33,9 @@ type AccountsOptions struct {
 // Accounts is how administrators and the portal change things. It is no node: it writes, then waits until the nodes have
 // confirmed. Goroutines may share it.
 type Accounts struct {
-	o    AccountsOptions
-	keys *atomic.Pointer[secret.Keyring]
+	o        AccountsOptions
+	keys     *atomic.Pointer[secret.Keyring]
+	policies *atomic.Pointer[Policies]
 }
 
 // NewAccounts checks that the keyring is the database's: with another one no app password would work, and new ones would be lost
@@ -51,8 +53,9 @@ func NewAccounts(ctx context.Context, o AccountsOptions) (*Accounts, error) {
 	if err := checkKeys(ctx, o.Truth, o.Keys); err != nil {
 		return nil, err
 	}
-	a := &Accounts{o: o, keys: new(atomic.Pointer[secret.Keyring])}
+	a := &Accounts{o: o, keys: new(atomic.Pointer[secret.Keyring]), policies: new(atomic.Pointer[Policies])}
 	a.keys.Store(o.Keys)
+	a.SetPolicies(o.Policies)
 	return a, nil
 }
 
@@ -170,6 +173,8 @@ type PasswordRequest struct {
 	// Request names the form that asks, by its own random name: sent twice it makes one app password, and the second time *ErrMade.
 	// Empty: each call makes one.
 	Request string
+	// BeyondPolicy makes it though the account's policy does not allow its terms; no more may be active all the same.
+	BeyondPolicy bool
 }
 
 // maxRequest bounds a request's id, in bytes.
@@ -180,6 +185,13 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	if err := a.check(&r); err != nil {
 		return AppPassword{}, secret.Password{}, err
 	}
+	policy, err := a.Policy(ctx, r.Account)
+	if err == nil && !r.BeyondPolicy {
+		err = a.keepTo(policy, &r)
+	}
+	if err != nil {
+		return AppPassword{}, secret.Password{}, err
+	}
 	keys := a.keys.Load()
 	key, err := a.usableKey(ctx, keys)
 	if err != nil {
@@ -187,7 +199,7 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	}
 	made := secret.Generate()
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
-		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Titles: r.Titles, Request: r.Request, Digest: func(id AccountID) Digest {
+		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Titles: r.Titles, Request: r.Request, Most: policy.Most(), Digest: func(id AccountID) Digest {
 			d, err := keys.Digest(key, int64(id), &made)
 			if err != nil {
 				panic("authstore: " + err.Error()) // key is one of ours
@@ -196,10 +208,34 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 		}})
 	if err != nil {
 		made.Clear()
+		if errors.Is(err, ErrTooMany) {
+			err = tooMany(policy.Most())
+		}
 		return AppPassword{}, secret.Password{}, unchanged(err)
 	}
 	a.confirm(ctx, c, nil) // so that it works at once; if a node is silent, in a second
 	return p, made, nil
+}
+
+// tooMany is ErrTooMany with the number.
+type tooMany int
+
+func (n tooMany) Error() string {
+	return fmt.Sprintf("there are %d active app passwords already; revoke one first", int(n))
+}
+
+func (n tooMany) Is(target error) bool { return target == ErrTooMany }
+
+// keepTo checks a request against the account's policy.
+func (a *Accounts) keepTo(p Policy, r *PasswordRequest) (err error) {
+	if err := p.checkScopes(r.Scopes); err != nil {
+		return err
+	}
+	if err := p.checkEnd(a.o.Now(), r.Expires); err != nil {
+		return err
+	}
+	r.Networks, err = p.checkFrom(r.Networks)
+	return err
 }
 
 func (a *Accounts) check(r *PasswordRequest) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -63,6 +64,33 @@ func (a *Accounts) EditPassword(ctx context.Context, id PasswordID, e PasswordEd
 	if err := a.checkExpiry(e.Expires); err != nil {
 		return Confirmation{}, err
 	}
+	if err := a.keepEdit(ctx, id, &e); err != nil {
+		return Confirmation{}, err
+	}
 	c, err := a.o.Truth.EditPassword(ctx, a.o.Actor, id, e)
 	return a.confirm(ctx, c, err)
+}
+
+// keepEdit checks what is changed, and no more, against the account's policy: an app password may be older than that.
+func (a *Accounts) keepEdit(ctx context.Context, id PasswordID, e *PasswordEdit) error {
+	if len(*a.policies.Load()) == 0 {
+		return nil
+	}
+	was, err := a.o.Truth.Password(ctx, id)
+	if err != nil {
+		return err
+	}
+	policy, err := a.Policy(ctx, was.Account)
+	if err != nil {
+		return err
+	}
+	if !was.Expires.Equal(e.Expires) {
+		if err := policy.checkEnd(was.Created, e.Expires); err != nil {
+			return err
+		}
+	}
+	if !slices.Equal(was.Networks, e.Networks) {
+		e.Networks, err = policy.checkFrom(e.Networks)
+	}
+	return err
 }

@@ -13,6 +13,8 @@ var noticed = map[string]bool{
 	"password.revoked":     true,
 	"password.revoked_all": true,
 	KindNewUse:             true,
+	KindIdle:               true,
+	KindYearly:             true,
 	"factor.added":         true,
 	KindFactorRefused:      true,
 	"factor.removed":       true,

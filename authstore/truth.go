@@ -12,7 +12,7 @@ import (
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrNameTaken = errors.New("the name belongs to an account already")
-	ErrTooMany   = errors.New("there are 25 active app passwords already; revoke one first")
+	ErrTooMany   = errors.New("there are as many active app passwords already as there may be; revoke one first")
 )
 
 // Truth is the durable store: a SQL database. All its methods may be called from several goroutines. A method that
@@ -88,6 +88,7 @@ type Account struct {
 	BackendName string
 	Admin       bool     // may administer at the portal; others may by a group
 	Names       []string // canonical addresses; the first is the one the account was made with
+	Groups      []string // those of its ties
 	Created     time.Time
 	Passwords   int // active app passwords
 }
@@ -131,6 +132,7 @@ type NewPassword struct {
 	Collections []Collection // as Narrow gives them
 	Titles      Titles       // as CleanLabel has them
 	Request     string       // names the form that asks for it, so that it is made once; empty: none
+	Most        int          // how many may be active with it; zero: MaxActive
 }
 
 // Usage is one batch row of "last used", and what has gathered of one client.
@@ -229,6 +231,7 @@ type Writer interface {
 	AddAccount(ctx context.Context, actor Actor, address, publicID string) (Account, Change, error)
 	Accounts(ctx context.Context) ([]Account, error)
 	Account(ctx context.Context, address string) (Account, error)
+	AccountNumbered(ctx context.Context, id AccountID) (Account, error)
 	SetStatus(ctx context.Context, actor Actor, id AccountID, s Status) (Change, error)
 	RemoveAccount(ctx context.Context, actor Actor, id AccountID) (Change, error)
 	AddName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
@@ -245,6 +248,17 @@ type Writer interface {
 	// Revoke ends one app password; revoking one that is revoked already is no error and tells its change again.
 	Revoke(ctx context.Context, actor Actor, id PasswordID, why string) (Change, error)
 	RevokeAll(ctx context.Context, actor Actor, id AccountID, why string) (Change, error)
+
+	// Idle lists active app passwords of active accounts that were not used since a time, by number, those behind one.
+	Idle(ctx context.Context, since time.Time, after PasswordID, limit int) ([]IdlePassword, error)
+	// RevokeIdle ends an app password that was used last, or made, at a time; ErrNotActive where it was used since, or has ended.
+	RevokeIdle(ctx context.Context, actor Actor, id PasswordID, since time.Time, why string) (Change, error)
+	// Unreminded lists active accounts by number, those behind one, that have active app passwords, the oldest of which was made before a time,
+	// and no event KindYearly since.
+	Unreminded(ctx context.Context, since time.Time, after AccountID, limit int) ([]Account, error)
+	// Tell appends a line of history that changes nothing.
+	Tell(ctx context.Context, e Event) error
+
 	// Used writes a batch of usage, and the rekeys in it, which are changes like any other. Of each app password the clients that were
 	// seen last are kept, at least 100. An accepted use that JudgeUse takes for news is an event.
 	Used(ctx context.Context, batch []Usage) error

@@ -40,6 +40,7 @@ func (w *walker) check() {
 	}
 	w.checkPortal()
 	w.checkNotices()
+	w.checkPolicies()
 	w.checkOperations()
 	for path, n := range map[string]int{"limits.preauth": c.Limits.Preauth, "limits.preauth_per_network": c.Limits.PreauthPerNetwork,
 		"limits.sessions": c.Limits.Sessions, "login_timeout": int(c.LoginTimeout), "imap.idle_timeout": int(c.IMAP.IdleTimeout),

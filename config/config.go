@@ -34,6 +34,7 @@ type Config struct {
 	Submission     Submission     `toml:"submission"`
 	DAV            DAV            `toml:"dav"`
 	Portal         Portal         `toml:"portal"`
+	Policies       []Policy       `toml:"policy"`
 	Notices        Notices        `toml:"notices"`
 	Limits         Limits         `toml:"limits"`
 }
@@ -179,6 +180,19 @@ type Notices struct {
 	From         string `toml:"from"`
 }
 
+// Policy bounds the app passwords of some accounts. The first that fits an account counts.
+type Policy struct {
+	Domains      []string       `toml:"domains"`
+	Groups       []string       `toml:"groups"`
+	LongestDays  int            `toml:"longest_days"` // 0: any
+	MustExpire   bool           `toml:"must_expire"`
+	Presets      []string       `toml:"presets"` // empty: all
+	Networks     []netip.Prefix `toml:"networks"`
+	MostActive   int            `toml:"most_active"`
+	IdleDays     int            `toml:"idle_days"` // 0: they stay
+	YearlyNotice bool           `toml:"yearly_notice"`
+}
+
 // Limits bound what clients may take.
 type Limits struct {
 	Preauth           int `toml:"preauth"`
@@ -242,7 +256,7 @@ func defaults() *Config {
 	}
 }
 
-// defaultListener, defaultBackend and defaultRoute fill what the entries of a list leave out.
+// defaultListener, defaultBackend, defaultRoute and defaultPolicy fill what the entries of a list leave out.
 func defaultListener() Listener { return Listener{TLS: "implicit"} }
 
 func defaultBackend() Backend {
@@ -250,6 +264,8 @@ func defaultBackend() Backend {
 }
 
 func defaultRoute() Route { return Route{Domain: "*"} }
+
+func defaultPolicy() Policy { return Policy{MostActive: 25} }
 
 // Load reads and checks a file. Its error is a *Problems where the text is at fault.
 func Load(path string) (*Config, error) {

@@ -82,7 +82,10 @@ func TestDefaults(t *testing.T) {
 	if len(got.Routes) != 1 || got.Routes[0] != defaultRoute() {
 		t.Errorf("route = %+v", got.Routes)
 	}
-	got.Listeners, got.Backends, got.Routes, got.TLS.Certificates = nil, nil, nil, nil
+	if len(got.Policies) != 1 || got.Policies[0].MostActive != defaultPolicy().MostActive || len(got.Policies[0].Presets) != 0 || got.Policies[0].LongestDays != 0 {
+		t.Errorf("policy = %+v", got.Policies)
+	}
+	got.Listeners, got.Backends, got.Routes, got.TLS.Certificates, got.Policies = nil, nil, nil, nil, nil
 	if got.Redis.Addresses == nil || got.TrustedProxies == nil {
 		got.Redis.Addresses, got.TrustedProxies = nil, nil
 	}

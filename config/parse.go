@@ -99,6 +99,8 @@ func newElement(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultBackend())
 	case reflect.TypeFor[Route]():
 		return reflect.ValueOf(defaultRoute())
+	case reflect.TypeFor[Policy]():
+		return reflect.ValueOf(defaultPolicy())
 	}
 	return reflect.New(t).Elem()
 }

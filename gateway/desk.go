@@ -68,7 +68,7 @@ func openDesk(ctx context.Context, cfg *config.Config, o deskOptions) (*Desk, er
 		}
 	}
 	d.Accounts, err = authstore.NewAccounts(ctx, authstore.AccountsOptions{
-		Truth: d.truth, Cache: d.sharedCache(), Keys: keys, Names: namesOf(cfg), Enforced: Enforced,
+		Truth: d.truth, Cache: d.sharedCache(), Keys: keys, Names: namesOf(cfg), Enforced: Enforced, Policies: policiesOf(cfg),
 		StaleGrace: cfg.Store.StaleGrace.Duration(), Actor: o.actor, Changed: o.changed,
 	})
 	if err != nil {

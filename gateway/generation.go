@@ -172,6 +172,8 @@ func (g *Gateway) start(n *generation) {
 	g.watchOffers(n)
 	g.watchPeople(n)
 	g.sendNotices(n)
+	g.desk.SetPolicies(policiesOf(n.cfg))
+	g.keepPolicies(n)
 	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)
 	g.log.Info("serving", "listeners", strings.Join(n.addresses(), " "))
 }

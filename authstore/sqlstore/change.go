@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -237,7 +238,7 @@ func (s *Store) CreatePassword(ctx context.Context, actor authstore.Actor, p aut
 FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active); err != nil {
 			return notFound(err)
 		}
-		if active >= authstore.MaxActive {
+		if active >= cmp.Or(p.Most, authstore.MaxActive) {
 			return authstore.ErrTooMany
 		}
 		digest := p.Digest(p.Account)

@@ -176,6 +176,8 @@ func splitTitles(text string) authstore.Titles {
 
 const accountQuery = `
 SELECT a.id, a.public_id, a.status, a.version, a.backend_name, a.admin, a.created, n.address,
+       COALESCE((SELECT string_agg(t.groups, '
+') FROM tie t WHERE t.account = a.id AND t.groups <> ''), ''),
        (SELECT count(*) FROM app_password p WHERE p.account = a.id AND p.revoked IS NULL AND (p.expires IS NULL OR p.expires > $1))
 FROM account a JOIN login_name n ON n.account = a.id
 WHERE %s
@@ -191,13 +193,18 @@ func (s *Store) Account(ctx context.Context, address string) (authstore.Account,
 	return one(s.accounts(ctx, s.read, "a.id = (SELECT account FROM login_name WHERE address = $2)", address))
 }
 
+// AccountNumbered finds an account by its number.
+func (s *Store) AccountNumbered(ctx context.Context, id authstore.AccountID) (authstore.Account, error) {
+	return one(s.accounts(ctx, s.read, "a.id = $2", int64(id)))
+}
+
 // querier is a database or a transaction.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-func (s *Store) accounts(ctx context.Context, q querier, where string, arg any) ([]authstore.Account, error) {
-	rows, err := q.QueryContext(ctx, fmt.Sprintf(accountQuery, where), s.now().Unix(), arg)
+func (s *Store) accounts(ctx context.Context, q querier, where string, args ...any) ([]authstore.Account, error) {
+	rows, err := q.QueryContext(ctx, fmt.Sprintf(accountQuery, where), append([]any{s.now().Unix()}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,16 +212,16 @@ func (s *Store) accounts(ctx context.Context, q querier, where string, arg any) 
 	var list []authstore.Account
 	for rows.Next() {
 		var a authstore.Account
-		var name string
+		var name, groups string
 		var created sql.NullInt64
-		if err := rows.Scan(&a.ID, &a.PublicID, &a.Status, &a.Version, &a.BackendName, &a.Admin, &created, &name, &a.Passwords); err != nil {
+		if err := rows.Scan(&a.ID, &a.PublicID, &a.Status, &a.Version, &a.BackendName, &a.Admin, &created, &name, &groups, &a.Passwords); err != nil {
 			return nil, err
 		}
 		if n := len(list); n > 0 && list[n-1].ID == a.ID {
 			list[n-1].Names = append(list[n-1].Names, name)
 			continue
 		}
-		a.Created, a.Names = fromSeconds(created), []string{name}
+		a.Created, a.Names, a.Groups = fromSeconds(created), []string{name}, splitLines(groups)
 		list = append(list, a)
 	}
 	return list, rows.Err()

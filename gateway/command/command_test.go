@@ -298,3 +298,33 @@ func TestWhatNeedsNoConfiguration(t *testing.T) {
 		}
 	}
 }
+
+func TestPolicyBindsTheCommandLine(t *testing.T) {
+	t.Parallel()
+	file := configured(t)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(text, "\n[[policy]]\ndomains = [\"example.test\"]\nlongest_days = 90\nmost_active = 2\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "account", "add", "alice@example.test", "-c", file)
+	run(t, "", "account", "add", "alice@example.org", "-c", file)
+	for _, tt := range []struct {
+		address, more string
+		wrong         string
+	}{
+		{"alice@example.test", "--expires=never", "lives 90 days at most, and must expire; to make it all the same: --beyond-policy"},
+		{"alice@example.test", "--expires=91d", "lives 90 days at most"},
+		{"alice@example.test", "--expires=90d", ""},
+		{"alice@example.test", "--beyond-policy", ""},
+		{"alice@example.test", "--beyond-policy", "there are 2 active app passwords already"},
+		{"alice@example.org", "--expires=never", ""},
+	} {
+		code, _, stderr := run(t, "", "password", "create", tt.address, "-l", "x", "--for", "mail", tt.more, "-c", file)
+		if (code != 0) != (tt.wrong != "") || !strings.Contains(stderr, tt.wrong) {
+			t.Errorf("%s %s: %d %q", tt.address, tt.more, code, stderr)
+		}
+	}
+}

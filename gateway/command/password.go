@@ -77,6 +77,7 @@ func state(p authstore.AppPassword) string {
 func passwordCreate(e *env) *cobra.Command {
 	var label, preset, expires string
 	var scopes, networks, only []string
+	var beyond bool
 	c := e.jsonFlag(&cobra.Command{
 		Use:   "create ADDRESS",
 		Short: "Make an app password and show it once",
@@ -108,7 +109,10 @@ it opens must be named; "calendar/*" and "contacts/*" are all of a kind, those m
 					return err
 				}
 				p, secret, err := d.CreatePassword(c.Context(), authstore.PasswordRequest{
-					Account: a.ID, Label: label, Scopes: set, Expires: until, Networks: from, Collections: collections, Titles: titles})
+					Account: a.ID, Label: label, Scopes: set, Expires: until, Networks: from, Collections: collections, Titles: titles, BeyondPolicy: beyond})
+				if _, ok := errors.AsType[*authstore.PolicyError](err); ok {
+					return fmt.Errorf("%w; to make it all the same: --beyond-policy", err)
+				}
 				if err != nil {
 					return err
 				}
@@ -131,6 +135,7 @@ it opens must be named; "calendar/*" and "contacts/*" are all of a kind, those m
 	c.Flags().StringVar(&expires, "expires", "never", "never, a number of days such as 90d, or a date such as 2027-01-31")
 	c.Flags().StringSliceVar(&networks, "network", nil, "networks it may be used from, such as 192.0.2.0/24; may be repeated (default: any)")
 	c.Flags().StringArrayVar(&only, "only", nil, "a single calendar or address book that it opens: calendar/NAME, contacts/NAME, or its title; may be repeated (default: all)")
+	c.Flags().BoolVar(&beyond, "beyond-policy", false, "make it though the account's [[policy]] does not allow that")
 	c.MarkFlagRequired("label")
 	c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(presetNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c

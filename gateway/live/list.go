@@ -63,3 +63,12 @@ func (r *Registry) End(sel Selection) (count int, left <-chan struct{}) {
 	})
 	return count, left
 }
+
+// Each calls tell for each session that is open since before a time.
+func (r *Registry) Each(before time.Time, tell func(authstore.Grant, authstore.Use)) {
+	for _, s := range r.sessions(0) {
+		if one := s.describe(); one.Since.Before(before) {
+			tell(*s.grant, authstore.Use{Protocol: one.Protocol, App: one.App})
+		}
+	}
+}

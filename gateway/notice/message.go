@@ -102,7 +102,20 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		fact("app", quoted(u.App, maxQuoted))
 		fact("protocol", cmp.Or(protocols[u.Protocol], quoted(u.Protocol, maxQuoted)))
 		fact("network", s.network(p, u))
+	case authstore.KindIdle:
+		w, err := authstore.ParseIdleWarning(n.Detail)
+		if err != nil {
+			s.o.Log.Error("an event's detail can't be read", "event", n.ID, "err", err) // ours, so this is a defect
+		}
+		fact("ends", when(p, w.Ends.In(zone(n.Zone)), n.Zone))
+		mine = p.Say(key + ".mine")
+	case authstore.KindYearly:
+		facts = s.yearly(p, n)
+		mine = p.Say(key + ".mine")
 	case "password.revoked", "password.revoked_all":
+		if n.Actor.Name == "policy" {
+			what, mine = p.Say("notice.idle_ended.what"), p.Say("notice.idle_ended.mine")
+		}
 		if byAdministrator { // what the portal notes there is no reason, and in no language of the person's
 			fact("reason", quoted(n.Detail, maxQuoted))
 		}
@@ -116,14 +129,35 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		fact("from", s.where(p, n.Actor.Client.String(), n.Actor.Client, s.o.Places.Operator(n.Actor.Client)))
 		fact("browser", p.Browser(n.Actor.Agent))
 	}
-	parts := []string{what, strings.Join(facts, "\n"), mine, p.Say(key + ".not_mine")}
-	if byAdministrator {
-		parts = append(parts[:2], p.Say("notice.not_expected"))
+	parts := []string{what, strings.Join(facts, "\n")}
+	switch {
+	case n.Actor.Name == "policy": // nobody did it
+		parts = append(parts, mine)
+	case byAdministrator:
+		parts = append(parts, p.Say("notice.not_expected"))
+	default:
+		parts = append(parts, mine, p.Say(key+".not_mine"))
 	}
 	if s.o.Site != "" {
 		parts = append(parts, p.Say("notice.site", s.o.Site))
 	}
 	return strings.Join(append(parts, "-- \n"+p.Say("notice.footer", n.Address)), "\n\n") + "\n"
+}
+
+// yearly lists the app passwords of an account, a line each.
+func (s *Sender) yearly(p *texts.Printer, n *authstore.Notice) (lines []string) {
+	list, err := authstore.ParseYearly(n.Detail)
+	if err != nil {
+		s.o.Log.Error("an event's detail can't be read", "event", n.ID, "err", err)
+	}
+	for _, e := range list {
+		used := p.Say("notice.never_used")
+		if !e.Last.IsZero() {
+			used = p.Say("notice.last_used", p.Time(e.Last.In(zone(n.Zone))))
+		}
+		lines = append(lines, "- "+quoted(e.Label, maxQuoted)+": "+opens(p, &authstore.Notice{Scopes: e.Scopes})+"; "+used)
+	}
+	return lines
 }
 
 // protocols are called so in every language.

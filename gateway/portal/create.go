@@ -36,9 +36,12 @@ func (f createForm) Has(scope string) bool {
 }
 
 func (s *Server) createPage(v *visit) error {
-	f := s.newCreateForm(v)
+	f, err := s.newCreateForm(v)
+	if err != nil {
+		return err
+	}
 	f.Request, f.Choice, f.App = rand.Text(), "never", "other"
-	if s.o.Longest > 0 {
+	if f.Must {
 		f.Choice = "date"
 		f.Until = f.Last
 		if n := len(f.Days); n > 0 {
@@ -61,19 +64,28 @@ func (v *visit) createForm(f createForm, problem error) error {
 	return v.form("create.html", f, problem)
 }
 
-func (s *Server) newCreateForm(v *visit) createForm {
+func (s *Server) newCreateForm(v *visit) (createForm, error) {
 	now := time.Now()
-	f := createForm{terms: v.newTerms(now, now), Apps: appNames, Most: authstore.MaxActive, Scopes: s.o.Served.Names(), Single: s.newSingle()}
+	t, err := v.newTerms(now, now)
+	f := createForm{terms: t, Apps: appNames, Most: t.policy.Most(), Single: s.newSingle()}
 	for _, p := range authstore.Presets {
-		if p.ServedBy(s.o.Served) {
+		if p.ServedBy(s.o.Served) && t.policy.Opens(p.Scopes) {
 			f.Presets = append(f.Presets, p)
 		}
 	}
-	return f
+	for _, name := range s.o.Served.Names() {
+		if one, err := authstore.ParseScopes(name); err == nil && t.policy.Opens(one) {
+			f.Scopes = append(f.Scopes, name)
+		}
+	}
+	return f, err
 }
 
 func (s *Server) create(v *visit) error {
-	f := s.newCreateForm(v)
+	f, err := s.newCreateForm(v)
+	if err != nil {
+		return err
+	}
 	r := s.readCreate(v, &f)
 	if len(f.Wrong) > 0 {
 		return v.createForm(f, refused("words.look"))
@@ -119,6 +131,8 @@ func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 	switch {
 	case scopes == 0 || err != nil:
 		f.Wrong["preset"] = v.text.Say("create.preset_missing")
+	case !f.policy.Opens(scopes):
+		f.Wrong["preset"] = v.text.Say("create.preset_beyond")
 	case scopes.Any(authstore.ScopeSchedule) && !scopes.Any(calendar):
 		f.Wrong["preset"] = v.text.Say("create.schedule_alone")
 	}

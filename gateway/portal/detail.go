@@ -109,12 +109,14 @@ func (s *Server) newEditForm(v *visit) (editForm, error) {
 	if err != nil {
 		return editForm{}, err
 	}
-	f := editForm{v.newTerms(p.Created, time.Now()), entry{p, 0}}
+	t, err := v.newTerms(p.Created, time.Now())
+	t.had = p.Networks
+	f := editForm{t, entry{p, 0}}
 	f.Keeps, f.Ends = true, p.Expires
 	if !f.Active() {
 		return editForm{}, seeOther(f.Path())
 	}
-	return f, nil
+	return f, err
 }
 
 func (s *Server) edit(v *visit) error {

@@ -37,6 +37,8 @@ func (v *visit) actorWords(a authstore.Actor) string {
 		return v.text.Say("actor.you")
 	case a.Name == "gateway":
 		return v.text.Say("actor.gateway")
+	case a.Name == "policy":
+		return v.text.Say("actor.policy")
 	}
 	return v.text.Say("actor.admin", a.Name)
 }
@@ -57,6 +59,10 @@ func (v *visit) sentence(e authstore.Event, p authstore.AppPassword) (text strin
 		return v.text.Say(key, label), v.edits(e.Detail)
 	case authstore.KindFirstUse, authstore.KindNewUse:
 		return v.newUse(e, label)
+	case authstore.KindIdle:
+		return v.text.Say(key, label), v.idle(e.Detail)
+	case authstore.KindYearly:
+		return v.text.Say(key), nil
 	}
 	if e.Kind == "portal.session_ended" && e.Detail != "" {
 		e.Detail = v.text.Browser(e.Detail)
@@ -93,10 +99,22 @@ func (v *visit) opened(p authstore.AppPassword) []string {
 
 // reason is what an administrator gave.
 func (v *visit) reason(e authstore.Event) []string {
-	if e.Detail == "" || e.Detail == whyPortal {
+	switch {
+	case e.Actor.Name == "policy":
+		return []string{v.text.Say("event.idle_ended")}
+	case e.Detail == "" || e.Detail == whyPortal:
 		return nil
 	}
 	return []string{v.text.Say("event.reason", e.Detail)}
+}
+
+// idle says when an app password that is not used will end.
+func (v *visit) idle(detail string) []string {
+	w, err := authstore.ParseIdleWarning(detail)
+	if err != nil {
+		return nil
+	}
+	return []string{v.text.Say("event.idle_ends", v.text.Time(w.Ends.In(v.zone)))}
 }
 
 // edits says what was changed of an app password.

@@ -48,7 +48,11 @@ type passwordsData struct {
 func (d passwordsData) Full() bool { return len(d.Active) >= d.Most }
 
 func (s *Server) passwords(v *visit) error {
-	d := passwordsData{ShowEnded: v.r.URL.Query().Has("ended"), Most: authstore.MaxActive}
+	policy, err := v.bounds()
+	if err != nil {
+		return err
+	}
+	d := passwordsData{ShowEnded: v.r.URL.Query().Has("ended"), Most: policy.Most()}
 	list, err := s.o.Accounts.Passwords(v.r.Context(), v.session.Account, d.ShowEnded)
 	if err != nil {
 		return err

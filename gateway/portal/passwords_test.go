@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -485,7 +486,7 @@ func TestEventsHaveWords(t *testing.T) {
 	t.Parallel()
 	p := newLab(t, nil).person(alice)
 	kinds := []string{"account.added", "account.suspended", "account.resumed", "account.removed", "account.backend_name", "account.admin_made", "account.admin_ended", "tie.made", "tie.removed", "alias.added", "alias.removed",
-		"password.created", "password.revoked", "password.revoked_all", "password.rekeyed", "password.edited", "password.first_use", "password.new_use",
+		"password.created", "password.revoked", "password.revoked_all", "password.rekeyed", "password.edited", "password.first_use", "password.new_use", "password.idle", "password.yearly",
 		"credential.stored", "portal.signed_in", "portal.sign_in_refused", "portal.signed_out", "portal.session_ended", "portal.sessions_ended",
 		"factor.added", "factor.refused", "factor.removed", "factor.renamed", "recovery.renewed", "recovery.used", "primary.set", "portal.first_sign_in", "primary.changed", "invitation.made", "invitation.accepted"}
 	for _, language := range []string{"en", "de"} {
@@ -602,4 +603,44 @@ func TestLongestIsOffered(t *testing.T) {
 	form.Set("label", "Phone")
 	form.Set("preset", "mail")
 	p.post("/passwords/new", form).says(200, "It is shown only now.")
+}
+
+func TestPolicyIsOffered(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, nil)
+	p := l.person(alice)
+	p.post("/passwords/new", p.wanted(url.Values{"networks": {"198.51.100.7"}})).says(200)
+	l.accounts.SetPolicies(authstore.Policies{{Policy: authstore.Policy{MustExpire: true, Presets: []string{"mail-read", "calendar"}, MostActive: 2,
+		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}}})
+	page := p.get("/passwords/new").says(200, "Mail, read only", "In 365 days", "from these networks only: 192.0.2.0/24").silent(`value="never"`, `value="everything"`, `value="submit"`)
+	form := page.form()
+	if got := form.Get("expires"); got != "365" {
+		t.Errorf("%q is chosen", got)
+	}
+	form.Set("label", "Phone")
+	for change, want := range map[[2]string]string{
+		{"preset", "mail"}:              "Choose what it may open.",
+		{"scope", "submit"}:             "may not open that much",
+		{"expires", "never"}:            "must have an expiry",
+		{"networks", "198.51.100.0/24"}: "outside the networks from which app passwords may be used here: 192.0.2.0/24",
+	} {
+		form := maps.Clone(form)
+		form.Set("preset", "mail-read")
+		form.Set(change[0], change[1])
+		p.post("/passwords/new", form).says(422, want)
+	}
+	form.Set("preset", "mail-read")
+	p.post("/passwords/new", form).says(200, "It is shown only now.")
+	p.get("/passwords/new").says(200, "2 app passwords")
+	list, err := l.accounts.Passwords(t.Context(), p.account, false)
+	if err != nil || len(list) != 2 || fmt.Sprint(list[1].Networks) != "[192.0.2.0/24]" {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	edit := fmt.Sprintf("/passwords/%d/edit", list[0].ID)
+	form = p.get(edit).says(200).form()
+	form.Set("label", "Older than the policy")
+	p.post(edit, form)
+	p.get("/passwords").says(200, "Older than the policy")
+	form.Set("networks", "198.51.100.0/24")
+	p.post(edit, form).says(422, "outside the networks")
 }

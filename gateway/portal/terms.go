@@ -33,33 +33,35 @@ type terms struct {
 	Keeps    bool      // the expiry may stay as it is
 	Ends     time.Time // how it is
 	Days     []int
-	Longest  int // days; 0: for ever
+	Must     bool // there must be an expiry
+	Longest  int  // days; 0: any
 	First    string
 	Last     string // the last date; empty: any
 	Here     netip.Addr
 	HereWide netip.Prefix
+	Within   string // the networks that it may be used from at most; empty: any
+
+	policy authstore.Policy
+	had    []netip.Prefix // the networks that it has, when it is changed: they may be older than the policy
 }
 
 // newTerms are the choices, now, for an app password that begins at a time.
-func (v *visit) newTerms(begins, now time.Time) terms {
+func (v *visit) newTerms(begins, now time.Time) (terms, error) {
+	policy, err := v.bounds()
 	now = now.In(v.zone)
-	t := terms{Wrong: make(mistakes), First: now.Format(time.DateOnly), Here: v.s.o.Client(v.r)}
+	t := terms{Wrong: make(mistakes), First: now.Format(time.DateOnly), Here: v.s.o.Client(v.r), Within: networkList(policy.Networks), policy: policy}
 	t.HereWide = wide(t.Here)
 	for _, n := range lifetimes {
-		if !v.tooLong(begins, now.Add(time.Duration(n)*day)) {
+		if policy.Ends(begins, now.Add(time.Duration(n)*day)) {
 			t.Days = append(t.Days, n)
 		}
 	}
-	if longest := v.s.o.Longest; longest > 0 {
+	t.Must = !policy.Ends(begins, time.Time{})
+	if longest := policy.Longest; longest > 0 {
 		t.Longest = int(longest / day)
 		t.Last = begins.Add(longest).In(v.zone).Format(time.DateOnly)
 	}
-	return t
-}
-
-// tooLong reports whether an expiry is beyond what this portal allows.
-func (v *visit) tooLong(begins, expires time.Time) bool {
-	return v.s.o.Longest > 0 && (expires.IsZero() || expires.Sub(begins) > v.s.o.Longest)
+	return t, err
 }
 
 // wide is the network around an address that a household has.
@@ -89,6 +91,9 @@ func (v *visit) readTerms(t *terms) (networks []netip.Prefix) {
 		}
 	}
 	networks, wrong := v.readNetworks(t.From)
+	if i := slices.IndexFunc(networks, func(n netip.Prefix) bool { return !t.policy.From(n) }); i >= 0 && !slices.Equal(networks, t.had) {
+		wrong = v.text.Say("create.network_outside", networkText(networks[i]), t.Within)
+	}
 	if wrong != "" {
 		t.Wrong["networks"] = wrong
 	}
@@ -113,7 +118,7 @@ func (v *visit) readExpiry(t *terms, begins, now time.Time) time.Time {
 			return end
 		}
 		end = date.AddDate(0, 0, 1).Add(-time.Second) // it works on that day
-		if last := begins.Add(v.s.o.Longest); t.Last == t.Until && end.After(last) {
+		if last := begins.Add(t.policy.Longest); t.Last == t.Until && end.After(last) {
 			end = last
 		}
 		if !end.After(now) {
@@ -128,8 +133,12 @@ func (v *visit) readExpiry(t *terms, begins, now time.Time) time.Time {
 		t.Wrong["expires"] = v.text.Say("create.expires_missing")
 		return end
 	}
-	if v.tooLong(begins, end) {
-		t.Wrong["expires"] = v.text.Say("create.expires_long", int(v.s.o.Longest/day))
+	switch {
+	case t.policy.Ends(begins, end):
+	case t.Longest > 0:
+		t.Wrong["expires"] = v.text.Say("create.expires_long", t.Longest)
+	default:
+		t.Wrong["expires"] = v.text.Say("create.expires_must")
 	}
 	return end
 }

@@ -31,6 +31,7 @@ type visit struct {
 	text    *texts.Printer
 	zone    *time.Location
 	session identity.Session       // zero where nobody is signed in
+	policy  *authstore.Policy      // of the account; nil: not read yet
 	kinds   map[identity.Kind]bool // of the second factors there are; nil: not read yet
 }
 
@@ -152,6 +153,21 @@ func (v *visit) accounts() *authstore.Accounts {
 	who := v.visitor().Actor()
 	who.Session = int64(v.session.ID)
 	return v.s.o.Accounts.As(who)
+}
+
+// bounds is the policy of the account.
+func (v *visit) bounds() (authstore.Policy, error) {
+	if v.policy == nil {
+		p, err := v.s.o.Accounts.Policy(v.r.Context(), v.session.Account)
+		if err != nil {
+			return p, err
+		}
+		if longest := v.s.o.Longest; longest > 0 && (p.Longest == 0 || p.Longest > longest) {
+			p.Longest = longest
+		}
+		v.policy = &p
+	}
+	return *v.policy, nil
 }
 
 // field is a form's field without the blanks around it.
