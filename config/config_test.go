@@ -257,3 +257,21 @@ func TestPortalPage(t *testing.T) {
 		}
 	}
 }
+
+// So is what docs/policies.md says.
+func TestPoliciesPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/policies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	text := strings.Replace(Example(), "listener = [\n", "listener = [\n  { protocol = \"portal\", address = \":8443\" },\n", 1) +
+		"\n[portal]\nurl = \"https://passwords.example.org:8443\"\n[notices]\naddress = \"127.0.0.1:25\"\ntls = \"none\"\nfrom = \"postmaster@example.org\"\n" + string(blocks[0][1])
+	c, err := Parse("policies.md", []byte(text))
+	if err != nil || len(c.Policies) != 3 || c.Policies[1].IdleDays != 90 || c.Policies[2].MostActive != 25 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
