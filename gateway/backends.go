@@ -35,7 +35,7 @@ func buildRoutes(cfg *config.Config, vault route.Vault, log *slog.Logger) (*rout
 	for i, r := range cfg.Routes {
 		rules[i] = route.Rule(r)
 	}
-	return route.New(backends, rules, vault)
+	return route.New(backends, rules, vault, nil)
 }
 
 var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header, "xclient": route.XClient,

@@ -39,7 +39,7 @@ func TestInsider(t *testing.T) {
 		t.Fatal(err)
 	}
 	routes, err := route.New([]route.Backend{{Name: "dovecot", Login: "{address}", Kind: route.Master}},
-		[]route.Rule{{Domain: "*", Protocol: sieveproxy.Protocol, Backend: "dovecot"}}, nil)
+		[]route.Rule{{Domain: "*", Protocol: sieveproxy.Protocol, Backend: "dovecot"}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -190,6 +190,12 @@ func Explain(r *Route, err error, remedy string) error {
 		return fmt.Errorf("%s: there is no such socket; start it, or look at its path: %w", where, err)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%s: it hung up; look at its log, and whether it knows the account by the name that login gives: %w", where, err)
+	case errors.Is(err, ErrNoBearer):
+		return fmt.Errorf("%s: this backend has credential = \"oauth\", and no mechanism that takes a token is there; allow one (Dovecot: auth_mechanisms, and a passdb or oauth2 settings that look at tokens), set tls if it hides them without TLS, "+
+			"or use another credential: %w", where, err)
+	case errors.Is(err, ErrCredential) && r.Bearer:
+		return fmt.Errorf("%s: it refuses the token for %s; look whether the provider gives tokens for this server and protocol (scopes), whether %s is the name of whoever is connected, as the backend knows it (login), and connect the account again; "+
+			"Exchange Online: whether the protocol is switched on for the mailbox (docs/oauth.md): %w", where, r.Login, r.Login, err)
 	case errors.Is(err, ErrCredential):
 		return fmt.Errorf("%s: it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: "+
 			"Dovecot needs a passdb with master = yes, and the account %s must exist there: %w", where, r.Login, err)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-
-	"postern/protocols/saslauth"
 )
 
 // ErrNoRoute says that no backend is configured for an account and protocol.
@@ -32,7 +30,7 @@ type Route struct {
 	Login    string      // the account's name at the backend, from the template
 	Open     OpenFunc    // opens the credential; called in the dialling step only
 	Header   string      // DAV: the trusted header that takes Login; then Open is nil, or Bearer is set
-	Bearer   bool        // DAV: what Open gives as the password is a token (RFC 6750)
+	Bearer   bool        // what Open gives as the password is a token (RFC 6750); line protocols: of OAUTHBEARER or XOAUTH2
 	XClient  bool        // submission: XCLIENT says who it is, by Login; then Open is nil
 	Quirks   Quirks
 	Pool     *Pool // connections that are ready for line protocols; nil: none are kept
@@ -41,25 +39,16 @@ type Route struct {
 // OpenFunc gives the credential that a backend takes for the route's account. The caller clears it.
 type OpenFunc func(ctx context.Context) (Credential, error)
 
-// Credential is what the gateway proves towards a backend: SASL PLAIN's three parts, HTTP Basic's two, or the one of a Bearer.
+// Credential is what the gateway proves towards a backend: SASL PLAIN's three parts, HTTP Basic's two, or a token, which SASL sends with a name.
 type Credential struct {
 	Authzid  string // empty where the backend is to use Authcid
 	Authcid  string
 	Password []byte
+	Refused  func() // is called when the backend has refused it, so that the next one is another; nil: nobody wants to know
 }
 
 // Clear overwrites the password.
 func (c *Credential) Clear() { clear(c.Password) }
-
-// Plain opens the credential and returns it as a response of SASL PLAIN, in base64. The caller clears it.
-func (r *Route) Plain(ctx context.Context) ([]byte, error) {
-	c, err := r.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Clear()
-	return saslauth.AppendPlain(nil, c.Authzid, c.Authcid, c.Password)
-}
 
 // Quirks are switches for backends that need them.
 type Quirks struct {

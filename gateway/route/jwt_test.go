@@ -85,7 +85,7 @@ func TestTokens(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				table, err := New([]Backend{{Name: "cyrus", Login: "{address}", Kind: JWT, Signer: s}}, []Rule{{"*", "calendar", "cyrus"}}, nil)
+				table, err := New([]Backend{{Name: "cyrus", Login: "{address}", Kind: JWT, Signer: s}}, []Rule{{"*", "calendar", "cyrus"}}, nil, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -3,6 +3,7 @@
 package route
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,6 +27,7 @@ const (
 	XClient                 // the same with SMTP's XCLIENT
 	Bearer                  // the same as Header, with a token of ours as proof that the request is the gateway's
 	JWT                     // a token that we sign names the account
+	OAuth                   // an access token of the account's, from an authorization server (RFC 6749)
 )
 
 // Backend is one server of the configuration.
@@ -59,21 +61,34 @@ type Vault interface {
 	BackendPassword(ctx context.Context, id authstore.AccountID, backend string) ([]byte, error)
 }
 
+// Token is an access token. Whoever gets one clears Value.
+type Token struct {
+	Value   []byte
+	Refused func() // is called when the backend has refused it, so that the next one is another; nil: nobody wants to know
+}
+
+// Tokens gives the access tokens of accounts. Its errors are for the log, and say what to do.
+type Tokens interface {
+	// AccessToken returns one that will be good for some minutes yet.
+	AccessToken(ctx context.Context, id authstore.AccountID, backend string) (Token, error)
+}
+
 // Table answers for all accounts. Goroutines may share it.
 type Table struct {
 	rules    map[ruleKey]*Backend
 	backends []Backend
 	pools    map[string]*protocols.Pool // by backend
 	vault    Vault
+	tokens   Tokens
 }
 
 type ruleKey struct{ domain, protocol string }
 
 var _ protocols.Router = (*Table)(nil)
 
-// New builds a table. A rule that names no backend is an error.
-func New(backends []Backend, rules []Rule, vault Vault) (*Table, error) {
-	t := &Table{backends: backends, rules: make(map[ruleKey]*Backend), pools: make(map[string]*protocols.Pool), vault: vault}
+// New builds a table. A rule that names no backend is an error. vault is asked by backends of the kind Stored, tokens by those of the kind OAuth.
+func New(backends []Backend, rules []Rule, vault Vault, tokens Tokens) (*Table, error) {
+	t := &Table{backends: backends, rules: make(map[ruleKey]*Backend), pools: make(map[string]*protocols.Pool), vault: vault, tokens: tokens}
 	for _, b := range backends {
 		t.pools[b.Name] = protocols.NewPool(b.Spare)
 	}
@@ -113,7 +128,7 @@ func (t *Table) Reach(name string) *protocols.Route {
 
 func (b *Backend) reach() *protocols.Route {
 	return &protocols.Route{Backend: b.Name, Network: b.Network, Address: b.Address, Security: b.Security, TLS: b.TLS, Header: b.Header,
-		Bearer: b.Kind == Bearer || b.Kind == JWT, XClient: b.Kind == XClient, Quirks: b.Quirks}
+		Bearer: b.Kind == Bearer || b.Kind == JWT || b.Kind == OAuth, XClient: b.Kind == XClient, Quirks: b.Quirks}
 }
 
 // Close closes the connections that are kept ready. Logins that are led by the table go on without them.
@@ -175,8 +190,25 @@ func (t *Table) opener(b *Backend, id authstore.AccountID, login string) protoco
 			}
 			return protocols.Credential{Authcid: login, Password: password}, err
 		}
+	case OAuth:
+		return func(ctx context.Context) (protocols.Credential, error) {
+			token, err := t.tokens.AccessToken(ctx, id, b.Name)
+			if err != nil {
+				return protocols.Credential{}, fmt.Errorf("no access token for account %d at backend %q: %w", id, b.Name, err)
+			}
+			if !isToken(token.Value) {
+				clear(token.Value)
+				return protocols.Credential{}, fmt.Errorf("the access token for account %d at backend %q holds what no token may (RFC 6750 section 2.1)", id, b.Name)
+			}
+			return protocols.Credential{Authcid: login, Password: token.Value, Refused: token.Refused}, nil
+		}
 	}
 	return nil // Header and XClient: the network is the credential
+}
+
+// isToken takes visible characters only: a token goes into a header, and into a message in which others end a part.
+func isToken(token []byte) bool {
+	return len(token) > 0 && !bytes.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
 func split(address string) (local, domain string) {

@@ -29,7 +29,7 @@ func TestRoute(t *testing.T) {
 	}, []Rule{
 		{"*", "imap", "dovecot"}, {"other.test", "imap", "hosted"},
 		{"*", "calendar", "radicale"}, {"other.test", "calendar", "basic"}, {"third.test", "calendar", "nginx"},
-	}, vault{7: "stored"})
+	}, vault{7: "stored"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func wantErr(t *testing.T, err error, want string) {
 }
 
 func TestUnknownBackend(t *testing.T) {
-	if _, err := New(nil, []Rule{{"*", "imap", "gone"}}, nil); err == nil || errors.Is(err, protocols.ErrNoRoute) {
+	if _, err := New(nil, []Rule{{"*", "imap", "gone"}}, nil, nil); err == nil || errors.Is(err, protocols.ErrNoRoute) {
 		t.Errorf("New with a rule to nowhere: %v", err)
 	}
 }

@@ -109,7 +109,8 @@ func connect(ctx context.Context, r *protocols.Route) (net.Conn, error) {
 // do sends a request to a backend: the one place where the gateway's credential is put on, and the one way there. The grant is
 // confirmed right before.
 func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, error) {
-	if err := authorize(req, r); err != nil {
+	refused, err := authorize(req, r)
+	if err != nil {
 		return nil, err
 	}
 	if client := ss.facts.Client.Addr(); client.IsValid() {
@@ -125,6 +126,9 @@ func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, er
 	if err == nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusProxyAuthRequired) {
 		discard(resp) // it refused us, not the client
 		err = protocols.ErrCredential
+		if refused != nil {
+			refused()
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s to backend %s: %w", req.Method, r.Backend, err)
@@ -139,17 +143,17 @@ func (e *endedError) Error() string { return "the grant has ended: " + e.cause.E
 func (e *endedError) Unwrap() error { return e.cause }
 
 // authorize puts the gateway's credential on a request. The header of a request holds nothing of the client's that could be taken
-// for one: it is made from an allow-list.
-func authorize(req *http.Request, r *protocols.Route) error {
+// for one: it is made from an allow-list. refused, which may be nil, is to be called where the backend takes the credential for none.
+func authorize(req *http.Request, r *protocols.Route) (refused func(), err error) {
 	if r.Header != "" {
 		req.Header.Set(r.Header, r.Login)
 	}
 	if r.Open == nil {
-		return nil
+		return nil, nil
 	}
 	c, err := r.Open(req.Context())
 	if err != nil {
-		return fmt.Errorf("open the credential of backend %s: %w", r.Backend, err)
+		return nil, fmt.Errorf("open the credential of backend %s: %w", r.Backend, err)
 	}
 	defer c.Clear()
 	if r.Bearer { // net/http's headers are strings: the rule to clear secrets ends here
@@ -157,7 +161,7 @@ func authorize(req *http.Request, r *protocols.Route) error {
 	} else {
 		req.SetBasicAuth(c.Authcid, string(c.Password))
 	}
-	return nil
+	return c.Refused, nil
 }
 
 // discard ends an answer that nobody reads. A short rest is read, so that the connection can be used again.

@@ -56,10 +56,15 @@ func Collections(ctx context.Context, r *protocols.Route, of string) ([]Listed, 
 func directly(r *protocols.Route) (c *davClient, done func()) {
 	up := transport(r, silent{}, metadataTime)
 	return &davClient{route: r, do: func(r *protocols.Route, req *http.Request) (*http.Response, error) {
-		if err := authorize(req, r); err != nil {
+		refused, err := authorize(req, r)
+		if err != nil {
 			return nil, err
 		}
-		return up.RoundTrip(req)
+		resp, err := up.RoundTrip(req)
+		if err == nil && resp.StatusCode == http.StatusUnauthorized && refused != nil {
+			refused()
+		}
+		return resp, err
 	}}, up.Close
 }
 

@@ -17,7 +17,11 @@ import (
 // maxCapabilities bounds a backend's list for the client's line, in bytes.
 const maxCapabilities = 4 << 10
 
-// LogInBackend logs in with SASL PLAIN. Where the backend can take it, the client's address (ID, RFC 2971, with Dovecot's fields) and
+// maxInitial is the longest line with an initial response, in bytes with CRLF. RFC 2683 section 3.2.1.5 has servers take 8000, and not all do; a
+// longer response waits to be asked for, and then has no such limit.
+const maxInitial = 4 << 10
+
+// LogInBackend logs in with SASL: PLAIN, or a token. Where the backend can take it, the client's address (ID, RFC 2971, with Dovecot's fields) and
 // the credential go in one write behind the greeting.
 func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
 	if c.Hops <= 1 {
@@ -39,9 +43,9 @@ func clientID(c *protocols.Conn) string {
 var (
 	errPreauth  = errors.New("it says that everybody is logged in already (PREAUTH); it must ask for a login")
 	errNeedsTLS = errors.New("it takes no logins without TLS (LOGINDISABLED)")
-	errNoPlain  = errors.New("it does not offer AUTH=PLAIN")
 	errNoSense  = errors.New("it does not speak IMAP")
 	errNoList   = errors.New("it lists no capabilities")
+	errNoInside = errors.New("it knows the account and opens no mailbox for it; look there for its licence and whether IMAP is switched on, \"postern check\" says more")
 )
 
 // server is a backend before its login is over.
@@ -62,10 +66,8 @@ func logIn(ctx context.Context, nc net.Conn, r *protocols.Route, id string) (b *
 	if err := s.prove(ctx, r, id); err != nil {
 		return nil, err
 	}
-	if s.caps == "" {
-		if err := s.ask("C", "CAPABILITY"); err != nil {
-			return nil, err
-		}
+	if err := s.settle(r); err != nil {
+		return nil, err
 	}
 	list := forClient(string(s.caps))
 	if list == "" {
@@ -113,29 +115,38 @@ func (s *server) startTLS(ctx context.Context, r *protocols.Route) error {
 	return s.Secure(ctx, r)
 }
 
+// offers tells whether it takes logins by a mechanism.
+func (s *server) offers(mechanism string) bool { return s.caps.has("AUTH=" + mechanism) }
+
+// mechanism is what to log in with.
+func (s *server) mechanism(r *protocols.Route) (string, error) {
+	if s.caps.has("LOGINDISABLED") && !s.OverTLS() {
+		return "", errNeedsTLS
+	}
+	return r.Mechanism(s.offers)
+}
+
 // prove sends the client's address and our credential.
-func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error {
-	switch {
-	case s.caps.has("LOGINDISABLED") && !s.OverTLS():
-		return errNeedsTLS
-	case !s.caps.has("AUTH=PLAIN"):
-		return errNoPlain
+func (s *server) prove(ctx context.Context, r *protocols.Route, id string) (err error) {
+	mechanism, err := s.mechanism(r)
+	if err != nil {
+		return err
 	}
 	if id != "" && s.caps.has("ID") && !r.Quirks.NoClientID {
 		id = "I ID " + id + "\r\n"
 	} else {
 		id = ""
 	}
-	encoded, err := r.Plain(ctx)
+	proof, err := r.Prove(ctx, mechanism)
 	if err != nil {
 		return err
 	}
-	defer clear(encoded)
-	if err := s.sendCredential(id, encoded, s.caps.has("SASL-IR") && !r.Quirks.NoPipelining); err != nil {
+	defer func() { err = proof.End(err) }()
+	if err := s.sendCredential(id, proof, s.caps.has("SASL-IR") && !r.Quirks.NoPipelining); err != nil {
 		return err
 	}
 	s.caps = "" // those before login say nothing of those after it
-	status, err := s.result("L")
+	status, err := s.outcome("L", proof)
 	switch {
 	case err != nil:
 		return err
@@ -146,9 +157,13 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) error
 	return nil
 }
 
-func (s *server) sendCredential(id string, encoded []byte, atOnce bool) error {
+// sendCredential sends what goes before the backend's first word about it.
+func (s *server) sendCredential(id string, proof *protocols.Proof, atOnce bool) error {
+	command := "L AUTHENTICATE " + proof.Mechanism
 	if atOnce {
-		return s.SendSecret(id+"L AUTHENTICATE PLAIN ", encoded)
+		if initial := proof.Initial(len(command)+len(" \r\n"), maxInitial); initial != nil {
+			return s.SendSecret(id+command+" ", initial)
+		}
 	}
 	if id != "" {
 		if err := s.Send([]byte(id)); err != nil {
@@ -158,30 +173,38 @@ func (s *server) sendCredential(id string, encoded []byte, atOnce bool) error {
 			return err
 		}
 	}
-	if err := s.Send([]byte("L AUTHENTICATE PLAIN\r\n")); err != nil {
-		return err
-	}
-	if err := s.challenge(); err != nil {
-		return err
-	}
-	return s.SendSecret("", encoded)
+	return s.Send([]byte(command + "\r\n"))
 }
 
-// challenge waits for the empty challenge.
-func (s *server) challenge() error {
-	for {
-		line, err := s.Line()
-		if err != nil {
+// settle learns what the backend can do now. A token that it took says that it knows the account, and not that there is a mailbox: Exchange Online says
+// OK, tells its capabilities, and answers each command that has to do with mail by "BAD User is authenticated but not connected", as long as one asks.
+// So we ask first, together with the capabilities, which it does not tell by itself: that costs no time.
+func (s *server) settle(r *protocols.Route) error {
+	var words string
+	asks := s.caps == ""
+	if asks {
+		words = "C CAPABILITY\r\n"
+	}
+	if r.Bearer {
+		words += "M LIST \"\" INBOX\r\n"
+	}
+	if words == "" {
+		return nil
+	}
+	if err := s.Send([]byte(words)); err != nil {
+		return err
+	}
+	if asks {
+		if err := s.succeeds("C", "CAPABILITY"); err != nil {
 			return err
 		}
-		switch {
-		case bytes.HasPrefix(line, []byte("+")):
-			return nil
-		case bytes.HasPrefix(line, []byte("L ")):
-			status, _ := parseStatus(line[2:])
-			return loginRefused(status)
+	}
+	if r.Bearer {
+		if err := s.succeeds("M", "LIST"); err != nil {
+			return fmt.Errorf("%w: %w", errNoInside, err)
 		}
 	}
+	return nil
 }
 
 // ask sends a command that must succeed.
@@ -189,6 +212,11 @@ func (s *server) ask(tag, command string) error {
 	if err := s.Send([]byte(tag + " " + command + "\r\n")); err != nil {
 		return err
 	}
+	return s.succeeds(tag, command)
+}
+
+// succeeds takes the answer to a command that must succeed.
+func (s *server) succeeds(tag, command string) error {
 	status, err := s.result(tag)
 	if err == nil && status.Type != imap.StatusResponseTypeOK {
 		return fmt.Errorf("%s: %w", command, refused(status))
@@ -196,9 +224,11 @@ func (s *server) ask(tag, command string) error {
 	return err
 }
 
-// result reads up to the end of a command and returns its status. Untagged capabilities are noted on the way; the answer to ID,
-// sent in the same write as the login, is passed over.
-func (s *server) result(tag string) (imap.StatusResponse, error) {
+// result reads up to the end of a command and returns its status. Untagged capabilities are noted on the way.
+func (s *server) result(tag string) (imap.StatusResponse, error) { return s.outcome(tag, nil) }
+
+// outcome is result for a command that brings a proof, which may be nil. The answer to ID, sent in the same write, is passed over.
+func (s *server) outcome(tag string, proof *protocols.Proof) (imap.StatusResponse, error) {
 	for {
 		line, err := s.Line()
 		if err != nil {
@@ -207,6 +237,14 @@ func (s *server) result(tag string) (imap.StatusResponse, error) {
 		word, rest, _ := bytes.Cut(line, []byte(" "))
 		status, isStatus := parseStatus(rest)
 		switch {
+		case string(word) == "+" && proof != nil:
+			response, err := proof.Answer(rest)
+			if err != nil {
+				return status, err
+			}
+			if err := s.SendSecret("", response); err != nil {
+				return status, err
+			}
 		case string(word) == tag && isStatus:
 			return status, nil
 		case string(word) == "*" && isStatus && status.Type == imap.StatusResponseTypeBye:
@@ -299,9 +337,15 @@ func (e *refusedError) Error() string {
 	return protocols.Answered(said + " " + e.Text)
 }
 
+// notConnected is what Exchange Online says, after the login or instead of it, to whom it knows and for whom it opens no mailbox.
+const notConnected = "authenticated but not connected"
+
 // loginRefused tells a refused credential from a backend that has other troubles (RFC 5530). Exchange says BAD to a known user of
 // whom it can't find the mailbox.
 func loginRefused(s imap.StatusResponse) error {
+	if strings.Contains(s.Text, notConnected) {
+		return fmt.Errorf("%w: %w", errNoInside, refused(s))
+	}
 	switch s.Code {
 	case imap.ResponseCodeUnavailable, imap.ResponseCodeInUse, imap.ResponseCodeLimit, imap.ResponseCodeServerBug, imap.ResponseCodePrivacyRequired:
 		return refused(s)

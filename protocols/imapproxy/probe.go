@@ -29,11 +29,14 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 		if err := s.prove(ctx, r, ""); err != nil {
 			return nil, err
 		}
+		if err := s.settle(r); err != nil {
+			return nil, err
+		}
 		if err := s.ask("P", "EXAMINE INBOX"); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoInbox, err)
 		}
-	} else if !s.caps.has("AUTH=PLAIN") {
-		return nil, errNoPlain
+	} else if _, err := s.mechanism(r); err != nil {
+		return nil, err
 	}
 	s.Send([]byte("Q LOGOUT\r\n"))
 	return &protocols.Backend{Conn: s.Conn}, nil
@@ -52,11 +55,14 @@ func remedyFor(r *protocols.Route, err error) string {
 		return "look at host and port (143, or 993 with tls = \"implicit\")"
 	case said == imap.ResponseCodePrivacyRequired, errors.Is(err, errNeedsTLS):
 		return `it takes no logins without TLS; set tls = "starttls" or "implicit" for it`
-	case errors.Is(err, errNoPlain):
+	case errors.Is(err, protocols.ErrNoPlain):
 		return `it does not offer AUTH=PLAIN; allow that mechanism there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
+	case errors.Is(err, errNoInside):
+		return "it takes the token for " + r.Login + " and opens no mailbox; look whether there is one of that name, with a licence and not blocked, whether IMAP is switched on for it " +
+			"(Exchange Online: Get-CASMailbox), and whether who is connected may open it: a shared mailbox needs full access, an app with client credentials Add-MailboxPermission (docs/oauth.md)"
 	case errors.Is(err, errNoInbox):
 		return fmt.Sprintf("the login as %s works, but it may not open INBOX; with Dovecot's acl plugin set acl_user (docs/dovecot.md), or the master user has no rights", r.Login)
-	case said == imap.ResponseCodeAuthorizationFailed:
+	case said == imap.ResponseCodeAuthorizationFailed && !r.Bearer:
 		return "it takes the gateway's password, but not for " + r.Login + ": look whether that account exists there, and whether the passdb behind the masters' can look it up without a password"
 	case said == imap.ResponseCodeUnavailable, said == imap.ResponseCodeServerBug, said == imap.ResponseCodeInUse, said == imap.ResponseCodeLimit:
 		return "it has troubles of its own, or does not know " + r.Login + "; look at its log, and whether login names the account as it does"

@@ -9,12 +9,13 @@ import (
 	"strings"
 
 	"postern/protocols"
+	"postern/protocols/saslauth"
 )
 
 // maxCommand is the longest command that a server must take, in bytes with CRLF (RFC 2449 section 4).
 const maxCommand = 255
 
-// LogInBackend logs in with SASL PLAIN. Where the backend can take it, the client's address (Dovecot's XCLIENT) goes before the credential in
+// LogInBackend logs in with SASL: PLAIN, or a token. Where the backend can take it, the client's address (Dovecot's XCLIENT) goes before the credential in
 // the same write.
 func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
 	if c.Hops <= 1 {
@@ -25,7 +26,11 @@ func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c
 	if err := s.open(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := s.prove(ctx, r, c.XCLIENT()+"\r\n"); err != nil {
+	mechanism, err := s.mechanism(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.prove(ctx, r, mechanism, c.XCLIENT()+"\r\n"); err != nil {
 		return nil, err
 	}
 	return &protocols.Backend{Conn: s.Conn, Rest: s.R.Take()}, nil
@@ -33,7 +38,6 @@ func (Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c
 
 // Errors of backends.
 var (
-	errNoPlain = errors.New("it does not offer SASL PLAIN")
 	errNoSense = errors.New("it does not speak POP3")
 )
 
@@ -65,17 +69,36 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 	return s.Secure(ctx, r)
 }
 
+// mechanism is what to log in with. For PLAIN nobody is asked, for all have it; of the two for tokens Microsoft's server has one and others the other.
+func (s *server) mechanism(r *protocols.Route) (string, error) {
+	if !r.Bearer {
+		return saslauth.Plain, nil
+	}
+	list, err := s.capabilities()
+	if err != nil {
+		return "", err
+	}
+	return mechanismIn(list, r)
+}
+
+// mechanismIn is what to log in with to a backend with a list. Where it has none it is the older one.
+func mechanismIn(list protocols.Capabilities, r *protocols.Route) (string, error) {
+	return r.Mechanism(func(mechanism string) bool {
+		return list.HasWord("SASL", mechanism) || len(list) == 0 && mechanism != saslauth.OAuthBearer
+	})
+}
+
 // prove sends the client's address, which may be empty, and our credential.
-func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) error {
+func (s *server) prove(ctx context.Context, r *protocols.Route, mechanism, xclient string) (err error) {
 	if !s.takesXCLIENT || r.Quirks.NoClientID {
 		xclient = ""
 	}
-	encoded, err := r.Plain(ctx)
+	proof, err := r.Prove(ctx, mechanism)
 	if err != nil {
 		return err
 	}
-	defer clear(encoded)
-	answer, err := s.sendCredential(xclient, encoded)
+	defer func() { err = proof.End(err) }()
+	answer, err := s.sendCredential(xclient, proof)
 	switch {
 	case err != nil:
 		return err
@@ -88,29 +111,32 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 }
 
 // sendCredential returns the backend's last word about it. The initial response of RFC 5034 saves a round trip. It is kept back where the
-// command would be too long with it, and sent again where it is asked for, as by a server that knows RFC 1734 only.
-func (s *server) sendCredential(xclient string, encoded []byte) (status, error) {
-	const auth, end = "AUTH PLAIN", "\r\n"
-	words, initial := xclient+auth+" ", encoded
-	if len(auth)+len(" ")+len(encoded)+len(end) > maxCommand {
-		words, initial = xclient+auth, nil
+// command would be too long with it, as with every token: Exchange Online ends the connection then. It is sent again where it is asked for, as by a server
+// that knows RFC 1734 only.
+func (s *server) sendCredential(xclient string, proof *protocols.Proof) (status, error) {
+	command := "AUTH " + proof.Mechanism
+	words, line := xclient+command, []byte(nil)
+	if initial := proof.Initial(len(command)+len(" \r\n"), maxCommand); initial != nil {
+		words, line = words+" ", initial
 	}
-	if err := s.SendSecret(words, initial); err != nil {
-		return status{}, err
-	}
-	if xclient != "" {
-		if _, err := s.status(); err != nil { // whatever it answers: only its log needs the address
+	for first := true; ; first = false {
+		if err := s.SendSecret(words, line); err != nil {
+			return status{}, err
+		}
+		if first && xclient != "" {
+			if _, err := s.status(); err != nil { // whatever it answers: only its log needs the address
+				return status{}, err
+			}
+		}
+		challenge, answer, err := s.answer()
+		if err != nil || answer.word != challenges {
+			return answer, err
+		}
+		words = ""
+		if line, err = proof.Answer(challenge); err != nil {
 			return status{}, err
 		}
 	}
-	answer, err := s.status()
-	if err != nil || answer.word != challenges {
-		return answer, err
-	}
-	if err := s.SendSecret("", encoded); err != nil {
-		return status{}, err
-	}
-	return s.status()
 }
 
 // ask sends a command that must succeed.
@@ -160,11 +186,19 @@ func (s *server) accepted() (status, error) {
 
 // status reads the first line of an answer.
 func (s *server) status() (status, error) {
+	_, answer, err := s.answer()
+	return answer, err
+}
+
+// answer is status with what stands behind the word, until the next line is read.
+func (s *server) answer() (text []byte, answer status, err error) {
 	line, err := s.Line()
 	if err != nil {
-		return status{}, err
+		return nil, status{}, err
 	}
-	return parseStatus(line)
+	_, text, _ = bytes.Cut(line, []byte(" "))
+	answer, err = parseStatus(line)
+	return text, answer, err
 }
 
 // status is the first line of an answer: "+OK [CODE] text". As an error it is for the log.

@@ -14,13 +14,11 @@ import (
 // says is what they meet.
 func Probe(ctx context.Context, r *protocols.Route) error {
 	err := visit(ctx, r, func(s *server, list protocols.Capabilities) error {
-		if len(list) > 0 && !list.HasWord("SASL", "PLAIN") {
-			return errNoPlain
+		mechanism, err := mechanismIn(list, r)
+		if err != nil || r.Open == nil {
+			return err
 		}
-		if r.Open == nil {
-			return nil
-		}
-		if err := s.prove(ctx, r, ""); err != nil {
+		if err := s.prove(ctx, r, mechanism, ""); err != nil {
 			return err
 		}
 		if err := s.ask("STAT"); err != nil {
@@ -81,7 +79,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	switch {
 	case errors.Is(err, errNoSense):
 		return "look at host and port (110, or 995 with tls = \"implicit\")"
-	case errors.Is(err, errNoPlain):
+	case errors.Is(err, protocols.ErrNoPlain):
 		return `it does not offer SASL PLAIN; allow that mechanism there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	case said == codeInUse:
 		return "another POP3 session has the mailbox of " + r.Login + " open; try again later, or let several in (Dovecot: pop3_lock_session = no)"

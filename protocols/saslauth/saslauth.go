@@ -1,6 +1,6 @@
-// Package saslauth is SASL (RFC 4422) as the front doors use it: the server's side of PLAIN and LOGIN towards clients, the client's
-// side of PLAIN towards backends. It decides nothing and reads no connection. Secrets are bytes that can be cleared; go-sasl, which
-// the tests compare it with, makes strings of them, which stay in memory until they are overwritten by chance.
+// Package saslauth is SASL (RFC 4422) as the front doors use it: the server's side of PLAIN and LOGIN towards clients, the client's side
+// of PLAIN, OAUTHBEARER and XOAUTH2 towards backends. It decides nothing and reads no connection. Secrets are bytes that can be cleared;
+// go-sasl, which the tests compare it with, makes strings of them, which stay in memory until they are overwritten by chance.
 package saslauth
 
 import (

@@ -5,15 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 
 	"postern/protocols"
-	"postern/protocols/saslauth"
 	"postern/protocols/wire"
 )
 
-// LogInBackend logs in with SASL PLAIN, and learns what the backend can do: it may say so only now.
+// LogInBackend logs in with SASL, PLAIN or a token, and learns what the backend can do: it may say so only now.
 func (d Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
 	if c.Hops <= 1 {
 		return nil, protocols.ErrLoop
@@ -30,7 +30,6 @@ func (d Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route,
 // Errors of backends.
 var (
 	errNeedsTLS = errors.New("it takes no logins without TLS")
-	errNoPlain  = errors.New("it does not offer SASL PLAIN")
 	errNoSense  = errors.New("it does not speak ManageSieve")
 	errTooOld   = errors.New(`it does not say VERSION "1.0" (RFC 5804)`)
 )
@@ -82,8 +81,9 @@ func (s *server) open(ctx context.Context, r *protocols.Route) error {
 }
 
 // prove sends the client's address and our credential.
-func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) error {
-	if err := s.takesPlain(); err != nil {
+func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) (err error) {
+	mechanism, err := s.mechanism(r)
+	if err != nil {
 		return err
 	}
 	if xclient != "" && s.caps.Has("XCLIENT") && !r.Quirks.NoClientID {
@@ -94,15 +94,12 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 			return err
 		}
 	}
-	encoded, err := r.Plain(ctx)
+	proof, err := r.Prove(ctx, mechanism)
 	if err != nil {
 		return err
 	}
-	defer clear(encoded)
-	if err := s.SendSecret(fmt.Sprintf("AUTHENTICATE \"PLAIN\" {%d+}\r\n", len(encoded)), encoded); err != nil {
-		return err
-	}
-	answer, err := s.response()
+	defer func() { err = proof.End(err) }()
+	answer, err := s.sendCredential(proof)
 	switch {
 	case err != nil:
 		return err
@@ -112,15 +109,31 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 	return nil
 }
 
-func (s *server) takesPlain() error {
-	mechanisms, _ := s.caps.Get("SASL")
-	switch {
-	case s.caps.HasWord("SASL", saslauth.Plain):
-		return nil
-	case mechanisms == "" && !s.OverTLS():
-		return errNeedsTLS
+// sendCredential returns the backend's last word about it. A literal has no limit but the server's for a command (RFC 5804 section 4).
+func (s *server) sendCredential(proof *protocols.Proof) (answer, error) {
+	initial := proof.Initial(0, math.MaxInt)
+	words, line := fmt.Sprintf("AUTHENTICATE \"%s\" {%d+}\r\n", proof.Mechanism, len(initial)), initial
+	for {
+		if err := s.SendSecret(words, line); err != nil {
+			return answer{}, err
+		}
+		challenge, a, err := s.step()
+		if err != nil || a.word != "" {
+			return a, err
+		}
+		if line, err = proof.Answer(challenge); err != nil {
+			return answer{}, err
+		}
+		words = fmt.Sprintf("{%d+}\r\n", len(line))
 	}
-	return errNoPlain
+}
+
+// mechanism is what to log in with.
+func (s *server) mechanism(r *protocols.Route) (string, error) {
+	if offered, _ := s.caps.Get("SASL"); offered == "" && !s.OverTLS() {
+		return "", errNeedsTLS
+	}
+	return r.Mechanism(func(mechanism string) bool { return s.caps.HasWord("SASL", mechanism) })
 }
 
 // ask sends a command that must succeed.
@@ -174,6 +187,24 @@ func (s *server) response() (answer, error) {
 		value, _ := argument(t)
 		list.Add(string(name), string(value))
 	}
+}
+
+// step takes what follows a response of SASL: a challenge, which is a string alone (RFC 5804 section 2.1) and valid until more is read, or, with a word, the
+// end.
+func (s *server) step() (challenge []byte, end answer, err error) {
+	t, err := read(s.R, func(int) ([]byte, error) { return s.Line() }, wire.MaxLine, true)
+	if err != nil {
+		return nil, answer{}, err
+	}
+	switch word := firstWord(t.Rest); word {
+	case "OK", "NO", "BYE":
+		return nil, parseAnswer(word, t), nil
+	}
+	challenge, ok := t.Str()
+	if !ok {
+		return nil, answer{}, errNoSense
+	}
+	return challenge, answer{}, nil
 }
 
 // firstWord is what stands before a blank, in capitals.

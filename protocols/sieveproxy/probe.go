@@ -40,7 +40,8 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 		if err := s.open(ctx, r); err != nil {
 			return nil, err
 		}
-		return &protocols.Backend{Conn: s.Conn}, s.takesPlain()
+		_, err := s.mechanism(r)
+		return &protocols.Backend{Conn: s.Conn}, err
 	}
 	if err := s.logIn(ctx, r, ""); err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func remedyFor(r *protocols.Route, err error) string {
 	switch {
 	case said && a.code == encryptNeeded, errors.Is(err, errNeedsTLS):
 		return `it takes no logins without TLS; set tls = "starttls" for it`
-	case errors.Is(err, errNoPlain):
+	case errors.Is(err, protocols.ErrNoPlain):
 		return "it does not offer SASL PLAIN; allow that mechanism there (Dovecot: auth_mechanisms)"
 	case errors.Is(err, errNoSense):
 		return `it does not speak ManageSieve; look at host and port (4190), and, if it speaks TLS from the start, set tls = "implicit"`

@@ -12,10 +12,13 @@ import (
 	"sync"
 
 	"postern/protocols"
-	"postern/protocols/saslauth"
 )
 
-// LogInBackend logs in by XCLIENT (Postfix's XCLIENT_README) or with SASL PLAIN. Where the backend takes XCLIENT, it learns the client's
+// maxCommand is the longest command that a server must take, in bytes with CRLF (RFC 5321 section 4.5.3.1.4), AUTH with its initial response included
+// (RFC 4954 section 4). Dovecot takes 1024, Gmail some 1000: tokens wait to be asked for.
+const maxCommand = 512
+
+// LogInBackend logs in by XCLIENT (Postfix's XCLIENT_README) or with SASL: PLAIN, or a token. Where the backend takes XCLIENT, it learns the client's
 // address by that in any case.
 func (d *Door) LogInBackend(ctx context.Context, nc net.Conn, r *protocols.Route, c *protocols.Conn) (*protocols.Backend, error) {
 	if c.Hops <= 1 {
@@ -71,7 +74,7 @@ func (b *before) note(backend string, first said, err error) {
 // Errors of backends.
 var (
 	errNoSense   = errors.New("it does not speak SMTP")
-	errNoPlain   = errors.New("it does not offer AUTH PLAIN")
+	errShutOut   = errors.New("it lets this account not send; look there whether sending by SMTP is switched on for it and for all")
 	errNoXClient = errors.New("it does not let Postern say who logs in (XCLIENT with LOGIN)")
 )
 
@@ -160,8 +163,8 @@ func (s said) has(keyword, word string) bool {
 	return false
 }
 
-// offersPlain tells whether AUTH PLAIN is there.
-func (s said) offersPlain() bool { return s.has("AUTH", saslauth.Plain) }
+// offers tells whether it takes logins by a mechanism.
+func (s said) offers(mechanism string) bool { return s.has("AUTH", mechanism) }
 
 // introduce tells the backend of the client, and who it is where that is the login. Then all begins anew.
 func (s *server) introduce(r *protocols.Route, c *protocols.Conn) error {
@@ -274,29 +277,61 @@ func xtext(value string) string {
 	return b.String()
 }
 
-// prove sends our credential, by SASL PLAIN.
-func (s *server) prove(ctx context.Context, r *protocols.Route) error {
-	if !s.said.offersPlain() {
-		return errNoPlain
-	}
-	encoded, err := r.Plain(ctx)
+// prove sends our credential.
+func (s *server) prove(ctx context.Context, r *protocols.Route) (err error) {
+	mechanism, err := r.Mechanism(s.said.offers)
 	if err != nil {
 		return err
 	}
-	defer clear(encoded)
-	if err := s.SendSecret("AUTH PLAIN ", encoded); err != nil {
+	proof, err := r.Prove(ctx, mechanism)
+	if err != nil {
 		return err
 	}
-	status, err := s.reply(nil)
+	defer func() { err = proof.End(err) }()
+	status, err := s.sendCredential(proof)
 	switch {
 	case err != nil:
 		return err
 	case status.code == 235:
 		return nil
-	case status.code == 535 || status.code == 534:
-		return fmt.Errorf("%w: %w", protocols.ErrCredential, status)
 	}
-	return status
+	return loginRefused(status)
+}
+
+// sendCredential returns the backend's last word about it.
+func (s *server) sendCredential(proof *protocols.Proof) (*status, error) {
+	command := "AUTH " + proof.Mechanism
+	words, line := command, []byte(nil)
+	if initial := proof.Initial(len(command)+len(" \r\n"), maxCommand); initial != nil {
+		words, line = command+" ", initial
+	}
+	for {
+		if err := s.SendSecret(words, line); err != nil {
+			return nil, err
+		}
+		status, err := s.reply(nil)
+		if err != nil || status.code != 334 {
+			return status, err
+		}
+		words = ""
+		if line, err = proof.Answer([]byte(status.text)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// switchedOff is what Exchange Online says where an administrator's rules keep an account from sending, whatever it proves itself by.
+const switchedOff = "5.7.139"
+
+// loginRefused tells a refused credential from a backend that has other troubles.
+func loginRefused(s *status) error {
+	switch {
+	case strings.HasPrefix(s.text, switchedOff):
+		return fmt.Errorf("%w: %w", errShutOut, s)
+	case s.code == 535 || s.code == 534:
+		return fmt.Errorf("%w: %w", protocols.ErrCredential, s)
+	}
+	return s
 }
 
 // ask sends a command that must be answered with a code.

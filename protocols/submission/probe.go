@@ -59,8 +59,10 @@ func probe(ctx context.Context, nc net.Conn, r *protocols.Route) (*protocols.Bac
 		if err := s.ask("NOOP", 250); err != nil { // Dovecot says only now that the server that it sends by is gone
 			return nil, fmt.Errorf("%w: %w", errNoSending, err)
 		}
-	case !s.said.offersPlain():
-		return nil, errNoPlain
+	default:
+		if _, err := r.Mechanism(s.said.offers); err != nil {
+			return nil, err
+		}
 	}
 	s.Send([]byte("QUIT\r\n"))
 	return &protocols.Backend{Conn: s.Conn}, nil
@@ -78,9 +80,12 @@ func remedyFor(r *protocols.Route, err error) string {
 	case errors.Is(err, errNoXClient), r.XClient && errors.Is(err, protocols.ErrCredential):
 		return "it takes no login by XCLIENT from this host; Postfix: a service of its own for Postern (docs/sending.md, section 1) has Postern's address in smtpd_authorized_xclient_hosts, and smtpd_sasl_auth_enable = yes; " +
 			"where it asks for TLS before logins (smtpd_tls_auth_only) set tls = \"starttls\" here; other servers: use another credential"
-	case errors.Is(err, errNoPlain):
+	case errors.Is(err, errShutOut):
+		return "it knows " + r.Login + " and does not let it send; Exchange Online: switch Authenticated SMTP on for the mailbox (Set-CASMailbox -SmtpClientAuthenticationDisabled $false), " +
+			"and look at security defaults and conditional access (docs/oauth.md)"
+	case errors.Is(err, protocols.ErrNoPlain):
 		return `it does not offer AUTH PLAIN; allow that mechanism there (Dovecot: auth_mechanisms; Postfix: smtpd_sasl_security_options), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
-	case errors.Is(err, protocols.ErrCredential):
+	case errors.Is(err, protocols.ErrCredential) && !r.Bearer:
 		return "it refuses the login; a wrong password in password_file (or stored by \"postern account credential\"), a wrong user, or (with a master user) one that may not act for others: " +
 			"the passdb behind it needs master = yes, and the account " + r.Login + " must exist there"
 	}
