@@ -72,6 +72,17 @@ func Sieve() Option {
 	}
 }
 
+// Tokens has it take tokens of an authorization server, by OAUTHBEARER and XOAUTH2 or the one of them that is named, beside passwords. It asks that server
+// about each.
+func Tokens(s *TokenServer, mechanisms ...string) Option {
+	return func(c *dovecotConfig) {
+		c.Introspect, c.Mechanisms = s.Plain+"/introspect", "oauthbearer xoauth2"
+		if len(mechanisms) > 0 {
+			c.Mechanisms = strings.ToLower(strings.Join(mechanisms, " "))
+		}
+	}
+}
+
 // Lines adds lines to the end of dovecot.conf, where they win over what stands before.
 func Lines(lines ...string) Option {
 	return func(c *dovecotConfig) { c.Extra = append(c.Extra, lines...) }
@@ -91,6 +102,8 @@ type dovecotConfig struct {
 	NoMaster                   bool
 	User, Group                string // who owns the mail
 	Root                       bool   // started as root: processes get users of their own
+	Introspect                 string // URL; empty: no tokens are taken
+	Mechanisms                 string // of tokens
 	Extra                      []string
 
 	programs []string // that options need
@@ -179,6 +192,9 @@ func (d *DovecotServer) makeFiles(t testing.TB, c *dovecotConfig) {
 	}
 	write(t, d.passwd(), c.Dir, "users")
 	write(t, c.MasterUser+":"+c.MasterPassword+"\n", c.Dir, "masters")
+	// 2.3 reads these from a file of their own. Without active_attribute it takes any answer for a yes.
+	write(t, "introspection_mode = post\nintrospection_url = "+c.Introspect+"\nforce_introspection = yes\nusername_attribute = username\n"+
+		"active_attribute = active\nactive_value = true\n", c.Dir, "oauth2.conf.ext")
 }
 
 func (d *DovecotServer) passwd() string {

@@ -289,3 +289,42 @@ func TestDovecotTakesManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestDovecotTokens(t *testing.T) {
+	t.Parallel()
+	s := NewTokenServer(t)
+	d := Dovecot(t, Tokens(s))
+	d.Deliver(Alice, "INBOX", Mails()[0])
+	token, expired, revoked := s.Issue(Alice), s.Issue(Bob), s.Issue(Carol)
+	s.Expire(Bob)
+	s.Revoke(Carol)
+	for name, tt := range map[string]struct {
+		user, token string
+		ok          bool
+	}{
+		"a token":           {Alice, token, true},
+		"another's token":   {Bob, token, false},
+		"an expired token":  {Bob, expired, false},
+		"a revoked token":   {Carol, revoked, false},
+		"nobody's token":    {Alice, "x", false},
+		"a primary as such": {Alice, Primary(Alice), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, d, nil)
+			err := c.Authenticate(sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: tt.user, Token: tt.token}))
+			if (err == nil) != tt.ok {
+				t.Fatalf("got %v, want success: %v", err, tt.ok)
+			}
+			if err == nil {
+				if m, err := c.Select("INBOX", nil).Wait(); err != nil || m.NumMessages != 1 {
+					t.Errorf("INBOX: %+v, %v", m, err)
+				}
+			}
+		})
+	}
+	t.Run("passwords", func(t *testing.T) {
+		t.Parallel()
+		must(t, dial(t, d, nil).Login(Alice, Primary(Alice)).Wait())
+	})
+}
