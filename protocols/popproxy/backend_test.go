@@ -1,11 +1,9 @@
 package popproxy_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 
@@ -15,66 +13,6 @@ import (
 	"postern/protocols/doortest"
 	"postern/protocols/popproxy"
 )
-
-// scripted is a backend that says its lines and wants to hear the others, which begin with "C: "; of "TLS" the rest is said over TLS. A word in
-// "<>" stands for any. It hangs up at the end. What it heard that it did not want is told on strange.
-func scripted(t *testing.T, cert tls.Certificate, script string) (address string, strange chan string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	strange = make(chan string, 100)
-	go func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { nc.Close() }()
-				r := bufio.NewReader(nc)
-				for line := range strings.Lines(script) {
-					line = strings.TrimSpace(line)
-					want, hears := strings.CutPrefix(line, "C: ")
-					switch {
-					case line == "TLS":
-						nc = tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert}})
-						r.Reset(nc)
-					case !hears:
-						if _, err := nc.Write([]byte(strings.ReplaceAll(line, "+ .", "+ ") + "\r\n")); err != nil {
-							return
-						}
-					default:
-						got, err := r.ReadString('\n')
-						if err != nil {
-							return
-						}
-						if !alike(strings.TrimSuffix(got, "\r\n"), want) {
-							strange <- got
-							return
-						}
-					}
-				}
-			}()
-		}
-	}()
-	return ln.Addr().String(), strange
-}
-
-func alike(got, want string) bool {
-	g, w := strings.Split(got, " "), strings.Split(want, " ")
-	if len(g) != len(w) {
-		return false
-	}
-	for i := range g {
-		before, _, any := strings.Cut(w[i], "<>")
-		if g[i] != w[i] && !(any && strings.HasPrefix(g[i], before)) {
-			return false
-		}
-	}
-	return true
-}
 
 // Each row is a backend's side of one login, and what the client is told.
 func TestBackends(t *testing.T) {
@@ -120,7 +58,7 @@ func TestBackends(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address, strange := scripted(t, cert, tt.script)
+			address, strange := doortest.Scripted(t, cert, tt.script)
 			d := serve(t, func(d *doortest.Door) {
 				d.Routes = func(authstore.Grant) (*protocols.Route, error) {
 					c := protocols.Credential{Authzid: "alice@example.test", Authcid: "gateway", Password: []byte("secret")}
@@ -182,7 +120,7 @@ func TestProbeAndAsk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address, strange := scripted(t, cert, tt.script)
+			address, strange := doortest.Scripted(t, cert, tt.script)
 			r := &protocols.Route{Backend: "b", Network: "tcp", Address: address, Login: "alice"}
 			if !tt.visits {
 				r.Open = func(context.Context) (protocols.Credential, error) {
@@ -200,12 +138,12 @@ func TestProbeAndAsk(t *testing.T) {
 			}
 		})
 	}
-	address, _ := scripted(t, cert, capa+"C: QUIT")
+	address, _ := doortest.Scripted(t, cert, capa+"C: QUIT")
 	list, err := popproxy.Ask(t.Context(), &protocols.Route{Network: "tcp", Address: address})
 	if err != nil || len(list) != 3 || !list.Has("TOP") || !list.Has("UIDL") || !list.Has("PIPELINING") {
 		t.Errorf("Ask: %v, %v", list, err)
 	}
-	address, _ = scripted(t, cert, "+OK\nC: CAPA\n-ERR what?\nC: QUIT")
+	address, _ = doortest.Scripted(t, cert, "+OK\nC: CAPA\n-ERR what?\nC: QUIT")
 	if list, err := popproxy.Ask(t.Context(), &protocols.Route{Network: "tcp", Address: address}); err != nil || list == nil || len(list) > 0 {
 		t.Errorf("Ask one without CAPA: %v, %v", list, err)
 	}
