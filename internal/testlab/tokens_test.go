@@ -9,8 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/emersion/go-sasl"
 )
 
 // asker is a client of a token server.
@@ -166,4 +170,35 @@ func TestTokenServerFails(t *testing.T) {
 	}
 	a.Fail("/token", Works)
 	a.post("/token", 200, "grant_type", "client_credentials")
+}
+
+// What docs/oauth.md has people write into a Dovecot takes tokens, and no others.
+func TestDocumentedTokens(t *testing.T) {
+	t.Parallel()
+	Need(t, "dovecot")
+	if version, err := dovecotVersion(); err != nil || version != "2.3" {
+		t.Skipf("the page is about Dovecot 2.3, not %q, %v", version, err)
+	}
+	page, err := os.ReadFile("../../docs/oauth.md")
+	must(t, err)
+	block := func(begin string) string {
+		_, text, found := strings.Cut(string(page), "\n    "+begin)
+		if !found {
+			t.Fatalf("docs/oauth.md shows no %q", begin)
+		}
+		text, _, _ = strings.Cut("    "+begin+text, "\n\n")
+		return strings.ReplaceAll("\n"+text, "\n    ", "\n") + "\n"
+	}
+	s := NewTokenServer(t)
+	settings := strings.Replace(block("introspection_mode"), "https://CLIENT:SECRET@provider.example.org", s.Plain, 1)
+	file := write(t, settings, Dir(t), "dovecot-oauth2.conf.ext")
+	d := Dovecot(t, Lines(strings.Replace(block("auth_mechanisms"), "/etc/dovecot/dovecot-oauth2.conf.ext", file, 1)))
+	ended := s.Issue(Alice)
+	s.Expire(Alice)
+	for token, ok := range map[string]bool{s.Issue(Alice): true, ended: false} {
+		err := dial(t, d, nil).Authenticate(sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: Alice, Token: token}))
+		if (err == nil) != ok {
+			t.Errorf("got %v, want success: %v", err, ok)
+		}
+	}
 }

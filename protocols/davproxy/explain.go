@@ -70,7 +70,8 @@ func adviseStatus(r *protocols.Route, status int) string {
 	case status == http.StatusUnauthorized && r.Bearer && r.Header != "":
 		return fmt.Sprintf("it refused the token in password_file, or does not take the account's name from the header %s; let it take that token, and trust that header with it", r.Header)
 	case status == http.StatusUnauthorized && r.Bearer:
-		return "it refused the token. One of OAuth: look whether the provider gives tokens for this server (scopes), and connect the account again. One that key_file signed, with Cyrus: the same HMAC key, or the public key, must stand in http_jwt_key_dir, in files that it can read (restart it after a change; " +
+		return "it refused the token that key_file signed, or that the account's OAuth provider gave. OAuth: look whether the provider gives tokens for this server (scopes), and connect the account again. Cyrus: " +
+			"the same HMAC key, or the public key, must stand in http_jwt_key_dir, in files that it can read (restart it after a change; " +
 			"it takes HMAC and RSA, not Ed25519); http_jwt_max_age must be 5m or more, and both clocks agree"
 	case status == http.StatusBadRequest && r.Security == protocols.ImplicitTLS:
 		return "it took the connection, but no request; nginx answers so where it wants a certificate of ours: client_cert, signed by the authority that it trusts"
