@@ -109,7 +109,7 @@ func (a *Accounts) Reseal(ctx context.Context, from uint32) (int, error) {
 // KeyStatus tells of one root key.
 type KeyStatus struct {
 	Number uint32 `json:"number"`
-	Rows   int    `json:"rows"`  // app passwords, stored credentials, primary passwords and second factors that need it
+	Rows   int    `json:"rows"`  // app passwords, stored credentials, tokens, primary passwords and second factors that need it
 	Nodes  int    `json:"nodes"` // running nodes that have it
 	New    bool   `json:"new"`   // new app passwords are made with it
 }

@@ -181,6 +181,9 @@ func (s *Store) SetStatus(ctx context.Context, actor authstore.Actor, id authsto
 func (s *Store) RemoveAccount(ctx context.Context, actor authstore.Actor, id authstore.AccountID) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "account.removed", func(c *change) error {
 		c.Account, c.AllEnded, c.Names = id, true, true
+		if _, err := c.ExecContext(ctx, "DELETE FROM upstream_token WHERE account = $1", int64(id)); err != nil { // it refers to none: one serves all accounts
+			return err
+		}
 		return affected(c.ExecContext(ctx, "DELETE FROM account WHERE id = $1", int64(id)))
 	})
 }

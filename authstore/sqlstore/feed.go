@@ -132,5 +132,8 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 	if _, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE done < $1", s.now().Add(-outboxKept).Unix()); err != nil {
 		return err
 	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM lease WHERE until < $1", s.now().Add(-day).UnixMilli()); err != nil {
+		return err
+	}
 	return tx.Commit()
 }

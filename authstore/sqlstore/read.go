@@ -324,7 +324,8 @@ SELECT key, count(*) FROM (
   UNION ALL SELECT key FROM sealed
   UNION ALL SELECT key FROM primary_password
   UNION ALL SELECT key FROM factor
-  UNION ALL SELECT key FROM recovery_code) AS needed
+  UNION ALL SELECT key FROM recovery_code
+  UNION ALL SELECT key FROM upstream_token) AS needed
 GROUP BY key`, s.now().Add(-remembered).Unix())
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ var sealedTables = []struct{ table, row, value string }{
 	{"primary_password", "account", "sealed"},
 	{"factor", "id", "sealed"},
 	{"recovery_code", "number", "sealed"},
+	{"upstream_token", "provider", "sealed"},
 }
 
 // Reseal has every sealed row under one root key sealed again under another.

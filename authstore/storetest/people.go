@@ -20,6 +20,7 @@ import (
 type PeopleTruth interface {
 	authstore.Truth
 	identity.Truth
+	authstore.UpstreamTokens
 }
 
 // RunPeople runs the suite that every identity.Truth passes. open gives an empty store; now tells and moves its clock.
@@ -37,6 +38,7 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"Lease":      testLease,
 		"Suspended":  testSuspended,
 		"Reseal":     testReseal,
+		"Upstream":   testUpstream,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -511,7 +513,11 @@ func testReseal(t *testing.T, f *people) {
 	if err := f.SetSealed(ctx, tester, f.alice, "mail", 1, []byte("old")); err != nil {
 		t.Fatal(err)
 	}
-	if use, err := f.KeyUse(ctx); err != nil || use[1] != 4 || use[2] != 1 {
+	token := authstore.UpstreamToken{Account: f.alice, Provider: "hosted", Key: 1, Sealed: []byte("old"), Expires: f.Now(), Refreshed: f.Now()}
+	if _, err := f.truth.Connect(ctx, tester, token); err != nil {
+		t.Fatal(err)
+	}
+	if use, err := f.KeyUse(ctx); err != nil || use[1] != 5 || use[2] != 1 {
 		t.Errorf("KeyUse = %v, %v", use, err)
 	}
 	places := make(map[string]string)
@@ -522,12 +528,13 @@ func testReseal(t *testing.T, f *people) {
 	want := map[string]string{
 		fmt.Sprintf("primary_password/%d/%d", f.alice, f.alice): "old", fmt.Sprintf("recovery_code/%d/1", f.alice): "old",
 		fmt.Sprintf("factor/%d/%d", f.alice, id): fmt.Sprint(id), fmt.Sprintf("sealed/%d/mail", f.alice): "old",
+		authstore.UpstreamPlace(f.alice, "hosted"): "old",
 	}
-	if err != nil || n != 4 || fmt.Sprint(places) != fmt.Sprint(want) {
+	if err != nil || n != 5 || fmt.Sprint(places) != fmt.Sprint(want) {
 		t.Errorf("Reseal = %d, %v, of %v; want %v", n, err, places, want)
 	}
 	p := f.person(f.alice)
-	if use, _ := f.KeyUse(ctx); use[1] != 0 || use[2] != 5 || string(p.Primary.Value) != "OLD" || string(p.Recovery[1].Sealed.Value) != "new" {
+	if use, _ := f.KeyUse(ctx); use[1] != 0 || use[2] != 6 || string(p.Primary.Value) != "OLD" || string(p.Recovery[1].Sealed.Value) != "new" {
 		t.Errorf("then KeyUse = %v, %+v", use, p)
 	}
 	if v, err := f.Sealed(ctx, f.alice, "mail"); string(v) != "OLD" || err != nil {
@@ -538,8 +545,8 @@ func testReseal(t *testing.T, f *people) {
 			f.SetSealed(ctx, tester, f.alice, "mail", 2, []byte("newer"))
 		}
 		return sealed, nil
-	}); n != 4 || err != nil {
-		t.Errorf("Reseal of what changes meanwhile = %d, %v; want the 4 others", n, err)
+	}); n != 5 || err != nil {
+		t.Errorf("Reseal of what changes meanwhile = %d, %v; want the 5 others", n, err)
 	}
 	if v, err := f.Sealed(ctx, f.alice, "mail"); string(v) != "newer" || err != nil {
 		t.Errorf("what was stored meanwhile is %q, %v", v, err)

@@ -36,7 +36,7 @@ CREATE TABLE upstream_token (
   sealed    BLOB NOT NULL,                        -- refresh token, access token
   expires   INTEGER NOT NULL,                     -- of the access token
   refreshed INTEGER NOT NULL,
-  version   INTEGER NOT NULL,                     -- counts what was written
+  version   INTEGER NOT NULL,                     -- counts what was written, from the milliseconds since 1970 of the first time on
   failure   TEXT NOT NULL DEFAULT '',             -- why it can't be refreshed any more, as a code; empty: it can
   failed    INTEGER,                              -- since when
   PRIMARY KEY (account, provider)
