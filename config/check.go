@@ -24,6 +24,9 @@ func (w *walker) check() {
 	for i := range c.Backends {
 		w.checkBackend(&c.Backends[i], fmt.Sprintf("backend[%d]", i), c.Backends[:i])
 	}
+	for i := range c.OAuth {
+		w.checkOAuth(&c.OAuth[i], fmt.Sprintf("oauth[%d]", i), c.OAuth[:i])
+	}
 	w.checkRoutes()
 	for i, cert := range c.TLS.Certificates {
 		if cert.Cert == "" || cert.Key == "" {
@@ -161,17 +164,18 @@ func (w *walker) checkServer(path, address, tls, caFile, serverName string) (hos
 }
 
 func (w *walker) checkCredential(b *Backend, path string) {
-	allowed := []string{"master", "stored"}
+	allowed := []string{"master", "stored", "oauth"}
 	switch b.Protocol {
 	case "submission":
-		allowed = []string{"master", "xclient", "stored"}
+		allowed = []string{"master", "xclient", "stored", "oauth"}
 	case "dav":
-		allowed = []string{"header", "bearer", "jwt", "basic", "stored"}
+		allowed = []string{"header", "bearer", "jwt", "basic", "stored", "oauth"}
 	}
 	if !w.oneOf(path+".credential", b.Credential, allowed...) {
 		return
 	}
 	w.checkSecretFiles(b, path)
+	w.checkBearer(b, path)
 	if b.Credential == "master" && b.User == "" {
 		w.say(path, `credential "master" needs user, the master user's name at the backend`)
 	}

@@ -24,6 +24,7 @@ type Config struct {
 	ShutdownGrace  Duration       `toml:"shutdown_grace"`
 	Listeners      []Listener     `toml:"listener"`
 	Backends       []Backend      `toml:"backend"`
+	OAuth          []OAuth        `toml:"oauth"`
 	Routes         []Route        `toml:"route"`
 	TLS            TLS            `toml:"tls"`
 	Store          Store          `toml:"store"`
@@ -63,10 +64,11 @@ type Backend struct {
 	ServerName   string `toml:"server_name"`
 	ClientCert   string `toml:"client_cert"`
 	ClientKey    string `toml:"client_key"`
-	Credential   string `toml:"credential"` // "master", "stored", "xclient", "basic", "header", "bearer", "jwt"
+	Credential   string `toml:"credential"` // "master", "stored", "oauth", "xclient", "basic", "header", "bearer", "jwt"
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
 	KeyFile      string `toml:"key_file"`
+	OAuth        string `toml:"oauth"` // the name of an OAuth
 	Header       string `toml:"header"`
 	Login        string `toml:"login"`
 	Principal    string `toml:"principal"`

@@ -85,7 +85,13 @@ func TestDefaults(t *testing.T) {
 	if len(got.Policies) != 1 || got.Policies[0].MostActive != defaultPolicy().MostActive || len(got.Policies[0].Presets) != 0 || got.Policies[0].LongestDays != 0 {
 		t.Errorf("policy = %+v", got.Policies)
 	}
-	got.Listeners, got.Backends, got.Routes, got.TLS.Certificates, got.Policies = nil, nil, nil, nil, nil
+	if len(got.OAuth) == 1 && len(got.OAuth[0].Scopes) == 0 {
+		got.OAuth[0].Scopes = nil
+	}
+	if len(got.OAuth) != 1 || !reflect.DeepEqual(got.OAuth[0], defaultOAuth()) {
+		t.Errorf("oauth = %+v", got.OAuth)
+	}
+	got.Listeners, got.Backends, got.Routes, got.OAuth, got.TLS.Certificates, got.Policies = nil, nil, nil, nil, nil, nil
 	if got.Redis.Addresses == nil || got.TrustedProxies == nil {
 		got.Redis.Addresses, got.TrustedProxies = nil, nil
 	}

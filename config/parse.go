@@ -97,6 +97,8 @@ func newElement(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultListener())
 	case reflect.TypeFor[Backend]():
 		return reflect.ValueOf(defaultBackend())
+	case reflect.TypeFor[OAuth]():
+		return reflect.ValueOf(defaultOAuth())
 	case reflect.TypeFor[Route]():
 		return reflect.ValueOf(defaultRoute())
 	case reflect.TypeFor[Policy]():
