@@ -32,8 +32,8 @@ const (
 	KindConnectionRemoved = "connection.removed"
 )
 
-// UpstreamTokens is where they are kept: the truth. A row is written by one process at a time; what one writes over another's is refused by its version.
-type UpstreamTokens interface {
+// UpstreamStore is where they are kept: the truth. A row is written by one process at a time; what one writes over another's is refused by its version.
+type UpstreamStore interface {
 	// UpstreamToken reads one; ErrNotFound.
 	UpstreamToken(ctx context.Context, id AccountID, provider string) (UpstreamToken, error)
 	UpstreamTokens(ctx context.Context) ([]UpstreamToken, error)

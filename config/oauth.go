@@ -36,6 +36,8 @@ var manyTenants = []string{"common", "organizations", "consumers"}
 
 func (w *walker) checkOAuth(o *OAuth, path string, before []OAuth) {
 	switch {
+	case o.Name == "callback":
+		w.say(path+".name", `the name "callback" is taken: people come back there from the authorization server`)
 	case !oauthName.MatchString(o.Name):
 		w.say(path+".name", fmt.Sprintf("name %q must have lower-case letters, digits and dashes only: it stands in addresses of the portal", o.Name))
 	case slices.ContainsFunc(before, func(other OAuth) bool { return other.Name == o.Name }):

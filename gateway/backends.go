@@ -17,7 +17,7 @@ import (
 )
 
 // buildRoutes reads the secrets and authorities that the backends name and makes the route table. It tells all that is wrong.
-func buildRoutes(cfg *config.Config, vault route.Vault, log *slog.Logger) (*route.Table, error) {
+func buildRoutes(cfg *config.Config, vault route.Vault, tokens route.Tokens, log *slog.Logger) (*route.Table, error) {
 	var backends []route.Backend
 	var errs []error
 	for _, b := range cfg.Backends {
@@ -35,11 +35,11 @@ func buildRoutes(cfg *config.Config, vault route.Vault, log *slog.Logger) (*rout
 	for i, r := range cfg.Routes {
 		rules[i] = route.Rule(r)
 	}
-	return route.New(backends, rules, vault, nil)
+	return route.New(backends, rules, vault, tokens)
 }
 
 var credentialKinds = map[string]route.Kind{"master": route.Master, "stored": route.Stored, "basic": route.Basic, "header": route.Header, "xclient": route.XClient,
-	"bearer": route.Bearer, "jwt": route.JWT}
+	"bearer": route.Bearer, "jwt": route.JWT, "oauth": route.OAuth}
 
 var backendSecurity = map[string]protocols.Security{"implicit": protocols.ImplicitTLS, "starttls": protocols.StartTLS, "none": protocols.PlainText}
 
@@ -144,18 +144,21 @@ func clientTLS(caFile, serverName, address string) (*tls.Config, error) {
 }
 
 // readPassword reads the first line of a file that only its owner may read.
-func readPassword(path string) ([]byte, error) {
-	if err := checkPrivate("password_file", path); err != nil {
+func readPassword(path string) ([]byte, error) { return readSecretFile("password_file", path) }
+
+// readSecretFile is readPassword for a file that another key names.
+func readSecretFile(key, path string) ([]byte, error) {
+	if err := checkPrivate(key, path); err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("password_file: %w%s", err, readerRemedy(err))
+		return nil, fmt.Errorf("%s: %w%s", key, err, readerRemedy(err))
 	}
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		return nil, fmt.Errorf("password_file %s holds no password on its first line", path)
+		return nil, fmt.Errorf("%s %s holds no password on its first line", key, path)
 	}
 	return line, nil
 }

@@ -58,13 +58,14 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 		cancel()
 	}
 	var vault route.Vault
+	var tokens *checkedTokens
 	if desk != nil {
-		vault = desk
+		vault, tokens = desk, desk.checkTokens(ctx, cfg, accounts, report)
 	}
 	checkPortal(ctx, cfg, report)
 	checkRoutes(cfg, accounts, report)
 	for i := range cfg.Backends {
-		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault)
+		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault, tokens)
 		f.Subject = "backend " + cfg.Backends[i].Name
 		report(f)
 	}
@@ -190,13 +191,16 @@ func unrouted(accounts []authstore.Account, domains map[string]bool) (lost []str
 }
 
 // checkBackend connects, and logs in for an account that is routed there.
-func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, accounts []authstore.Account, vault route.Vault) Finding {
+func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, accounts []authstore.Account, vault route.Vault, tokens *checkedTokens) Finding {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	one := *cfg // only this backend, so that another one's fault is not told here
 	one.Backends = []config.Backend{*b}
 	one.Routes = slices.DeleteFunc(slices.Clone(cfg.Routes), func(r config.Route) bool { return r.Backend != b.Name })
-	table, err := buildRoutes(&one, vault, slog.New(slog.DiscardHandler))
+	if tokens != nil && b.Credential == "oauth" {
+		accounts = tokens.only(b, accounts)
+	}
+	table, err := buildRoutes(&one, vault, tokens, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Finding{Err: errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("backend %q: ", b.Name)))}
 	}
@@ -218,6 +222,9 @@ func checkBackend(ctx context.Context, cfg *config.Config, b *config.Backend, ac
 			f.Err = fmt.Errorf("login for %s: %w", account, err)
 		}
 		return f
+	}
+	if b.Credential == "oauth" {
+		return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no account that leads here is connected"}
 	}
 	return Finding{Detail: b.Address + " answers" + shown, Err: reach(ctx, table.Reach(b.Name), b.Protocol), Untried: "the login was not tried, for no active account leads here; add one with \"postern account add\""}
 }

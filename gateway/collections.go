@@ -8,6 +8,7 @@ import (
 	"postern/authstore"
 	"postern/config"
 	"postern/gateway/route"
+	"postern/gateway/upstreamtoken"
 	"postern/protocols/davproxy"
 )
 
@@ -17,7 +18,12 @@ func (d *Desk) Collections(ctx context.Context, address, kind string) ([]davprox
 	cfg := *d.cfg // without other backends, whose faults are not told here
 	cfg.Backends = slices.DeleteFunc(slices.Clone(cfg.Backends), func(b config.Backend) bool { return b.Protocol != davproxy.Protocol })
 	cfg.Routes = slices.DeleteFunc(slices.Clone(cfg.Routes), func(r config.Route) bool { return !slices.Contains(routeWords(davproxy.Protocol), r.Protocol) })
-	table, err := buildRoutes(&cfg, d, d.log)
+	tokens, err := d.keeper(&cfg, upstreamtoken.Options{Log: d.log})
+	if err != nil {
+		return nil, err
+	}
+	defer tokens.Close()
+	table, err := buildRoutes(&cfg, d, backendTokens{tokens, &cfg}, d.log)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"postern/gateway/place"
 	"postern/gateway/portal"
 	"postern/gateway/route"
+	"postern/gateway/upstreamtoken"
 	"postern/protocols"
 	"postern/protocols/davproxy"
 )
@@ -30,6 +31,7 @@ type server interface {
 type generation struct {
 	cfg     *config.Config
 	routes  *route.Table
+	tokens  *upstreamtoken.Keeper
 	offers  map[string]*protocols.Offers // by protocol
 	people  *identity.People             // nil: there is no portal
 	atlas   *place.Atlas                 // of the files that are configured
@@ -51,7 +53,11 @@ type door struct {
 
 // build makes a generation and opens the sockets that are new in it.
 func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, error) {
-	table, err := buildRoutes(cfg, g.desk, g.log)
+	tokens, err := g.desk.keeper(cfg, upstreamtoken.Options{Log: g.log, Count: g.metrics.Token, Go: g.servers.Go})
+	if err != nil {
+		return nil, err
+	}
+	table, err := buildRoutes(cfg, g.desk, backendTokens{tokens, cfg}, g.log)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +65,7 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	if err != nil {
 		return nil, err
 	}
-	next := &generation{cfg: cfg, routes: table, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
+	next := &generation{cfg: cfg, routes: table, tokens: tokens, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
 	next.accepting, next.stop = context.WithCancelCause(context.Background())
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	g.makeOffers(next)
@@ -172,6 +178,7 @@ func (g *Gateway) start(n *generation) {
 	g.watchOffers(n)
 	g.watchPeople(n)
 	g.sendNotices(n)
+	g.keepTokens(n)
 	g.desk.SetPolicies(policiesOf(n.cfg))
 	g.keepPolicies(n)
 	g.serve(n, n.cfg.Operations.Address, func(ln net.Listener) error { return n.ops.Serve(n.operating, ln) }, &g.operations)

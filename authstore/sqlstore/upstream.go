@@ -7,6 +7,8 @@ import (
 	"postern/authstore"
 )
 
+var _ authstore.UpstreamStore = (*Store)(nil)
+
 const upstreamColumns = "account, provider, key, sealed, expires, refreshed, version, failure, failed"
 
 func (s *Store) upstreamTokens(ctx context.Context, where string, args ...any) ([]authstore.UpstreamToken, error) {

@@ -20,7 +20,7 @@ import (
 type PeopleTruth interface {
 	authstore.Truth
 	identity.Truth
-	authstore.UpstreamTokens
+	authstore.UpstreamStore
 }
 
 // RunPeople runs the suite that every identity.Truth passes. open gives an empty store; now tells and moves its clock.

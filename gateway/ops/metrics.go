@@ -25,6 +25,7 @@ type Metrics struct {
 	backend  *prometheus.HistogramVec
 	panics   *prometheus.CounterVec
 	notices  *prometheus.CounterVec
+	tokens   *prometheus.CounterVec
 }
 
 var _ protocols.Observer = (*Metrics)(nil)
@@ -56,8 +57,11 @@ func NewMetrics(g Gauges) *Metrics {
 			Name: "postern_panics_total", Help: "Connections that ended in a defect of ours; please report it."}, []string{"protocol"}),
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_notices_total", Help: "Attempts to send a notice by mail, by outcome: sent, failed, given_up."}, []string{"outcome"}),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_token_refreshes_total", Help: "Refreshes of tokens for backends, by outcome: refreshed, failed (it is tried again), refused (the person has to connect again)."},
+			[]string{"provider", "outcome"}),
 	}
-	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices,
+	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices, m.tokens,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_sessions", Help: "Open sessions."}, func() float64 { return float64(g.Sessions()) }),
@@ -98,6 +102,9 @@ func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).In
 
 // Notice counts one attempt to send a notice; see notice.Options.Observe.
 func (m *Metrics) Notice(outcome string) { m.notices.WithLabelValues(outcome).Inc() }
+
+// Token counts one refresh of a token; see upstreamtoken.Options.Count.
+func (m *Metrics) Token(provider, outcome string) { m.tokens.WithLabelValues(provider, outcome).Inc() }
 
 // Outcome names a login's result for logs and metrics: "ok", a refusal's code, "authzid" where somebody wants to act as somebody else, "gone"
 // where the client or we ended the connection before it was decided, "too_many" where there was no room for another session, or "backend" where our own way to the backend failed.
