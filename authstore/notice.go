@@ -24,6 +24,9 @@ var noticed = map[string]bool{
 	"primary.changed":      true,
 	"invitation.accepted":  true,
 	"portal.first_sign_in": true,
+	KindConnectionMade:     true,
+	KindConnectionFailed:   true,
+	KindConnectionRemoved:  true,
 }
 
 // KindFactorRefused is the event of a wrong second factor behind the right primary password, in a browser that is not known: somebody else may

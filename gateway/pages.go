@@ -137,6 +137,9 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Limits: g.limits, TrustedProxies: trusted,
 		Log: g.log, Panicked: g.metrics.Panic,
 	}
+	if len(cfg.OAuth) > 0 {
+		o.Connections = n.tokens
+	}
 	if o.Served.Any(davproxy.Scopes) {
 		o.Collections = func(ctx context.Context, address, kind string) ([]portal.Collection, error) {
 			return g.collections(ctx, n.routes, address, kind)

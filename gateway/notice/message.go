@@ -119,6 +119,8 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		if byAdministrator { // what the portal notes there is no reason, and in no language of the person's
 			fact("reason", quoted(n.Detail, maxQuoted))
 		}
+	case authstore.KindConnectionFailed:
+		mine = p.Say(key + ".mine")
 	case "factor.added", "factor.removed":
 		fact("factor", quoted(n.Detail, maxQuoted))
 	}

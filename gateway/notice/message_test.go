@@ -110,7 +110,7 @@ func TestMails(t *testing.T) {
 		"password.revoked_all":  noticeOf("password.revoked_all", "in the portal"),
 	}
 	for _, kind := range []string{"password.created", "factor.added", "factor.removed", "recovery.renewed", "recovery.used", "primary.set", "primary.changed",
-		"invitation.accepted", "portal.first_sign_in"} {
+		"invitation.accepted", "portal.first_sign_in", authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved} {
 		mails[kind] = noticeOf(kind, map[string]string{"factor.added": "Key on the ring", "factor.removed": "Old phone", "recovery.used": "9", "primary.changed": "4"}[kind])
 	}
 	for name, n := range mails {
@@ -121,6 +121,7 @@ func TestMails(t *testing.T) {
 			n.Actor = authstore.Actor{Name: "gateway"}
 		}
 	}
+	mails[authstore.KindConnectionFailed].Actor = authstore.Actor{Name: "gateway"}
 	single := noticeOf("password.created", "")
 	single.Scopes, single.Collections = authstore.Presets[0].Scopes, []authstore.Collection{{Kind: authstore.CalendarCollection, Name: "4711"}, {Kind: authstore.ContactsCollection, Name: authstore.EveryCollection}}
 	single.Titles = authstore.Titles{single.Collections[0]: "Work"}

@@ -29,6 +29,7 @@ var filters = []struct {
 	{"sign_in", []string{"portal."}},
 	{"factors", []string{"factor.", "recovery."}},
 	{"primary", []string{"primary."}},
+	{"connections", []string{"connection."}},
 	{"admin", []string{"account.", "alias.", "credential.", "invitation."}},
 }
 
@@ -48,6 +49,9 @@ func (v *visit) historyQuery() (q authstore.EventQuery, d historyData, err error
 	asked := v.r.URL.Query()
 	q.Account, d.Filter = v.session.Account, "all"
 	for _, f := range filters {
+		if f.Name == "connections" && v.s.o.Connections == nil {
+			continue
+		}
 		d.Filters = append(d.Filters, f.Name)
 		if f.Name == asked.Get("show") {
 			q.Kinds, d.Filter = f.Kinds, f.Name

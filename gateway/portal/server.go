@@ -17,6 +17,7 @@ import (
 	"postern/authstore/identity"
 	"postern/gateway/appsettings"
 	"postern/gateway/live"
+	"postern/gateway/upstreamtoken"
 	"postern/protocols"
 )
 
@@ -44,6 +45,8 @@ type Options struct {
 	// Collections lists an account's collections of a kind, as its server tells of them; ErrNotServed where it has none for that. nil: no
 	// kind is served.
 	Collections func(ctx context.Context, address, kind string) ([]Collection, error)
+	// Connections are those of accounts to authorization servers; nil: no backend wants any.
+	Connections *upstreamtoken.Keeper
 	Places      Places // nil: nobody knows where an address is
 	// Site is the portal's origin, as identity.Options has it.
 	Site string
@@ -201,6 +204,13 @@ func (s *Server) routes() *http.ServeMux {
 	signedIn("POST /passwords/{id}/edit", s.edit)
 	signedIn("GET /passwords/{id}/revoke", s.revokePage)
 	signedIn("POST /passwords/{id}/revoke", s.revoke)
+	signedIn("GET /connections", s.connectionsPage)
+	signedIn("GET "+callbackPath, s.callback)
+	signedIn("GET /connections/{provider}", s.connectPage)
+	signedIn("POST /connections/{provider}", s.connectConfirm)
+	signedIn("GET /connections/{provider}/connect", s.connectGo)
+	signedIn("GET /connections/{provider}/disconnect", s.disconnectPage)
+	signedIn("POST /connections/{provider}/disconnect", s.disconnect)
 	signedIn("GET /history", s.history)
 	signedIn("GET /history.csv", s.historyCSV)
 

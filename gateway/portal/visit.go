@@ -138,6 +138,14 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
+// said is refused with a text that holds more.
+type said struct {
+	key  string
+	args []any
+}
+
+func (s said) Error() string { return s.key }
+
 func (v *visit) redirect(path string) {
 	// A path of ours, never one that came with the request: there is no open redirect.
 	http.Redirect(v.w, v.r, path, http.StatusSeeOther)
@@ -149,10 +157,13 @@ func (v *visit) visitor() identity.Visitor {
 }
 
 // accounts changes things in the name of the visitor, as long as his session goes on.
-func (v *visit) accounts() *authstore.Accounts {
+func (v *visit) accounts() *authstore.Accounts { return v.s.o.Accounts.As(v.actor()) }
+
+// actor is the visitor in the history, as long as his session goes on.
+func (v *visit) actor() authstore.Actor {
 	who := v.visitor().Actor()
 	who.Session = int64(v.session.ID)
-	return v.s.o.Accounts.As(who)
+	return who
 }
 
 // bounds is the policy of the account.
@@ -289,7 +300,10 @@ func (v *visit) problem(err error) string {
 	var many *identity.TooMany
 	var weak *identity.Weak
 	var key refused
+	var full said
 	switch {
+	case errors.As(err, &full):
+		return v.text.Say(full.key, full.args...)
 	case errors.As(err, &key):
 		return v.text.Say(string(key))
 	case errors.As(err, &many):

@@ -358,6 +358,29 @@ type Connection struct {
 	Expires  time.Time // the access token's end
 }
 
+// Needed reports whether an account's backends want tokens.
+func (k *Keeper) Needed(address string) bool {
+	return slices.ContainsFunc(k.o.Needs(address), func(name string) bool { return k.servers[name] != nil && !k.servers[name].Client })
+}
+
+// Title is what people call a provider.
+func (k *Keeper) Title(provider string) string {
+	if p := k.servers[provider]; p != nil {
+		return p.Title
+	}
+	return provider
+}
+
+// Hint is the address that an account's person signs in with at a provider, as far as one knows.
+func (k *Keeper) Hint(a authstore.Account, provider string) string {
+	for _, name := range k.o.Logins(a, provider) {
+		if name != "" {
+			return name
+		}
+	}
+	return a.Names[0]
+}
+
 // Connections are those that an account has or needs, in the order of the configuration.
 func (k *Keeper) Connections(ctx context.Context, a authstore.Account) ([]Connection, error) {
 	needed := k.o.Needs(a.Names[0])

@@ -319,34 +319,44 @@ func (k *Keeper) flight(ctx context.Context, p *server, at place, from int64) <-
 
 // refresh takes the right to ask for a token in place of the one of a version, and asks; unless another node was first.
 func (k *Keeper) refresh(ctx context.Context, p *server, at place, from int64) error {
-	waiting, cancel := context.WithTimeoutCause(ctx, k.patience.wait, errors.New("another node is fetching the token and has not got it yet"))
-	defer cancel()
-	for {
-		if done, err := k.superseded(waiting, p, at, from); done || err != nil {
-			return err
-		}
-		held, err := k.o.Store.Lease(waiting, at.String(), k.owner, k.o.Now().Add(k.patience.lock))
-		if err != nil {
-			return fmt.Errorf("take turns: %w", err)
-		}
-		if held {
-			break
-		}
-		select {
-		case <-time.After(k.patience.poll + mathrand.N(k.patience.poll)):
-		case <-waiting.Done():
-			return context.Cause(waiting)
-		}
+	if done, err := k.turn(ctx, p, at, from); done || err != nil {
+		return err
 	}
 	defer func() {
 		if _, err := k.o.Store.Lease(ctx, at.String(), k.owner, time.Unix(0, 0)); err != nil {
 			k.o.Log.Debug("a turn is not given back; it ends by itself", "err", err)
 		}
 	}()
-	if done, err := k.superseded(ctx, p, at, from); done || err != nil { // since another one may have had the turn before
+	if done, err := k.superseded(ctx, p, at, from); done || err != nil { // another one may have had the turn before
 		return err
 	}
 	return k.fetch(ctx, p, at)
+}
+
+// turn waits for the right to ask; done: there is no need any more, for another node was first.
+func (k *Keeper) turn(ctx context.Context, p *server, at place, from int64) (done bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, k.patience.wait, errors.New("another node is fetching the token and has not got it yet"))
+	defer cancel()
+	for {
+		done, err := k.superseded(ctx, p, at, from)
+		ours := false
+		if err == nil && !done {
+			ours, err = k.o.Store.Lease(ctx, at.String(), k.owner, k.o.Now().Add(k.patience.lock))
+		}
+		switch {
+		case done, ours:
+			return done, nil
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
+		case err != nil:
+			return false, err
+		}
+		select {
+		case <-time.After(k.patience.poll + mathrand.N(k.patience.poll)):
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
 }
 
 // superseded reports whether there is no need to fetch any more, or no use.
@@ -410,6 +420,7 @@ func (k *Keeper) fetch(ctx context.Context, p *server, at place) error {
 func (k *Keeper) keep(ctx context.Context, at place, over int64, got token) error {
 	ctx, cancel := context.WithTimeout(ctx, k.patience.store)
 	defer cancel()
+	fault := context.DeadlineExceeded // or what came before it
 	for {
 		row, err := k.seal(ctx, at, got)
 		if err == nil {
@@ -427,11 +438,14 @@ func (k *Keeper) keep(ctx context.Context, at place, over int64, got token) erro
 			e.tries, e.next, e.fault = 0, time.Time{}, nil
 			return nil
 		}
+		if ctx.Err() == nil {
+			fault = err
+		}
 		k.o.Log.Error("a token that was fetched can't be written; it is tried again", "account", int64(at.account), "provider", at.provider, "err", err)
 		select {
 		case <-time.After(k.patience.poll * 10):
 		case <-ctx.Done():
-			return fmt.Errorf("write the token of account %d at %s: %w", at.account, at.provider, err)
+			return fmt.Errorf("write the token of account %d at %s: %w", at.account, at.provider, fault)
 		}
 		if _, err := k.o.Store.Lease(ctx, at.String(), k.owner, k.o.Now().Add(k.patience.lock)); err != nil {
 			continue // nor can anybody else take the turn
