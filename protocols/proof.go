@@ -94,17 +94,24 @@ func (p *Proof) Answer(challenge []byte) ([]byte, error) {
 	return nil, errAsksOn
 }
 
+// Refusal is the error of an answer by which a backend refuses the credential, unless it said before that it only could not look at it: Dovecot 2.4 refuses
+// every token while its provider is down, with a status that says so.
+func (p *Proof) Refusal(answer error) error {
+	switch s := p.status; {
+	case s == "internal_failure", s == "server_error", s == "temporarily_unavailable", len(s) == len("500") && s[0] == '5':
+		return answer
+	}
+	return fmt.Errorf("%w: %w", ErrCredential, answer)
+}
+
 // End clears the response and tells whoever gave the credential when err says that the backend refused it. It returns err with what else the backend
 // said of that.
 func (p *Proof) End(err error) error {
 	clear(p.response)
-	if !errors.Is(err, ErrCredential) {
-		return err
-	}
-	if p.refused != nil {
+	if p.refused != nil && errors.Is(err, ErrCredential) {
 		p.refused()
 	}
-	if p.status != "" {
+	if err != nil && p.status != "" {
 		return fmt.Errorf("%w; the token's status is %q", err, p.status)
 	}
 	return err

@@ -151,7 +151,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, id string) (err 
 	case err != nil:
 		return err
 	case status.Type != imap.StatusResponseTypeOK:
-		return loginRefused(status)
+		return loginRefused(status, proof)
 	}
 	s.learn(status)
 	return nil
@@ -342,7 +342,7 @@ const notConnected = "authenticated but not connected"
 
 // loginRefused tells a refused credential from a backend that has other troubles (RFC 5530). Exchange says BAD to a known user of
 // whom it can't find the mailbox.
-func loginRefused(s imap.StatusResponse) error {
+func loginRefused(s imap.StatusResponse, proof *protocols.Proof) error {
 	if strings.Contains(s.Text, notConnected) {
 		return fmt.Errorf("%w: %w", errNoInside, refused(s))
 	}
@@ -353,7 +353,7 @@ func loginRefused(s imap.StatusResponse) error {
 	if s.Type != imap.StatusResponseTypeNo {
 		return refused(s)
 	}
-	return fmt.Errorf("%w: %w", protocols.ErrCredential, refused(s))
+	return proof.Refusal(refused(s))
 }
 
 // forClient is a backend's list for the client: without what belongs before the login, and without UNAUTHENTICATE (RFC 8437), which

@@ -27,6 +27,7 @@ func TestTokenDialogues(t *testing.T) {
 	long := strings.Repeat("t", 6<<10)
 	longX := "C: L AUTHENTICATE XOAUTH2\n+ .\nC: " + b64("user=alice@example.test\x01auth=Bearer "+long+"\x01\x01") + "\n"
 	const out = "it knows the account and opens no mailbox for it"
+	cantLook := b64(`{"status":"internal_failure"}`)
 	doortest.TokenDialogues(t, imapproxy.Door{}, map[string]doortest.TokenDialogue{
 		"Exchange": {Script: hello + "C: " + x + "\nL OK AUTHENTICATE completed.\n" + after + listed, Quirks: quiet},
 		"with the address": {Script: hello + "C: I ID (\"x-originating-ip\" \"127.0.0.1\" \"x-originating-port\" <> \"x-session-id\" <> \"x-proxy-ttl\" \"4\")\nC: " + x +
@@ -51,6 +52,7 @@ func TestTokenDialogues(t *testing.T) {
 		"refused":               {Script: hello + "C: " + x + "\nL NO AUTHENTICATE failed.", Quirks: quiet, Refused: true, Err: "AUTHENTICATE failed."},
 		"refused by challenge":  {Script: gmail + "C: L AUTHENTICATE OAUTHBEARER <>\n+ " + fails + "\nC: AQ==\nL NO [AUTHENTICATIONFAILED] Invalid credentials (Failure)", Refused: true, Err: `the token's status is "400"`},
 		"refused by XOAUTH2's":  {Script: hello + "C: " + x + "\n+ " + fails + "\nC: \nL NO no", Quirks: quiet, Refused: true, Err: `the token's status is "400"`},
+		"it can't look":         {Script: hello + "C: " + x + "\n+ " + cantLook + "\nC: \nL NO [AUTHENTICATIONFAILED] Authentication failed.", Quirks: quiet, Err: `the token's status is "internal_failure"`},
 		"refused and refused":   {Script: hello + "C: " + x + "\n+ " + fails + "\nC: \n+ " + fails, Quirks: quiet, Err: "it asks for more than the mechanism has"},
 		"refused after waiting": {Script: hello + "C: L AUTHENTICATE XOAUTH2\n+ .\nC: " + strings.Fields(x)[3] + "\n+ " + fails + "\nC: \nL NO no", Quirks: waits, Refused: true, Err: `the token's status is "400"`},
 		"in trouble":            {Script: hello + "C: " + x + "\nL NO [UNAVAILABLE] later", Quirks: quiet, Err: "later"},

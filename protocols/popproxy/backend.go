@@ -103,7 +103,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, mechanism, xclie
 	case err != nil:
 		return err
 	case answer.word == refuses:
-		return loginRefused(answer)
+		return loginRefused(answer, proof)
 	case answer.word != accepts:
 		return errNoSense
 	}
@@ -237,9 +237,9 @@ func (s status) Error() string {
 }
 
 // loginRefused tells a refused credential, for which servers that know no codes say nothing but -ERR, from a backend that has other troubles.
-func loginRefused(s status) error {
+func loginRefused(s status, proof *protocols.Proof) error {
 	if s.code != "" && s.code != codeAuth {
 		return s
 	}
-	return fmt.Errorf("%w: %w", protocols.ErrCredential, s)
+	return proof.Refusal(s)
 }

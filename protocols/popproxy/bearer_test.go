@@ -21,6 +21,7 @@ func TestTokenDialogues(t *testing.T) {
 		t.Fatalf("a command of %d bytes", n)
 	}
 	fails := b64(`{"status":"invalid_token"}`)
+	cantLook := b64(`{"status":"temporarily_unavailable"}`)
 	doortest.TokenDialogues(t, popproxy.Door{Offers: doortest.Offers(t)}, map[string]doortest.TokenDialogue{
 		"XOAUTH2":           {Script: hello + "C: AUTH XOAUTH2 " + response("token") + "\n+OK User successfully logged on.\nC: NOOP"},
 		"OAUTHBEARER":       {Script: strings.Replace(hello, "XOAUTH2", "XOAUTH2 OAUTHBEARER", 1) + "C: AUTH OAUTHBEARER <>\n+OK\nC: NOOP"},
@@ -32,6 +33,7 @@ func TestTokenDialogues(t *testing.T) {
 		"refused":           {Script: hello + "C: AUTH XOAUTH2\n+ .\nC: " + response(long) + "\n-ERR Authentication failure: unknown user name or bad password.", Token: long, Refused: true, Err: "bad password"},
 		"refused by JSON":   {Script: hello + "C: AUTH XOAUTH2\n+ .\nC: " + response(long) + "\n+ " + fails + "\nC: \n-ERR [AUTH] no", Token: long, Refused: true, Err: `the token's status is "invalid_token"`},
 		"refused, a short":  {Script: hello + "C: AUTH XOAUTH2 " + response("token") + "\n+ " + fails + "\nC: \n-ERR [AUTH] no", Refused: true, Err: `the token's status is "invalid_token"`},
+		"it can't look":     {Script: hello + "C: AUTH XOAUTH2 " + response("token") + "\n+ " + cantLook + "\nC: \n-ERR [AUTH] no", Err: `the token's status is "temporarily_unavailable"`},
 		"in trouble":        {Script: hello + "C: AUTH XOAUTH2 " + response("token") + "\n-ERR [SYS/TEMP] later", Err: "later"},
 		"neither mechanism": {Script: "+OK\nC: CAPA\n+OK\nSASL PLAIN LOGIN\n.\n", Err: protocols.ErrNoBearer.Error()},
 	}, func(k *doortest.Client) string {

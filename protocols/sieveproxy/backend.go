@@ -104,7 +104,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route, xclient string) 
 	case err != nil:
 		return err
 	case answer.word != "OK":
-		return loginRefused(answer)
+		return loginRefused(answer, proof)
 	}
 	return nil
 }
@@ -238,9 +238,9 @@ func (a answer) Error() string {
 }
 
 // loginRefused tells a refused credential from a backend that has other troubles (RFC 5804 section 1.3).
-func loginRefused(a answer) error {
+func loginRefused(a answer, proof *protocols.Proof) error {
 	if code := a.code; a.word != "NO" || code == tryLater || code == encryptNeeded || code == "REFERRAL" {
 		return a
 	}
-	return fmt.Errorf("%w: %w", protocols.ErrCredential, a)
+	return proof.Refusal(a)
 }

@@ -23,6 +23,7 @@ func TestTokenDialogues(t *testing.T) {
 		return fmt.Sprintf("C: AUTHENTICATE \"XOAUTH2\" {%d+}\nC: %s\n", len(response(token)), response(token))
 	}
 	fails := b64(`{"status":"invalid_token"}`)
+	cantLook := b64(`{"status":"server_error"}`)
 	doortest.TokenDialogues(t, sieveproxy.Door{Offers: doortest.Offers(t)}, map[string]doortest.TokenDialogue{
 		"OAUTHBEARER":          {Script: hello + "C: AUTHENTICATE \"OAUTHBEARER\" <>\nC: <>\nOK\n" + after},
 		"XOAUTH2":              {Script: older + auth("token") + "OK\n" + after},
@@ -31,6 +32,7 @@ func TestTokenDialogues(t *testing.T) {
 		"refused by a string":  {Script: older + auth("token") + "\"" + fails + "\"\nC: {0+}\nC: \nNO \"no\"", Refused: true, Err: `the token's status is "invalid_token"`},
 		"refused by a literal": {Script: hello + "C: AUTHENTICATE \"OAUTHBEARER\" <>\nC: <>\n" + fmt.Sprintf("{%d}\n%s\n", len(fails), fails) + "C: {4+}\nC: AQ==\nNO", Refused: true, Err: `the token's status is "invalid_token"`},
 		"no challenge":         {Script: older + auth("token") + "what", Err: "it does not speak ManageSieve"},
+		"it can't look":        {Script: older + auth("token") + "\"" + cantLook + "\"\nC: {0+}\nC: \nNO \"no\"", Err: `the token's status is "server_error"`},
 		"in trouble":           {Script: older + auth("token") + "NO (TRYLATER) \"later\"", Err: "later"},
 		"neither mechanism":    {Script: greeting, Err: protocols.ErrNoBearer.Error()},
 	}, func(k *doortest.Client) string {

@@ -295,7 +295,7 @@ func (s *server) prove(ctx context.Context, r *protocols.Route) (err error) {
 	case status.code == 235:
 		return nil
 	}
-	return loginRefused(status)
+	return loginRefused(status, proof)
 }
 
 // sendCredential returns the backend's last word about it.
@@ -324,12 +324,12 @@ func (s *server) sendCredential(proof *protocols.Proof) (*status, error) {
 const switchedOff = "5.7.139"
 
 // loginRefused tells a refused credential from a backend that has other troubles.
-func loginRefused(s *status) error {
+func loginRefused(s *status, proof *protocols.Proof) error {
 	switch {
 	case strings.HasPrefix(s.text, switchedOff):
 		return fmt.Errorf("%w: %w", errShutOut, s)
 	case s.code == 535 || s.code == 534:
-		return fmt.Errorf("%w: %w", protocols.ErrCredential, s)
+		return proof.Refusal(s)
 	}
 	return s
 }

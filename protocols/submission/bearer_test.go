@@ -26,6 +26,7 @@ func TestTokenDialogues(t *testing.T) {
 		t.Fatalf("a command of %d bytes", n)
 	}
 	fails := b64(`{"status":"401","schemes":"bearer mac","scope":"https://mail.google.com/"}`)
+	cantLook := b64(`{"status":500}`)
 	doortest.TokenDialogues(t, &submission.Door{Name: "mx.example.test", Offers: doortest.Offers(t, some...)}, map[string]doortest.TokenDialogue{
 		"XOAUTH2":             {Script: hello + "C: AUTH XOAUTH2 " + short + "\n235 2.7.0 in\nC: NOOP"},
 		"OAUTHBEARER":         {Script: ehlo + "250 AUTH XOAUTH2 OAUTHBEARER\nC: AUTH OAUTHBEARER <>\n235 in\nC: NOOP"},
@@ -37,6 +38,7 @@ func TestTokenDialogues(t *testing.T) {
 		"refused by JSON":     {Script: hello + "C: AUTH XOAUTH2 " + short + "\n334 " + fails + "\nC: \n535-5.7.8 Username and Password not accepted.\n535 5.7.8 more", Refused: true, Err: `the token's status is "401"`},
 		"refused, OAUTHB.":    {Script: ehlo + "250 AUTH OAUTHBEARER\nC: AUTH OAUTHBEARER <>\n334 " + fails + "\nC: AQ==\n535 no", Refused: true, Err: `the token's status is "401"`},
 		"refused, a long one": {Script: hello + "C: AUTH XOAUTH2\n334\nC: " + response(long) + "\n334 " + fails + "\nC: \n535 no", Token: long, Refused: true, Err: `the token's status is "401"`},
+		"it can't look":       {Script: hello + "C: AUTH XOAUTH2 " + short + "\n334 " + cantLook + "\nC: \n535 5.7.8 Authentication failed.", Err: `the token's status is "500"`},
 		"asks on and on":      {Script: hello + "C: AUTH XOAUTH2 " + short + "\n334 " + fails + "\nC: \n334 " + fails + "\n", Err: "it asks for more than the mechanism has"},
 		"too long for it":     {Script: hello + "C: AUTH XOAUTH2\n500 5.5.2 Line too long", Token: long, Err: "Line too long"},
 		"switched off":        {Script: hello + "C: AUTH XOAUTH2 " + short + "\n535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.", Err: "it lets this account not send"},
