@@ -281,3 +281,23 @@ func TestPoliciesPage(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// So is what docs/oauth.md says: each way by itself.
+func TestOAuthPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/oauth.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 3 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	top, _, _ := strings.Cut(Example(), "\n[[backend]]")
+	top = strings.Replace(top, "listener = [\n", "listener = [\n  { protocol = \"portal\", address = \":8443\" },\n", 1)
+	for _, block := range blocks {
+		c, err := Parse("oauth.md", []byte(top+"\n[portal]\nurl = \"https://passwords.example.org:8443\"\n"+string(block[1])))
+		if err != nil || len(c.OAuth) != 1 || len(c.Routes) < 2 {
+			t.Errorf("%v\n%s", err, block[1])
+		}
+	}
+}

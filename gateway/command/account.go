@@ -24,6 +24,7 @@ func accountCommand(e *env) *cobra.Command {
 		accountStatus(e, "suspend", "Refuse all logins and end all sessions, keeping the app passwords", (*authstore.Accounts).Suspend),
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
 		accountRemove(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
+		accountConnections(e), accountConnect(e), accountDisconnect(e),
 	)
 }
 
