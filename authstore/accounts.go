@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"postern/authstore/secret"
 )
@@ -147,8 +144,8 @@ func (a *Accounts) RemoveAlias(ctx context.Context, id AccountID, alias string) 
 
 // SetBackendName sets an account's name towards backends; empty: the backend's template decides.
 func (a *Accounts) SetBackendName(ctx context.Context, id AccountID, name string) (Confirmation, error) {
-	if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return Confirmation{}, errors.New("the name is too long, or holds a control character")
+	if err := CheckBackendName(name); err != nil {
+		return Confirmation{}, err
 	}
 	c, err := a.o.Truth.SetBackendName(ctx, a.o.Actor, id, name)
 	return a.confirm(ctx, c, err)

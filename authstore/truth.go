@@ -238,6 +238,9 @@ type Writer interface {
 	RemoveName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
 	SetBackendName(ctx context.Context, actor Actor, id AccountID, name string) (Change, error)
 	SetAdmin(ctx context.Context, actor Actor, id AccountID, admin bool) (Change, error)
+	// Import adds accounts, and names, a backend name or a tie to those that are there: all in one transaction. Each is a change of the feed,
+	// of which the last is returned. An *ImportError says which of them could not be written, and that none was.
+	Import(ctx context.Context, actor Actor, list []AccountImport) (Change, error)
 
 	// CreatePassword writes an app password; ErrTooMany, and *ErrMade where its request has made one.
 	CreatePassword(ctx context.Context, actor Actor, p NewPassword) (AppPassword, Change, error)
