@@ -73,7 +73,7 @@ func (a *Accounts) Keyring() *secret.Keyring { return a.keys.Load() }
 func (a *Accounts) Add(ctx context.Context, address string) (Account, error) {
 	name, err := a.o.Names.forCreation(address)
 	if err != nil {
-		return Account{}, err
+		return Account{}, unfit(err)
 	}
 	account, c, err := a.o.Truth.AddAccount(ctx, a.o.Actor, name, publicID())
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *Accounts) Remove(ctx context.Context, id AccountID) (Confirmation, erro
 func (a *Accounts) AddAlias(ctx context.Context, id AccountID, alias string) (Confirmation, error) {
 	name, err := a.o.Names.forCreation(alias)
 	if err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unfit(err)
 	}
 	c, err := a.o.Truth.AddName(ctx, a.o.Actor, id, name)
 	return a.confirm(ctx, c, err)
@@ -145,7 +145,7 @@ func (a *Accounts) RemoveAlias(ctx context.Context, id AccountID, alias string) 
 // SetBackendName sets an account's name towards backends; empty: the backend's template decides.
 func (a *Accounts) SetBackendName(ctx context.Context, id AccountID, name string) (Confirmation, error) {
 	if err := CheckBackendName(name); err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unfit(err)
 	}
 	c, err := a.o.Truth.SetBackendName(ctx, a.o.Actor, id, name)
 	return a.confirm(ctx, c, err)
@@ -180,7 +180,7 @@ const maxRequest = 100
 // CreatePassword makes an app password and returns its secret, which nobody can read again. It is durable when it is returned.
 func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPassword, secret.Password, error) {
 	if err := a.check(&r); err != nil {
-		return AppPassword{}, secret.Password{}, err
+		return AppPassword{}, secret.Password{}, unfit(err)
 	}
 	policy, err := a.Policy(ctx, r.Account)
 	if err == nil && !r.BeyondPolicy {

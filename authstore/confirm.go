@@ -47,6 +47,15 @@ func (a *Accounts) publish(ctx context.Context) {
 	a.o.Cache.Publish(ctx)
 }
 
+// Unfit says why what was asked for can't be, in words for whoever asked: a name that is none, a label that is too long. Nothing else that
+// Accounts fails with may be told to everybody.
+type Unfit struct{ Err error }
+
+func (e *Unfit) Error() string { return e.Err.Error() }
+func (e *Unfit) Unwrap() error { return e.Err }
+
+func unfit(err error) error { return &Unfit{err} }
+
 // unchanged says of a failed change that it did not happen, where that is known and the error does not say so or better.
 func unchanged(err error) error {
 	if _, ok := errors.AsType[*ErrMade](err); ok {

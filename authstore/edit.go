@@ -52,17 +52,17 @@ func ParseEdited(detail string) (e Edited, err error) {
 func (a *Accounts) EditPassword(ctx context.Context, id PasswordID, e PasswordEdit) (Confirmation, error) {
 	var err error
 	if e.Label, err = CleanLabel(e.Label); err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unfit(err)
 	}
 	if e.Networks, err = checkNetworks(e.Networks); err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unfit(err)
 	}
 	e.Expires = e.Expires.UTC().Truncate(time.Second)
 	if e.Expires.Unix() <= 0 {
 		e.Expires = time.Time{}
 	}
 	if err := a.checkExpiry(e.Expires); err != nil {
-		return Confirmation{}, err
+		return Confirmation{}, unfit(err)
 	}
 	if err := a.keepEdit(ctx, id, &e); err != nil {
 		return Confirmation{}, err

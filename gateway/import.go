@@ -243,11 +243,13 @@ func (p *planner) claim(w *Wanted, a *authstore.Account, l *ImportLine) error {
 	}
 	for i, typed := range append([]string{w.Address}, w.Aliases...) {
 		name, err := p.desk.Canonical(typed)
-		if err == nil && p.here[name] == nil {
-			name, err = p.desk.NewName(typed)
-		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", typed, err)
+		}
+		if p.here[name] == nil {
+			if name, err = p.desk.NewName(typed); err != nil {
+				return err
+			}
 		}
 		if where, taken := p.claimed[name]; taken {
 			if where == w.Where && i > 0 {
