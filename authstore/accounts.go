@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -104,6 +105,21 @@ func (a *Accounts) Get(ctx context.Context, address string) (Account, error) {
 	return a.o.Truth.Account(ctx, name)
 }
 
+// Numbered finds an account by its number; ErrNotFound.
+func (a *Accounts) Numbered(ctx context.Context, id AccountID) (Account, error) {
+	return a.o.Truth.AccountNumbered(ctx, id)
+}
+
+// Find lists the accounts of a query.
+func (a *Accounts) Find(ctx context.Context, q AccountQuery) ([]Account, error) {
+	return a.o.Truth.FindAccounts(ctx, q)
+}
+
+// Count counts the accounts of a query, without regard to After and Limit, and their active app passwords.
+func (a *Accounts) Count(ctx context.Context, q AccountQuery) (accounts, passwords int, err error) {
+	return a.o.Truth.CountAccounts(ctx, q)
+}
+
 // Suspend refuses all logins of an account and ends its sessions. Its app passwords stay.
 func (a *Accounts) Suspend(ctx context.Context, id AccountID) (Confirmation, error) {
 	c, err := a.o.Truth.SetStatus(ctx, a.o.Actor, id, AccountPaused)
@@ -167,6 +183,7 @@ type PasswordRequest struct {
 	// Collections are the single calendars and address books that it opens, "*" for all of a kind; empty: all of all kinds. See Narrow.
 	Collections []Collection
 	Titles      Titles // of the collections, as CleanLabel has them
+	MadeBy      string // the administrator who makes it, by his address; empty: its owner, or the command line
 	// Request names the form that asks, by its own random name: sent twice it makes one app password, and the second time *ErrMade.
 	// Empty: each call makes one.
 	Request string
@@ -196,7 +213,7 @@ func (a *Accounts) CreatePassword(ctx context.Context, r PasswordRequest) (AppPa
 	}
 	made := secret.Generate()
 	p, c, err := a.o.Truth.CreatePassword(ctx, a.o.Actor, NewPassword{Account: r.Account, Label: r.Label, Key: key, Scopes: r.Scopes,
-		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Titles: r.Titles, Request: r.Request, Most: policy.Most(), Digest: func(id AccountID) Digest {
+		Expires: r.Expires, Networks: r.Networks, Collections: r.Collections, Titles: r.Titles, MadeBy: r.MadeBy, Request: r.Request, Most: policy.Most(), Digest: func(id AccountID) Digest {
 			d, err := keys.Digest(key, int64(id), &made)
 			if err != nil {
 				panic("authstore: " + err.Error()) // key is one of ours
@@ -314,7 +331,35 @@ func (a *Accounts) RevokeAll(ctx context.Context, id AccountID, why string) (Con
 	return a.confirm(ctx, c, err)
 }
 
-// Events lists what an account's history holds of a query, newest first.
+// RevokeAllOf ends all app passwords of several accounts, one after the other, until the time is over, and says how many of them it got
+// through. The confirmation is of all that it has ended, and of what was changed before.
+func (a *Accounts) RevokeAllOf(ctx context.Context, ids []AccountID, why string, until time.Time) (n int, done Confirmation, err error) {
+	var last Change
+	for n < len(ids) && (n == 0 || a.o.Now().Before(until)) {
+		c, err := a.o.Truth.RevokeAll(ctx, a.o.Actor, ids[n], why)
+		if err != nil && !errors.Is(err, ErrNotFound) { // one that was removed meanwhile has none
+			done, _ = a.confirm(ctx, last, nil)
+			return n, done, unchanged(err)
+		}
+		if err == nil {
+			last = c
+		}
+		n++
+	}
+	done, _ = a.confirm(ctx, last, nil)
+	return n, done, nil
+}
+
+// ConfirmAll waits for the nodes to confirm all that was changed until now, by whomever.
+func (a *Accounts) ConfirmAll(ctx context.Context) (Confirmation, error) {
+	t, err := a.o.Truth.Tail(ctx, "", math.MaxInt64) // reads no row, but the counter
+	if err != nil {
+		return Confirmation{}, err
+	}
+	return a.confirm(ctx, Change{Sequence: t.Counter}, nil)
+}
+
+// Events lists what the history holds of a query, newest first.
 func (a *Accounts) Events(ctx context.Context, q EventQuery) ([]Event, error) {
 	return a.o.Truth.Events(ctx, q)
 }

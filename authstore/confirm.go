@@ -61,7 +61,7 @@ func unchanged(err error) error {
 	if _, ok := errors.AsType[*ErrMade](err); ok {
 		return err
 	}
-	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany, ErrNotActive, ErrSignedOut} {
+	for _, told := range []error{ErrUncertain, ErrNotFound, ErrNameTaken, ErrTooMany, ErrNotActive, ErrSignedOut, ErrNotAdministrator} {
 		if errors.Is(err, told) {
 			return err
 		}

@@ -104,6 +104,7 @@ type AppPassword struct {
 	Networks    []netip.Prefix
 	Collections []Collection // single calendars and address books that it opens; empty: not narrowed
 	Titles      Titles       // of the collections, when it was made
+	MadeBy      string       // the administrator who made it for a device or a shared mailbox, by his address; empty: its owner, or the command line
 	Revoked     time.Time    // zero: not revoked
 	Why         string       // why it was revoked
 	Last        *LastUse     // nil: never used
@@ -131,6 +132,7 @@ type NewPassword struct {
 	Networks    []netip.Prefix
 	Collections []Collection // as Narrow gives them
 	Titles      Titles       // as CleanLabel has them
+	MadeBy      string       // as in AppPassword
 	Request     string       // names the form that asks for it, so that it is made once; empty: none
 	Most        int          // how many may be active with it; zero: MaxActive
 }
@@ -208,6 +210,15 @@ type Actor struct {
 	// Session is the number of the portal's session in which it is done: once that has ended, the change is refused with ErrSignedOut. It
 	// stands in no history; zero: there is none.
 	Session int64
+	// Administrator is whose session that is; nil: the account's own that is changed.
+	Administrator *Administrator
+}
+
+// Administrator is somebody who changes others' accounts at the portal. Once he is none any more, his changes are refused with
+// ErrNotAdministrator.
+type Administrator struct {
+	Account AccountID
+	Groups  []string // whose members are administrators too
 }
 
 // Administers reports whether somebody does it who is not the account's own person: at the command line, at the portal's pages for
@@ -219,11 +230,24 @@ func (a Actor) Administers() bool {
 
 // EventQuery chooses from the history, newest first. A zero field chooses nothing away.
 type EventQuery struct {
-	Account  AccountID // needed
+	Account  AccountID // zero: all, those that are gone too
+	Actor    string    // by name, as Actor has it
 	Kinds    []string  // any of these, or what begins with one that ends in a dot: "password."
 	Password PasswordID
-	Before   int64 // an event's number: those before it
-	Limit    int   // 0: 100
+	Since    time.Time // those that happened then or later
+	Until    time.Time // and before
+	Before   int64     // an event's number: those before it
+	Limit    int       // 0: 100
+}
+
+// AccountQuery chooses from the accounts, by their first addresses in order. A zero field chooses nothing away.
+type AccountQuery struct {
+	Text   string // a part of one of the addresses
+	Domain string // of the first address
+	Status Status
+	Open   bool   // only those with an app password that is not revoked
+	After  string // a first address: those behind it
+	Limit  int    // 0: 100
 }
 
 // Writer is what administrators, the portal and the batches change. Each change appends an Event in its transaction.
@@ -232,6 +256,9 @@ type Writer interface {
 	Accounts(ctx context.Context) ([]Account, error)
 	Account(ctx context.Context, address string) (Account, error)
 	AccountNumbered(ctx context.Context, id AccountID) (Account, error)
+	// FindAccounts lists the accounts of a query; CountAccounts counts them, without regard to After and Limit, and their active app passwords.
+	FindAccounts(ctx context.Context, q AccountQuery) ([]Account, error)
+	CountAccounts(ctx context.Context, q AccountQuery) (accounts, passwords int, err error)
 	SetStatus(ctx context.Context, actor Actor, id AccountID, s Status) (Change, error)
 	RemoveAccount(ctx context.Context, actor Actor, id AccountID) (Change, error)
 	AddName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
@@ -291,6 +318,9 @@ type Writer interface {
 
 // ErrSignedOut says that the session in whose name something was to be changed has ended.
 var ErrSignedOut = errors.New("the session has ended")
+
+// ErrNotAdministrator says that whoever changes somebody's account in an administrator's name is none any more.
+var ErrNotAdministrator = errors.New("not an administrator any more")
 
 // ErrUncertain says that a commit was asked for and its answer never came: the change may have happened.
 var ErrUncertain = errors.New("it is not known whether the change was written")

@@ -9,13 +9,16 @@ import (
 )
 
 // Invite makes a link's secret for an account: the last part of SITE/invitation/SECRET. It is of use once. One that was made before is not
-// valid any more. authstore.ErrNotFound.
+// valid any more. authstore.ErrNotFound, ErrAdministrators.
 func (p *People) Invite(ctx context.Context, who authstore.Actor, id authstore.AccountID, purpose Purpose) (secret string, i Invitation, err error) {
 	secret = rand.Text() // 130 bits
 	now := p.now()
 	_, err = p.o.Truth.Act(ctx, who, id, func(tx Tx) error {
 		person, err := tx.Person(ctx)
 		if err != nil {
+			return err
+		}
+		if err := p.mayRenew(who, person); err != nil {
 			return err
 		}
 		if p.KeepsPrimary() && person.Primary.Key == 0 { // there is none to ask for

@@ -11,6 +11,7 @@ import (
 type Overview struct {
 	Primary  bool // a primary password is known: one that was set here, or the last that the Checker took
 	Factors  Factors
+	Ties     []Tie
 	Sessions []Session // that are signed in, the latest first
 }
 
@@ -20,7 +21,7 @@ func (p *People) Overview(ctx context.Context, id authstore.AccountID) (Overview
 	if err != nil {
 		return Overview{}, err
 	}
-	o := Overview{Primary: person.Primary.Key != 0, Factors: factorsOf(person)}
+	o := Overview{Primary: person.Primary.Key != 0, Factors: factorsOf(person), Ties: person.Ties}
 	o.Sessions, err = p.signedIn(ctx, id)
 	return o, err
 }

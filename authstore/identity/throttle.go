@@ -33,6 +33,9 @@ var (
 // perChange bounds what somebody who is signed in sends, for each leaves lines in the history for ever.
 var perChange = limit{"change", 100, 10 * time.Second}
 
+// perAdministration bounds what an administrator sends about others, likewise. Ending what a large domain has takes many forms.
+var perAdministration = limit{"administration", 120, 5 * time.Second}
+
 // MayChange charges a signed-in account for a form that may change something; *TooMany.
 func (p *People) MayChange(ctx context.Context, s Session) error {
 	return p.take(ctx, p.charge(perChange, number(s.Account)))

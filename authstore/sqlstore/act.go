@@ -38,6 +38,9 @@ func (s *Store) tryAct(ctx context.Context, who authstore.Actor, id authstore.Ac
 		return a, err
 	}
 	defer a.Rollback()
+	if err := a.stillSignedIn(ctx); err != nil {
+		return a, err
+	}
 	if err := do(a); err != nil {
 		return a, err
 	}

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"postern/authstore"
 	"postern/authstore/identity"
@@ -76,13 +77,19 @@ func (c *change) stillSignedIn(ctx context.Context) error {
 	if c.event.Actor.Session == 0 {
 		return nil
 	}
-	var signedIn bool
-	if err := c.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM portal_session WHERE id = $1 AND account = $2 AND stage = $3)",
-		c.event.Actor.Session, int64(c.Account), int(identity.SignedIn)).Scan(&signedIn); err != nil {
+	whose, by := c.Account, c.event.Actor.Administrator
+	if by != nil {
+		whose = by.Account
+	}
+	s, err := one(readSessions(ctx, c.Tx, "s.id = $1 AND s.account = $2", c.event.Actor.Session, int64(whose)))
+	switch {
+	case errors.Is(err, authstore.ErrNotFound), err == nil && (s.Stage != identity.SignedIn || s.Status != authstore.Active && by != nil):
+		return authstore.ErrSignedOut
+	case err != nil || by == nil:
 		return err
 	}
-	if !signedIn {
-		return authstore.ErrSignedOut
+	if !s.Admin && !slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(by.Groups, g) }) {
+		return authstore.ErrNotAdministrator
 	}
 	return nil
 }
@@ -246,9 +253,9 @@ FROM account a WHERE a.id = $1`, int64(p.Account), s.now().Unix()).Scan(&active)
 		}
 		digest := p.Digest(p.Account)
 		scopes, narrowed := splitScopes(&p)
-		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, narrowed, collections, titles, networks, created, expires, request)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(scopes), int(narrowed),
-			joinCollections(p.Collections), joinTitles(p.Collections, p.Titles), joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}).Scan(&id); err != nil {
+		if err := c.QueryRowContext(ctx, `INSERT INTO app_password (account, label, key, digest, scopes, narrowed, collections, titles, networks, created, expires, request, made_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`, int64(p.Account), p.Label, p.Key, digest[:], int(scopes), int(narrowed),
+			joinCollections(p.Collections), joinTitles(p.Collections, p.Titles), joinNetworks(p.Networks), s.now().Unix(), seconds(p.Expires), sql.NullString{String: p.Request, Valid: p.Request != ""}, p.MadeBy).Scan(&id); err != nil {
 			return err
 		}
 		c.event.Password, c.event.Detail = id, p.Label

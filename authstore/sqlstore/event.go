@@ -49,10 +49,23 @@ func scanEvent(rows *sql.Rows, e *authstore.Event, more ...any) error {
 
 // Events lists what the history holds of a query, newest first.
 func (s *Store) Events(ctx context.Context, q authstore.EventQuery) ([]authstore.Event, error) {
-	where, args := "e.account = $1", []any{int64(q.Account)}
+	var args []any
+	where := "1 = 1"
 	and := func(condition string, arg any) {
 		args = append(args, arg)
 		where += fmt.Sprintf(" AND "+condition, len(args))
+	}
+	if q.Account != 0 {
+		and("e.account = $%d", int64(q.Account))
+	}
+	if q.Actor != "" {
+		and("e.actor = $%d", q.Actor)
+	}
+	if !q.Since.IsZero() {
+		and("e.at >= $%d", q.Since.Unix())
+	}
+	if !q.Until.IsZero() {
+		and("e.at < $%d", q.Until.Unix())
 	}
 	if q.Password != 0 {
 		and("e.app_password = $%d", int64(q.Password))

@@ -185,7 +185,7 @@ ORDER BY a.id, n.ordinal`
 
 // Accounts lists all accounts in the order they were made.
 func (s *Store) Accounts(ctx context.Context) ([]authstore.Account, error) {
-	return s.accounts(ctx, s.read, "$2 = $2", 0)
+	return s.accounts(ctx, s.read, "1 = 1")
 }
 
 // Account finds an account by one of its names.
@@ -239,7 +239,7 @@ func one[T any](list []T, err error) (T, error) {
 }
 
 const passwordQuery = `
-SELECT p.id, p.account, p.label, p.scopes, p.narrowed, p.collections, p.titles, p.networks, p.created, p.expires, p.revoked, p.why,
+SELECT p.id, p.account, p.label, p.scopes, p.narrowed, p.collections, p.titles, p.networks, p.created, p.expires, p.revoked, p.why, p.made_by,
        u.last, u.protocol, u.app, u.network, u.operator, (SELECT sum(count) FROM usage WHERE app_password = p.id),
        (SELECT sum(failures) FROM usage WHERE app_password = p.id)
 FROM app_password p
@@ -288,7 +288,7 @@ func scanPassword(rows *sql.Rows) (authstore.AppPassword, error) {
 		failures                                sql.NullInt64
 		protocol, app, network, operator        sql.NullString
 	)
-	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &narrowed, &collections, &titles, &networks, &created, &expires, &revoked, &p.Why,
+	if err := rows.Scan(&p.ID, &p.Account, &p.Label, &p.Scopes, &narrowed, &collections, &titles, &networks, &created, &expires, &revoked, &p.Why, &p.MadeBy,
 		&last, &protocol, &app, &network, &operator, &number, &failures); err != nil {
 		return p, err
 	}

@@ -26,19 +26,20 @@ type PeopleTruth interface {
 // RunPeople runs the suite that every identity.Truth passes. open gives an empty store; now tells and moves its clock.
 func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) PeopleTruth) {
 	for name, test := range map[string]func(*testing.T, *people){
-		"Person":     testPerson,
-		"Sessions":   testSessions,
-		"Factors":    testFactors,
-		"Recovery":   testRecovery,
-		"Invitation": testInvitation,
-		"Budget":     testBudget,
-		"Act":        testAct,
-		"SignedOut":  testSignedOut,
-		"Ties":       testTies,
-		"Lease":      testLease,
-		"Suspended":  testSuspended,
-		"Reseal":     testReseal,
-		"Upstream":   testUpstream,
+		"Person":      testPerson,
+		"Sessions":    testSessions,
+		"Factors":     testFactors,
+		"Recovery":    testRecovery,
+		"Invitation":  testInvitation,
+		"Budget":      testBudget,
+		"Act":         testAct,
+		"SignedOut":   testSignedOut,
+		"Administers": testAdministers,
+		"Ties":        testTies,
+		"Lease":       testLease,
+		"Suspended":   testSuspended,
+		"Reseal":      testReseal,
+		"Upstream":    testUpstream,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,7 +23,7 @@ func accountCommand(e *env) *cobra.Command {
 		accountAdd(e), accountList(e), accountShow(e),
 		accountStatus(e, "suspend", "Refuse all logins and end all sessions, keeping the app passwords", (*authstore.Accounts).Suspend),
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
-		accountRemove(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
+		accountRemove(e), accountAdmin(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
 		accountConnections(e), accountConnect(e), accountDisconnect(e),
 	)
 }
@@ -33,6 +33,7 @@ type accountView struct {
 	ID          authstore.AccountID `json:"id"`
 	PublicID    string              `json:"public_id"`
 	Status      string              `json:"status"`
+	Admin       bool                `json:"administrator"`
 	Names       []string            `json:"names"`
 	BackendName string              `json:"backend_name,omitempty"`
 	Created     time.Time           `json:"created"`
@@ -40,7 +41,7 @@ type accountView struct {
 }
 
 func viewAccount(a authstore.Account) accountView {
-	return accountView{a.ID, a.PublicID, a.Status.String(), a.Names, a.BackendName, a.Created, a.Passwords}
+	return accountView{a.ID, a.PublicID, a.Status.String(), a.Admin, a.Names, a.BackendName, a.Created, a.Passwords}
 }
 
 // eventView is one line of history as --json prints it.
@@ -182,9 +183,9 @@ func accountList(e *env) *cobra.Command {
 				}
 				var rows [][]string
 				for _, a := range accounts {
-					rows = append(rows, []string{a.Names[0], a.Status.String(), strconv.Itoa(a.Passwords), day(a.Created), strings.Join(a.Names[1:], " ")})
+					rows = append(rows, []string{a.Names[0], a.Status.String(), yes(a.Admin), strconv.Itoa(a.Passwords), day(a.Created), strings.Join(a.Names[1:], " ")})
 				}
-				return table(c.OutOrStdout(), []string{"ADDRESS", "STATUS", "APP PASSWORDS", "CREATED", "ALIASES"}, rows)
+				return table(c.OutOrStdout(), []string{"ADDRESS", "STATUS", "ADMINISTRATOR", "APP PASSWORDS", "CREATED", "ALIASES"}, rows)
 			})
 		},
 	})
@@ -213,8 +214,8 @@ func accountShow(e *env) *cobra.Command {
 						Events []eventView `json:"events"`
 					}{viewAccount(a), portal, viewEvents(events)})
 				}
-				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n",
-					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
+				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nadministrator %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n",
+					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(yes(a.Admin)), orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
 				portal.print(out)
 				fmt.Fprintln(out)
 				var rows [][]string
@@ -232,6 +233,43 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// yes is how a table says that something is so.
+func yes(so bool) string {
+	if so {
+		return "yes"
+	}
+	return ""
+}
+
+func accountAdmin(e *env) *cobra.Command {
+	var revoke bool
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "admin ADDRESS",
+		Short: "Make somebody an administrator at the portal, or take that back",
+		Long: `Lets the account's owner see and change other accounts at the portal, under
+/admin (docs/administration.md). --revoke takes that back at once, also from who
+is signed in. Members of the groups in [administration] are administrators
+without it, and stay so.`,
+		Example: "  postern account admin alice@example.org\n  postern account admin alice@example.org --revoke",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				done, err := d.SetAdmin(c.Context(), a.ID, !revoke)
+				if err != nil {
+					return err
+				}
+				did := "made " + a.Names[0] + " an administrator"
+				if revoke {
+					did = a.Names[0] + " is no administrator any more"
+				}
+				return e.printConfirmation(c.OutOrStdout(), did, done)
+			})
+		},
+	})
+	c.Flags().BoolVar(&revoke, "revoke", false, "take it back")
+	return c
 }
 
 // accountChange is a method of Accounts that changes an account and waits for the nodes.

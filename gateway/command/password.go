@@ -27,6 +27,7 @@ type passwordView struct {
 	Scopes   []string              `json:"scopes"`
 	State    string                `json:"state"`
 	Created  time.Time             `json:"created"`
+	MadeBy   string                `json:"made_by,omitempty"` // an administrator
 	Expires  *time.Time            `json:"expires,omitempty"`
 	Networks []netip.Prefix        `json:"networks,omitempty"`
 	Revoked  *time.Time            `json:"revoked,omitempty"`
@@ -52,7 +53,7 @@ func viewPassword(p authstore.AppPassword) passwordView {
 	if p.Last != nil {
 		last = &lastUseView{p.Last.At, p.Last.Protocol, p.Last.App, p.Last.Network, p.Last.Count}
 	}
-	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created,
+	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created, MadeBy: p.MadeBy,
 		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last, Failures: p.Failures,
 		Collections: viewCollections(p)}
 }
@@ -286,8 +287,8 @@ func passwordShow(e *env) *cobra.Command {
 				if len(p.Networks) > 0 {
 					networks = strings.Trim(fmt.Sprint(p.Networks), "[]")
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nonly       %s\nstate      %s\ncreated    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
-					p.ID, printable(p.Label), p.Scopes, orDash(onlyWords(p, authstore.MaxCollections)), state(p), day(p.Created), day(p.Expires), networks,
+				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nonly       %s\nstate      %s\ncreated    %s\nmade by    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
+					p.ID, printable(p.Label), p.Scopes, orDash(onlyWords(p, authstore.MaxCollections)), state(p), day(p.Created), orDash(printable(p.MadeBy)), day(p.Expires), networks,
 					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)), refusals(p.Failures))
 				return err
 			})
