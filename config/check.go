@@ -45,6 +45,7 @@ func (w *walker) check() {
 	w.checkNotices()
 	w.checkPolicies()
 	w.checkOperations()
+	w.checkAPI()
 	for path, n := range map[string]int{"limits.preauth": c.Limits.Preauth, "limits.preauth_per_network": c.Limits.PreauthPerNetwork,
 		"limits.sessions": c.Limits.Sessions, "login_timeout": int(c.LoginTimeout), "imap.idle_timeout": int(c.IMAP.IdleTimeout),
 		"dav.max_body": int(c.DAV.MaxBody), "portal.idle_timeout": int(c.Portal.IdleTimeout), "portal.session_time": int(c.Portal.SessionTime)} {
@@ -323,6 +324,18 @@ func (w *walker) checkOperations() {
 		w.say("operations.address", fmt.Sprintf("%s is not loopback, and whoever reaches it may read metrics and profiles; use 127.0.0.1 or unix:/run/postern/ops.sock", address))
 	case slices.ContainsFunc(w.cfg.Listeners, func(l Listener) bool { return l.Address == address }):
 		w.say("operations.address", fmt.Sprintf("a listener for apps has the address %s already; give it another", address))
+	}
+}
+
+func (w *walker) checkAPI() {
+	for i, l := range w.cfg.API.Listeners {
+		switch {
+		case !w.oneOf("api.listeners", l, "operations", "portal"):
+		case slices.Contains(w.cfg.API.Listeners[:i], l):
+			w.say("api.listeners", fmt.Sprintf("%q stands there twice", l))
+		case l == "portal" && !w.cfg.HasPortal():
+			w.say("api.listeners", `the API can't be on the portal's listener without a [[listener]] with protocol = "portal"`)
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ type Config struct {
 	Store          Store          `toml:"store"`
 	Redis          Redis          `toml:"redis"`
 	Operations     Operations     `toml:"operations"`
+	API            API            `toml:"api"`
 	Log            Log            `toml:"log"`
 	IMAP           IMAP           `toml:"imap"`
 	Submission     Submission     `toml:"submission"`
@@ -122,6 +123,14 @@ type Redis struct {
 type Operations struct {
 	Address string `toml:"address"` // host:port on loopback, or unix:PATH
 }
+
+// API is where programs reach the API.
+type API struct {
+	Listeners []string `toml:"listeners"` // "operations", "portal"; none: nowhere
+}
+
+// On reports whether the API is served on a kind of listener.
+func (a *API) On(listener string) bool { return slices.Contains(a.Listeners, listener) }
 
 // Log is what is logged and how.
 type Log struct {
@@ -247,6 +256,7 @@ func defaults() *Config {
 		Store: Store{Database: "/var/lib/postern/postern.db", KeyFile: "/var/lib/postern/root.key",
 			SessionGrace: Duration(10 * time.Minute), Ballast: 16 << 20},
 		Operations: Operations{Address: "127.0.0.1:9180"},
+		API:        API{Listeners: []string{"operations"}},
 		Log:        Log{Format: "auto", Level: "info"},
 		IMAP:       IMAP{IdleTimeout: Duration(35 * time.Minute), Compress: true},
 		Submission: Submission{Sender: "any", Smuggling: "refuse"},

@@ -224,6 +224,7 @@ func (w *walker) assignList(field reflect.Value, path string, key, value *unstab
 		wrong("a list in brackets")
 		return
 	}
+	field.SetZero() // the default gives way
 	for items := value.Children(); items.Next(); {
 		item := newElement(field.Type().Elem())
 		settable := reflect.New(item.Type()).Elem()

@@ -132,9 +132,10 @@ func (p *planner) line(ctx context.Context, w *Wanted) (ImportLine, error) {
 	if l.Err != nil {
 		return l, nil
 	}
-	if (w.Issuer == "") != (w.Subject == "") {
-		l.Err = errors.New("an issuer needs a subject, and a subject an issuer")
-		return l, nil
+	if w.Issuer+w.Subject != "" {
+		if l.Err = identity.CheckTie(w.Issuer, w.Subject); l.Err != nil {
+			return l, nil
+		}
 	}
 	a, tied, err := p.find(ctx, w)
 	if err != nil {
@@ -182,19 +183,10 @@ func (e *lineError) Error() string { return e.text }
 
 func wrongLine(format string, args ...any) error { return &lineError{fmt.Sprintf(format, args...)} }
 
-// Bounds of a tie's names, in bytes (OpenID Connect Core section 2 has 255 for a subject).
-const (
-	maxIssuer  = 2000
-	maxSubject = 255
-)
-
 // find is the account that is meant; nil: it is to be made. tied says that it is bound already as wanted. What binds it to a person goes
 // before its address, which may be another one by now.
 func (p *planner) find(ctx context.Context, w *Wanted) (a *authstore.Account, tied bool, err error) {
 	if w.Issuer != "" {
-		if len(w.Issuer) > maxIssuer || len(w.Subject) > maxSubject {
-			return nil, false, wrongLine("the issuer has more than %d bytes, or the subject more than %d", maxIssuer, maxSubject)
-		}
 		key := [2]string{w.Issuer, w.Subject}
 		if where := p.subjects[key]; where != "" {
 			return nil, false, wrongLine("that subject stands at %s already", where)

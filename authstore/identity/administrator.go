@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 
 	"postern/authstore"
@@ -35,10 +34,7 @@ func (p *People) mayRenew(who authstore.Actor, of Person) error {
 	if who.Administrator == nil {
 		return nil
 	}
-	member := slices.ContainsFunc(of.Ties, func(t Tie) bool {
-		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
-	})
-	if of.Admin || member || of.ID == who.Administrator.Account {
+	if p.Administers(of) || of.ID == who.Administrator.Account {
 		return ErrAdministrators
 	}
 	return nil

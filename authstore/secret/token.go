@@ -62,7 +62,9 @@ func (t *Token) Reveal() string {
 }
 
 // Digest is what is kept of a token: SHA-256 is enough for 160 random bits, and needs no key that could be lost.
-func (t *Token) Digest() [sha256.Size]byte { return sha256.Sum256([]byte("postern api token v1 " + string(t.text[:]))) }
+func (t *Token) Digest() [sha256.Size]byte {
+	return sha256.Sum256([]byte("postern api token v1 " + string(t.text[:])))
+}
 
 // Format hides the token from every verb.
 func (Token) Format(f fmt.State, _ rune) { io.WriteString(f, "[secret]") }

@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/authstore"
 	"postern/gateway"
+	"postern/gateway/view"
 )
 
 func accountCommand(e *env) *cobra.Command {
@@ -25,40 +25,8 @@ func accountCommand(e *env) *cobra.Command {
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
 		accountRemove(e), accountAdmin(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
 		accountConnections(e), accountConnect(e), accountDisconnect(e),
+		accountImport(e), accountPrimaryChanged(e), accountTie(e), accountUntie(e),
 	)
-}
-
-// accountView is an account as --json prints it.
-type accountView struct {
-	ID          authstore.AccountID `json:"id"`
-	PublicID    string              `json:"public_id"`
-	Status      string              `json:"status"`
-	Admin       bool                `json:"administrator"`
-	Names       []string            `json:"names"`
-	BackendName string              `json:"backend_name,omitempty"`
-	Created     time.Time           `json:"created"`
-	Passwords   int                 `json:"active_app_passwords"`
-}
-
-func viewAccount(a authstore.Account) accountView {
-	return accountView{a.ID, a.PublicID, a.Status.String(), a.Admin, a.Names, a.BackendName, a.Created, a.Passwords}
-}
-
-// eventView is one line of history as --json prints it.
-type eventView struct {
-	At       time.Time            `json:"at"`
-	Kind     string               `json:"kind"`
-	Actor    string               `json:"actor"`
-	Password authstore.PasswordID `json:"app_password,omitempty"`
-	Detail   string               `json:"detail,omitempty"`
-}
-
-func viewEvents(events []authstore.Event) []eventView {
-	views := make([]eventView, 0, len(events))
-	for _, e := range events {
-		views = append(views, eventView{e.At, e.Kind, e.Actor.Name, e.Password, e.Detail})
-	}
-	return views
 }
 
 // detail writes what stands in an event for programs as words for a table.
@@ -147,7 +115,7 @@ func accountAdd(e *env) *cobra.Command {
 					return err
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), viewAccount(a))
+					return printJSON(c.OutOrStdout(), view.NewAccount(a))
 				}
 				next := "an app password: postern password create %[1]s --label Thunderbird --for everything"
 				if d.HasPortal() {
@@ -175,9 +143,9 @@ func accountList(e *env) *cobra.Command {
 					return err
 				}
 				if e.json {
-					views := make([]accountView, 0, len(accounts))
+					views := make([]view.Account, 0, len(accounts))
 					for _, a := range accounts {
-						views = append(views, viewAccount(a))
+						views = append(views, view.NewAccount(a))
 					}
 					return printJSON(c.OutOrStdout(), views)
 				}
@@ -202,21 +170,24 @@ func accountShow(e *env) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				person, err := d.Person(c.Context(), a.ID)
+				if err != nil {
+					return err
+				}
 				portal, err := overview(c.Context(), d, a.ID)
 				if err != nil {
 					return err
 				}
 				out := c.OutOrStdout()
 				if e.json {
-					return printJSON(out, struct {
-						accountView
-						Portal *portalView `json:"portal,omitempty"`
-						Events []eventView `json:"events"`
-					}{viewAccount(a), portal, viewEvents(events)})
+					return printJSON(out, view.AccountDetail{Account: view.NewAccount(a), Ties: view.NewTies(person.Ties), Portal: portal, Events: view.NewEvents(events)})
 				}
 				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nadministrator %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n",
 					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(yes(a.Admin)), orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
-				portal.print(out)
+				for _, t := range person.Ties {
+					fmt.Fprintf(out, "tied to       %s at %s\n", printable(t.Subject), printable(t.Issuer))
+				}
+				printPortal(out, portal, d)
 				fmt.Fprintln(out)
 				var rows [][]string
 				for _, ev := range events {
@@ -445,11 +416,7 @@ func readSecret(stdin io.Reader, path string) ([]byte, error) {
 // printConfirmation says what was done and whether every node has confirmed it.
 func (e *env) printConfirmation(w io.Writer, did string, done authstore.Confirmation) error {
 	if e.json {
-		return printJSON(w, struct {
-			Done        string   `json:"done"`
-			Sequence    uint64   `json:"sequence"`
-			Unconfirmed []string `json:"unconfirmed_nodes"` // empty: all have confirmed
-		}{did, done.Sequence, append([]string{}, done.Unconfirmed...)})
+		return printJSON(w, view.NewConfirmation(did, done))
 	}
 	_, err := fmt.Fprintf(w, "%s: %s\n", did, done)
 	return err

@@ -11,24 +11,10 @@ import (
 
 	"postern/authstore"
 	"postern/gateway"
+	"postern/gateway/view"
 	"postern/protocols"
 	"postern/protocols/davproxy"
 )
-
-// collectionView is a calendar or an address book as --json prints it.
-type collectionView struct {
-	Kind  string `json:"kind"`
-	Name  string `json:"name"` // "*": all of the kind
-	Title string `json:"title,omitempty"`
-}
-
-func viewCollections(p authstore.AppPassword) []collectionView {
-	var views []collectionView
-	for _, c := range p.Collections {
-		views = append(views, collectionView{c.Kind, c.Name, p.Titles[c]})
-	}
-	return views
-}
 
 // opens says on one line what an app password opens.
 func opens(p authstore.AppPassword) string {
@@ -65,7 +51,7 @@ A name stays when the calendar is given another title.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
-				views, rows, served := []collectionView{}, [][]string(nil), false
+				views, rows, served := []view.Collection{}, [][]string(nil), false
 				var faults []error
 				for _, kind := range authstore.CollectionKinds(authstore.NarrowedScopes) {
 					list, err := d.Collections(c.Context(), a.Names[0], kind)
@@ -77,7 +63,7 @@ A name stays when the calendar is given another title.`,
 						faults = append(faults, unlisted(a.Names[0], kind, err))
 					}
 					for _, l := range list {
-						views = append(views, collectionView{l.Kind, l.Name, l.Title})
+						views = append(views, view.Collection{Kind: l.Kind, Name: l.Name, Title: l.Title})
 						rows = append(rows, []string{l.Collection.String(), l.Title})
 					}
 				}

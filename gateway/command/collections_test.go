@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/gateway/view"
 	"postern/internal/testlab"
 )
 
@@ -49,17 +50,17 @@ func TestOnly(t *testing.T) {
 		"COLLECTION      TITLE\ncalendar/4711   Family & friends\ncalendar/twin1  Twin\ncalendar/twin2  Twin\ncalendar/work   work\ncontacts/team   team\n"; got != want {
 		t.Errorf("collections:\n%s\nwant\n%s", got, want)
 	}
-	var listed []collectionView
-	if err := json.Unmarshal([]byte(must("account", "collections", testlab.Alice, "--json")), &listed); err != nil || len(listed) != 5 || listed[0] != (collectionView{"calendar", "4711", "Family & friends"}) {
+	var listed []view.Collection
+	if err := json.Unmarshal([]byte(must("account", "collections", testlab.Alice, "--json")), &listed); err != nil || len(listed) != 5 || listed[0] != (view.Collection{Kind: "calendar", Name: "4711", Title: "Family & friends"}) {
 		t.Errorf("collections --json: %+v, %v", listed, err)
 	}
 
 	if out := must(create("--for", "everything", "--only", "calendar/work", "--only", "family & FRIENDS", "--only", "contacts/*")...); !strings.Contains(out, "contacts; only calendar/4711 (Family & friends), calendar/work, contacts/*). It is shown only now.") {
 		t.Errorf("create:\n%s", out)
 	}
-	var made passwordView
+	var made view.Password
 	if err := json.Unmarshal([]byte(must(create("--for", "calendar-read", "--only", "Family & friends", "--json")...)), &made); err != nil ||
-		len(made.Collections) != 1 || made.Collections[0] != (collectionView{"calendar", "4711", "Family & friends"}) {
+		len(made.Collections) != 1 || made.Collections[0] != (view.Collection{Kind: "calendar", Name: "4711", Title: "Family & friends"}) {
 		t.Errorf("create --json: %+v, %v", made, err)
 	}
 	if out := must("password", "show", "1"); !strings.Contains(out, "\nonly       calendar/4711 (Family & friends), calendar/work, contacts/*\n") {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/gateway/view"
 )
 
 // run executes a command line in this process.
@@ -141,11 +143,11 @@ func TestAccountsAndPasswords(t *testing.T) {
 			t.Errorf("password create lacks %q:\n%s", want, created)
 		}
 	}
-	var made passwordView
+	var made view.Password
 	if err := json.Unmarshal([]byte(ok(`"secret"`, "password", "create", "alice@example.test", "-l", "Tablet", "--scopes", "calendar:read", "--expires", "90d", "--network", "192.0.2.1", "--json")), &made); err != nil {
 		t.Fatal(err)
 	}
-	if made.ID != 2 || len(made.Secret) != 23 || made.Expires == nil || made.Networks[0].String() != "192.0.2.1/32" || made.Scopes[0] != "calendar:read" {
+	if made.ID != 2 || len(made.Secret) != 23 || made.Expires == nil || made.Networks[0] != "192.0.2.1/32" || made.Scopes[0] != "calendar:read" {
 		t.Errorf("created %+v", made)
 	}
 	list := ok("Thunderbird", "password", "list", "alice@example.test")

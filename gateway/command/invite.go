@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/gateway"
+	"postern/gateway/view"
 )
 
 func accountInvite(e *env) *cobra.Command {
@@ -36,7 +36,7 @@ good once, for 72 hours; one that was made before is not valid any more.`,
 					return err
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), viewInvitation(link, i))
+					return printJSON(c.OutOrStdout(), view.NewInvitation(link, i))
 				}
 				return printInvitation(c.OutOrStdout(), link, i)
 			})
@@ -44,19 +44,6 @@ good once, for 72 hours; one that was made before is not valid any more.`,
 	})
 	c.Flags().BoolVar(&newFactor, "new-factor", false, "keep the primary password, which the link then asks for")
 	return c
-}
-
-// invitationView is a link as --json prints it.
-type invitationView struct {
-	Address     string    `json:"address"`
-	Link        string    `json:"link"`
-	Expires     time.Time `json:"expires"`
-	SetsPrimary bool      `json:"sets_primary_password"`
-	Revokes     int       `json:"revokes_app_passwords"`
-}
-
-func viewInvitation(link string, i identity.Invitation) invitationView {
-	return invitationView{i.Address, link, i.Expires, i.SetsPrimary, i.Revokes}
 }
 
 func printInvitation(w io.Writer, link string, i identity.Invitation) error {
@@ -92,9 +79,7 @@ func accountSignOut(e *env) *cobra.Command {
 					return err
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), struct {
-						Ended int `json:"ended"`
-					}{n})
+					return printJSON(c.OutOrStdout(), view.Ended{Ended: n})
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "signed %s out of the portal: sessions ended: %d\n", a.Names[0], n)
 				return err
@@ -103,33 +88,8 @@ func accountSignOut(e *env) *cobra.Command {
 	})
 }
 
-// portalView is how an account signs in at the portal.
-type portalView struct {
-	Primary  bool              `json:"primary_password"`
-	Factors  []factorView      `json:"second_factors"`
-	Recovery int               `json:"recovery_codes_left"`
-	Sessions []portalLoginView `json:"sessions"`
-
-	keeps bool // primary passwords are kept here
-}
-
-type factorView struct {
-	Kind     identity.Kind `json:"kind"`
-	Label    string        `json:"label"`
-	Created  time.Time     `json:"created"`
-	LastUsed *time.Time    `json:"last_used,omitempty"`
-}
-
-type portalLoginView struct {
-	Began  time.Time `json:"began"`
-	Seen   time.Time `json:"seen"`
-	Method string    `json:"method"`
-	Client string    `json:"client"`
-	Agent  string    `json:"browser"`
-}
-
 // overview tells how an account signs in; nil: there is no portal.
-func overview(ctx context.Context, d *gateway.Desk, id authstore.AccountID) (*portalView, error) {
+func overview(ctx context.Context, d *gateway.Desk, id authstore.AccountID) (*view.Portal, error) {
 	people, err := d.People()
 	if errors.Is(err, gateway.ErrNoPortal) {
 		return nil, nil
@@ -141,25 +101,18 @@ func overview(ctx context.Context, d *gateway.Desk, id authstore.AccountID) (*po
 	if err != nil {
 		return nil, err
 	}
-	v := &portalView{Primary: o.Primary, Factors: []factorView{}, Recovery: o.Factors.Recovery, Sessions: []portalLoginView{}, keeps: people.KeepsPrimary()}
-	for _, f := range o.Factors.List {
-		v.Factors = append(v.Factors, factorView{f.Kind, f.Label, f.Created, orNil(f.LastUsed)})
-	}
-	for _, s := range o.Sessions {
-		v.Sessions = append(v.Sessions, portalLoginView{s.Began, s.Seen, s.Method, s.Client.String(), s.Agent})
-	}
-	return v, nil
+	return view.NewPortal(o), nil
 }
 
-func (v *portalView) print(w io.Writer) {
+func printPortal(w io.Writer, v *view.Portal, d *gateway.Desk) {
 	if v == nil {
 		return
 	}
-	primary, factors := "set", "none"
+	primary, factors, keeps := "set", "none", d.KeepsPrimary()
 	switch {
-	case !v.keeps && v.Primary:
+	case !keeps && v.Primary:
 		primary = "the server of [portal.imap] has it"
-	case !v.keeps:
+	case !keeps:
 		primary = "the server of [portal.imap] has it; nobody has signed in yet"
 	case !v.Primary:
 		primary = "not set; its owner begins with the link of \"postern account invite\""

@@ -12,67 +12,12 @@ import (
 
 	"postern/authstore"
 	"postern/gateway"
-	"postern/gateway/appsettings"
+	"postern/gateway/view"
 )
 
 func passwordCommand(e *env) *cobra.Command {
 	return group("password", "App passwords: create, list, revoke",
 		passwordCreate(e), passwordList(e), passwordShow(e), passwordRevoke(e), passwordRevokeAll(e))
-}
-
-// passwordView is an app password as --json prints it.
-type passwordView struct {
-	ID       authstore.PasswordID  `json:"id"`
-	Label    string                `json:"label"`
-	Scopes   []string              `json:"scopes"`
-	State    string                `json:"state"`
-	Created  time.Time             `json:"created"`
-	MadeBy   string                `json:"made_by,omitempty"` // an administrator
-	Expires  *time.Time            `json:"expires,omitempty"`
-	Networks []netip.Prefix        `json:"networks,omitempty"`
-	Revoked  *time.Time            `json:"revoked,omitempty"`
-	Why      string                `json:"why,omitempty"`
-	Last     *lastUseView          `json:"last_used,omitempty"`
-	Failures int64                 `json:"refused,omitempty"`
-	Secret   string                `json:"secret,omitempty"` // only when it was just created
-	Settings *appsettings.Settings `json:"settings,omitempty"`
-
-	Collections []collectionView `json:"collections,omitempty"` // single ones that it opens; absent: all
-}
-
-type lastUseView struct {
-	At       time.Time    `json:"at"`
-	Protocol string       `json:"protocol"`
-	App      string       `json:"app,omitempty"`
-	Network  netip.Prefix `json:"network"`
-	Count    int64        `json:"count"`
-}
-
-func viewPassword(p authstore.AppPassword) passwordView {
-	var last *lastUseView
-	if p.Last != nil {
-		last = &lastUseView{p.Last.At, p.Last.Protocol, p.Last.App, p.Last.Network, p.Last.Count}
-	}
-	return passwordView{ID: p.ID, Label: p.Label, Scopes: p.Scopes.Names(), State: state(p), Created: p.Created, MadeBy: p.MadeBy,
-		Expires: orNil(p.Expires), Networks: p.Networks, Revoked: orNil(p.Revoked), Why: p.Why, Last: last, Failures: p.Failures,
-		Collections: viewCollections(p)}
-}
-
-func orNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func state(p authstore.AppPassword) string {
-	switch {
-	case !p.Revoked.IsZero():
-		return "revoked"
-	case !p.Expires.IsZero() && !p.Expires.After(time.Now()):
-		return "expired"
-	}
-	return "active"
 }
 
 func passwordCreate(e *env) *cobra.Command {
@@ -120,9 +65,9 @@ it opens must be named; "calendar/*" and "contacts/*" are all of a kind, those m
 				defer secret.Clear()
 				settings := d.Settings(a.Names[0], p.Scopes)
 				if e.json {
-					view := viewPassword(p)
-					view.Secret, view.Settings = secret.Reveal(), &settings
-					return printJSON(c.OutOrStdout(), view)
+					made := view.NewPassword(p)
+					made.Secret, made.Settings = secret.Reveal(), &settings
+					return printJSON(c.OutOrStdout(), made)
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "\n    %s\n\nApp password %d of %s (%s). It is shown only now.\n\n%s",
 					secret.Reveal(), p.ID, a.Names[0], opens(p), settings)
@@ -232,15 +177,11 @@ func passwordList(e *env) *cobra.Command {
 					return err
 				}
 				if e.json {
-					views := make([]passwordView, 0, len(passwords))
-					for _, p := range passwords {
-						views = append(views, viewPassword(p))
-					}
-					return printJSON(c.OutOrStdout(), views)
+					return printJSON(c.OutOrStdout(), view.NewPasswords(passwords))
 				}
 				var rows [][]string
 				for _, p := range passwords {
-					rows = append(rows, []string{strconv.FormatInt(int64(p.ID), 10), p.Label, opens(p), state(p), day(p.Created), day(p.Expires), lastUsed(p.Last)})
+					rows = append(rows, []string{strconv.FormatInt(int64(p.ID), 10), p.Label, opens(p), view.State(p), day(p.Created), day(p.Expires), lastUsed(p.Last)})
 				}
 				return table(c.OutOrStdout(), []string{"ID", "LABEL", "OPENS", "STATE", "CREATED", "EXPIRES", "LAST USED"}, rows)
 			})
@@ -281,14 +222,14 @@ func passwordShow(e *env) *cobra.Command {
 					return passwordError(id, err)
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), viewPassword(p))
+					return printJSON(c.OutOrStdout(), view.NewPassword(p))
 				}
 				networks := "any"
 				if len(p.Networks) > 0 {
 					networks = strings.Trim(fmt.Sprint(p.Networks), "[]")
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "id         %d\nlabel      %s\nopens      %s\nonly       %s\nstate      %s\ncreated    %s\nmade by    %s\nexpires    %s\nnetworks   %s\nrevoked    %s\nlast used  %s\nrefused    %s\n",
-					p.ID, printable(p.Label), p.Scopes, orDash(onlyWords(p, authstore.MaxCollections)), state(p), day(p.Created), orDash(printable(p.MadeBy)), day(p.Expires), networks,
+					p.ID, printable(p.Label), p.Scopes, orDash(onlyWords(p, authstore.MaxCollections)), view.State(p), day(p.Created), orDash(printable(p.MadeBy)), day(p.Expires), networks,
 					strings.TrimSpace(day(p.Revoked)+" "+printable(p.Why)), printable(lastUsed(p.Last)), refusals(p.Failures))
 				return err
 			})

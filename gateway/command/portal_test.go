@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/gateway/view"
 )
 
 // withPortal is configured with a portal.
@@ -42,7 +44,7 @@ func TestInvite(t *testing.T) {
 	if !link.MatchString(out) || !strings.Contains(out, "It sets a new primary password and a new second factor.") || strings.Contains(out, "app password") {
 		t.Errorf("invite says\n%s", out)
 	}
-	var v invitationView
+	var v view.Invitation
 	if err := json.Unmarshal([]byte(must("account", "invite", "alice@example.test", "--json")), &v); err != nil {
 		t.Fatal(err)
 	}

@@ -485,7 +485,7 @@ func before(r reply) string {
 func TestEventsHaveWords(t *testing.T) {
 	t.Parallel()
 	p := newLab(t, nil).person(alice)
-	kinds := []string{"account.added", "account.suspended", "account.resumed", "account.removed", "account.backend_name", "account.admin_made", "account.admin_ended", "tie.made", "tie.removed", "alias.added", "alias.removed",
+	kinds := []string{"account.added", "account.suspended", "account.resumed", "account.removed", "account.backend_name", "account.admin_made", "account.admin_ended", "tie.made", "tie.removed", "token.created", "token.revoked", "alias.added", "alias.removed",
 		"password.created", "password.revoked", "password.revoked_all", "password.rekeyed", "password.edited", "password.first_use", "password.new_use", "password.idle", "password.yearly",
 		"credential.stored", "portal.signed_in", "portal.sign_in_refused", "portal.signed_out", "portal.session_ended", "portal.sessions_ended",
 		"factor.added", "factor.refused", "factor.removed", "factor.renamed", "recovery.renewed", "recovery.used", "primary.set", "portal.first_sign_in", "primary.changed", "invitation.made", "invitation.accepted",

@@ -1,0 +1,88 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"postern/authstore"
+)
+
+// Bounds of a tie's names, in bytes (OpenID Connect Core section 2 has 255 for a subject).
+const (
+	maxIssuer  = 2000
+	maxSubject = 255
+)
+
+// CheckTie says why nothing can be bound to such a person.
+func CheckTie(issuer, subject string) error {
+	switch {
+	case issuer == "" || subject == "":
+		return errors.New("an issuer needs a subject, and a subject an issuer")
+	case len(issuer) > maxIssuer || len(subject) > maxSubject:
+		return errors.New("the issuer or the subject is too long")
+	case !isLine(issuer) || !isLine(subject):
+		return errors.New("the issuer or the subject holds a control character")
+	}
+	return nil
+}
+
+func isLine(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
+
+// Bind binds an account to a person at another server in an administrator's name. A tie to another person there has to be taken back first.
+// ErrTied, authstore.ErrNotFound, *authstore.Unfit.
+func Bind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer, subject string) error {
+	if err := CheckTie(issuer, subject); err != nil {
+		return &authstore.Unfit{Err: err}
+	}
+	_, err := truth.Act(ctx, who, id, func(tx Tx) error {
+		of, err := tx.Person(ctx)
+		if err != nil {
+			return err
+		}
+		if was, bound := of.tied(issuer); bound {
+			if was.Subject != subject {
+				return ErrTied
+			}
+			return nil
+		}
+		if err := tx.SetTie(ctx, Tie{Issuer: issuer, Subject: subject, Seen: time.Now()}); err != nil {
+			return err
+		}
+		return tx.Event(ctx, "tie.made", issuer)
+	})
+	return err
+}
+
+// Unbind takes back what binds an account to an issuer's person, and ends the sessions at the portal that were begun there, for whoever sits
+// there is no longer known to be the account's. authstore.ErrNotFound.
+func Unbind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer string) error {
+	_, err := truth.Act(ctx, who, id, func(tx Tx) error {
+		of, err := tx.Person(ctx)
+		if err != nil {
+			return err
+		}
+		if _, bound := of.tied(issuer); !bound {
+			return authstore.ErrNotFound
+		}
+		if err := tx.RemoveTie(ctx, issuer); err != nil {
+			return err
+		}
+		if _, err := tx.EndSessions(ctx, 0); err != nil {
+			return err
+		}
+		return tx.Event(ctx, "tie.removed", issuer)
+	})
+	return err
+}
+
+// Administers reports whether an account is an administrator's, by its own mark or by a group.
+func (p *People) Administers(of Person) bool {
+	return of.Admin || slices.ContainsFunc(of.Ties, func(t Tie) bool {
+		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
+	})
+}

@@ -1,0 +1,178 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"postern/authstore"
+	"postern/authstore/identity"
+	"postern/gateway"
+	"postern/gateway/view"
+)
+
+func accountImport(e *env) *cobra.Command {
+	var dry, skip bool
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "import FILE.csv",
+		Short: "Add many accounts, with their aliases, backend names and ties",
+		Long: `Reads a CSV file ("-": standard input) whose first line names the columns:
+address, and any of aliases (several are separated by blanks), backend_name,
+issuer and subject (who the person is at an OpenID Connect provider or in the
+directory). Spreadsheets' semicolons and UTF-16 are understood.
+
+Accounts that are missing are made; those that are there get what they lack.
+Nothing is ever taken away, so the same file may be imported again. Where a line
+is wrong nothing is done at all, but with --skip-wrong the others are.`,
+		Example: "  postern account import people.csv --dry-run\n  postern account import people.csv",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			list, err := readAccounts(c.InOrStdin(), args[0])
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			return e.withDesk(c.Context(), func(d *gateway.Desk) error { return e.importAccounts(c, d, list, dry, skip) })
+		},
+	})
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	c.Flags().BoolVar(&skip, "skip-wrong", false, "leave wrong lines out and do the others")
+	return c
+}
+
+func readAccounts(stdin io.Reader, path string) ([]gateway.Wanted, error) {
+	if path == "-" {
+		return gateway.ReadAccountList(stdin)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return gateway.ReadAccountList(f)
+}
+
+// importAccounts plans, does unless it is a dry run, and tells of a list from wherever.
+func (e *env) importAccounts(c *cobra.Command, d *gateway.Desk, list []gateway.Wanted, dry, skip bool) error {
+	plan, err := d.PlanImport(c.Context(), list)
+	if err != nil {
+		return err
+	}
+	if !dry {
+		err = d.ApplyImport(c.Context(), actor(), plan, skip)
+		if err != nil && !errors.Is(err, gateway.ErrWrongLines) {
+			return err
+		}
+	}
+	if e.json {
+		err = errors.Join(err, printJSON(c.OutOrStdout(), plan.View()))
+	} else {
+		printImport(c.OutOrStdout(), plan)
+	}
+	if err == nil && dry && !skip && plan.Count(gateway.Wrong) > 0 {
+		return errors.New("some lines are wrong; without --dry-run nothing would be imported, and with --skip-wrong the others")
+	}
+	if errors.Is(err, gateway.ErrWrongLines) {
+		return fmt.Errorf("%w; mend them, or leave them out with --skip-wrong", err)
+	}
+	return err
+}
+
+func printImport(w io.Writer, plan *gateway.Import) {
+	for i := range plan.Lines {
+		l := &plan.Lines[i]
+		if l.Outcome == gateway.Unchanged {
+			continue
+		}
+		text := fmt.Sprintf("%s: %s %s", l.Where, l.Outcome, l.Address)
+		if more := l.Text(); more != "" {
+			text += ": " + more
+		}
+		fmt.Fprintln(w, printable(text))
+	}
+	did := "nothing was done; it would be"
+	if plan.Done {
+		did = "done"
+	}
+	fmt.Fprintf(w, "%s: %d added, %d changed, %d unchanged, %d wrong\n", did,
+		plan.Count(gateway.Added), plan.Count(gateway.Changed), plan.Count(gateway.Unchanged), plan.Count(gateway.Wrong))
+}
+
+func accountPrimaryChanged(e *env) *cobra.Command {
+	var yes bool
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "primary-changed ADDRESS",
+		Short: "Say that the primary password was changed elsewhere: revokes all app passwords and ends all sessions",
+		Long: `For a primary password that another server keeps, and that was changed there
+because somebody else may know it. All app passwords of the account are revoked,
+its sessions at the portal end, and its owner is told by mail.
+
+Programs say the same by the API: POST /api/v1/primary-changed (docs/api.md).`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				if !yes && !confirmed(c, fmt.Sprintf("Revoke all %d active app passwords of %s and end all sessions?", a.Passwords, a.Names[0])) {
+					return errors.New("nothing was revoked; to do it without being asked: --yes")
+				}
+				n, done, err := d.PrimaryChanged(c.Context(), actor(), a.ID)
+				if err != nil {
+					return err
+				}
+				did := fmt.Sprintf("revoked %d app passwords of %s and ended all sessions", n, a.Names[0])
+				if e.json {
+					return printJSON(c.OutOrStdout(), view.PrimaryChanged{Confirmation: view.NewConfirmation(did, done), Address: a.Names[0], Revoked: n})
+				}
+				return e.printConfirmation(c.OutOrStdout(), did, done)
+			})
+		},
+	})
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	return c
+}
+
+func accountTie(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "tie ADDRESS ISSUER SUBJECT",
+		Short: "Bind an account to a person at an OpenID Connect provider or in the directory",
+		Long: `Binds an account to a person at another server: ISSUER is the provider's URL, or
+"ldap"; SUBJECT is what names the person there for ever ("sub", entryUUID). Who
+signs in there as that person signs in to this account.`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				err := d.Tie(c.Context(), actor(), a.ID, args[1], args[2])
+				if errors.Is(err, identity.ErrTied) {
+					return fmt.Errorf("%w, or that person to another account; \"postern account untie\" takes a tie back", err)
+				}
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "tied %s to %s at %s\n", a.Names[0], printable(args[2]), printable(args[1]))
+				return err
+			})
+		},
+	}
+}
+
+func accountUntie(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "untie ADDRESS ISSUER",
+		Short: "Take back what binds an account to a person elsewhere, and end its sessions at the portal",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withAccount(c, args[0], func(d *gateway.Desk, a authstore.Account) error {
+				err := d.Untie(c.Context(), actor(), a.ID, args[1])
+				if errors.Is(err, authstore.ErrNotFound) {
+					return fmt.Errorf("%s is not tied to anybody at %q; \"postern account show\" shows its ties", a.Names[0], printable(args[1]))
+				}
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "%s is not tied to anybody at %s any more\n", a.Names[0], printable(args[1]))
+				return err
+			})
+		},
+	}
+}
