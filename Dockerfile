@@ -6,7 +6,7 @@ RUN go mod download
 COPY . .
 # The version that "postern version" tells; empty: the commit, from .git.
 ARG VERSION=
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X postern/gateway/command.version=${VERSION}" -o /out/postern .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X postern/gateway/version.released=${VERSION}" -o /out/postern .
 RUN install -d -m 0700 /out/state
 
 # Nothing but the program, the authorities that backends' certificates are checked with, and an empty folder for the state.

@@ -126,13 +126,21 @@ func (d *Desk) Close() error {
 
 // StoreBackendPassword seals an account's own password at a backend that wants one.
 func (d *Desk) StoreBackendPassword(ctx context.Context, id authstore.AccountID, backend string, password []byte) error {
+	if err := takesStored(d.cfg, backend); err != nil {
+		return err
+	}
+	return d.Accounts.StoreBackendPassword(ctx, id, backend, password)
+}
+
+// takesStored says why a backend wants no stored passwords.
+func takesStored(cfg *config.Config, backend string) error {
 	var names []string
-	for _, b := range d.cfg.Backends {
+	for _, b := range cfg.Backends {
 		if b.Name == backend && b.Credential != "stored" {
 			return fmt.Errorf("backend %q has credential = %q and takes no stored passwords", backend, b.Credential)
 		}
 		if b.Name == backend {
-			return d.Accounts.StoreBackendPassword(ctx, id, backend, password)
+			return nil
 		}
 		names = append(names, b.Name)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"postern/authstore/identity"
 	"postern/config"
+	"postern/gateway/api"
 	"postern/gateway/notice"
 	"postern/gateway/ops"
 	"postern/gateway/place"
@@ -38,6 +39,7 @@ type generation struct {
 	notices *notice.Sender               // nil: nobody is sent any
 	doors   []door
 	ops     *ops.Server
+	api     *api.Server    // nil: it is nowhere
 	leases  []net.Listener // while it accepts; the last is the operations'
 
 	accepting context.Context // of the front doors
@@ -76,6 +78,8 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	if err = g.buildNotices(ctx, next); err != nil {
 		return nil, err
 	}
+	g.buildAPI(next)
+	next.ops.API = next.on("operations")
 	for _, l := range cfg.Listeners {
 		if l.Protocol == portal.Protocol && shared(cfg, davproxy.Protocol, l.Address) != nil {
 			continue // served there

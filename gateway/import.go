@@ -42,6 +42,7 @@ type ImportLine struct {
 	Err     error    // of a wrong one
 
 	step authstore.AccountImport
+	of   identity.Person // whose it is, as far as it takes to know administrators
 }
 
 // Import is what has to be done for the accounts of a list to be here. Nothing is ever taken away by it.
@@ -58,6 +59,15 @@ func (i *Import) Count(o Outcome) (n int) {
 		}
 	}
 	return n
+}
+
+// SpareAdministrators makes lines wrong that would change accounts of administrators: whoever gets such a name or tie signs in as one.
+func (i *Import) SpareAdministrators(administers func(identity.Person) bool) {
+	for n := range i.Lines {
+		if l := &i.Lines[n]; l.Outcome == Changed && administers(l.of) {
+			l.Outcome, l.Err, l.Changes = Wrong, errors.New("it is an administrator's, and the token lacks the scope admins:write"), nil
+		}
+	}
 }
 
 // ErrWrongLines says that nothing was done, for some lines are wrong.
@@ -154,6 +164,7 @@ func (p *planner) line(ctx context.Context, w *Wanted) (ImportLine, error) {
 		l.Outcome = Added
 	} else {
 		l.Address, l.step.Account = a.Names[0], a.ID
+		l.of = identity.Person{ID: a.ID, Admin: a.Admin, Ties: []identity.Tie{{Groups: a.Groups}}}
 	}
 	for _, alias := range l.step.Aliases {
 		l.Changes = append(l.Changes, "alias "+alias)

@@ -135,7 +135,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		Site: cfg.Portal.URL, Name: cfg.Portal.Name, Longest: time.Duration(cfg.Portal.LongestDays) * 24 * time.Hour,
 		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr() },
 		TLS:    withTLS(l.TLS, serverTLS), Proxies: l.ProxyProtocol, Limits: g.limits, TrustedProxies: trusted,
-		Log: g.log, Panicked: g.metrics.Panic,
+		API: n.on("portal"), Log: g.log, Panicked: g.metrics.Panic,
 	}
 	if len(cfg.OAuth) > 0 {
 		o.Connections = n.tokens
@@ -209,5 +209,7 @@ func (d *Desk) Invite(ctx context.Context, who authstore.Actor, id authstore.Acc
 	if err != nil {
 		return "", i, err
 	}
-	return d.cfg.Portal.URL + "/invitation/" + secret, i, nil
+	return invitationLink(d.cfg, secret), i, nil
 }
+
+func invitationLink(cfg *config.Config, secret string) string { return cfg.Portal.URL + "/invitation/" + secret }

@@ -5,6 +5,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type Metrics struct {
 	panics   *prometheus.CounterVec
 	notices  *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
+	api      *prometheus.CounterVec
 }
 
 var _ protocols.Observer = (*Metrics)(nil)
@@ -60,8 +62,10 @@ func NewMetrics(g Gauges) *Metrics {
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_token_refreshes_total", Help: "Refreshes of tokens for backends, by outcome: refreshed, failed (it is tried again), refused (the person has to connect again)."},
 			[]string{"provider", "outcome"}),
+		api: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_api_requests_total", Help: "Answers of the API by operation and status."}, []string{"operation", "status"}),
 	}
-	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices, m.tokens,
+	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices, m.tokens, m.api,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_sessions", Help: "Open sessions."}, func() float64 { return float64(g.Sessions()) }),
@@ -99,6 +103,11 @@ func (m *Metrics) Verify(layer string, d time.Duration) {
 
 // Panic counts a connection that ended in a defect of ours.
 func (m *Metrics) Panic(protocol string) { m.panics.WithLabelValues(protocol).Inc() }
+
+// API counts one answer of the API; operation is empty where none was found, or nobody was allowed to ask.
+func (m *Metrics) API(operation string, status int) {
+	m.api.WithLabelValues(operation, strconv.Itoa(status)).Inc()
+}
 
 // Notice counts one attempt to send a notice; see notice.Options.Observe.
 func (m *Metrics) Notice(outcome string) { m.notices.WithLabelValues(outcome).Inc() }

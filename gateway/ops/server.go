@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"postern/authstore/secret"
+	"postern/gateway/api"
 	"postern/gateway/live"
 )
 
@@ -23,6 +24,7 @@ type Server struct {
 	Ready    func() error
 	Sessions Sessions
 	Keys     func() *secret.Keyring // those that passes are sealed with
+	API      http.Handler           // under api.Prefix; nil: it is not here
 	Log      *slog.Logger
 }
 
@@ -49,15 +51,35 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /sessions", s.withPass(s.listSessions))
 	mux.HandleFunc("DELETE /sessions", s.withPass(s.endSessions))
-	return mux
+	if s.API == nil {
+		return mux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if api.Under(r.URL.Path) { // past the mux, which redirects what it finds untidy
+			s.API.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
+
+// endingTime is how long a request under way may go on when the listener closes: a change must not be cut off from its answer.
+const endingTime = 5 * time.Second
 
 // Serve answers until ctx ends.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	h := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
-	defer context.AfterFunc(ctx, func() { h.Close() })()
-	if err := h.Serve(ln); ctx.Err() == nil {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), endingTime)
+		defer cancel()
+		h.Shutdown(grace)
+		h.Close()
+	})
+	if err := h.Serve(ln); stop() {
 		return err
 	}
+	<-ended
 	return nil
 }

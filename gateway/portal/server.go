@@ -15,6 +15,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/api"
 	"postern/gateway/appsettings"
 	"postern/gateway/live"
 	"postern/gateway/upstreamtoken"
@@ -64,7 +65,9 @@ type Options struct {
 	Limits *protocols.Limits
 	// TrustedProxies are HTTP proxies in front, whose connections count for no network.
 	TrustedProxies protocols.TrustedProxies
-	Log            *slog.Logger
+	// API answers programs under api.Prefix, past all that is for browsers; nil: it is not here.
+	API http.Handler
+	Log *slog.Logger
 	// Panicked is told of each defect of ours that ended a request; nil: nobody.
 	Panicked func(protocol string)
 }
@@ -108,7 +111,13 @@ func New(o Options) (*Server, error) {
 }
 
 // ServeHTTP answers a request; the connection's limits are the caller's affair.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.o.API != nil && api.Under(r.URL.Path) {
+		s.o.API.ServeHTTP(w, r)
+		return
+	}
+	s.handler.ServeHTTP(w, r)
+}
 
 // Serve accepts until ctx ends, then waits for the requests that are under way; they go on until life ends.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
