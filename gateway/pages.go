@@ -212,4 +212,6 @@ func (d *Desk) Invite(ctx context.Context, who authstore.Actor, id authstore.Acc
 	return invitationLink(d.cfg, secret), i, nil
 }
 
-func invitationLink(cfg *config.Config, secret string) string { return cfg.Portal.URL + "/invitation/" + secret }
+func invitationLink(cfg *config.Config, secret string) string {
+	return cfg.Portal.URL + "/invitation/" + secret
+}

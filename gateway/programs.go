@@ -28,8 +28,10 @@ func (g *Gateway) buildAPI(n *generation) {
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	n.api = api.New(api.Options{
 		Tokens: g.tokens, Accounts: g.desk.Accounts, Truth: g.desk.truth, People: n.people, Sessions: &g.live,
-		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings { return settings(cfg, address, scopes) },
-		Link:     func(secret string) string { return invitationLink(cfg, secret) },
+		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
+			return settings(cfg, address, scopes)
+		},
+		Link: func(secret string) string { return invitationLink(cfg, secret) },
 		Collections: func(ctx context.Context, address, kind string) ([]view.Collection, error) {
 			found, err := g.desk.collections(ctx, n.routes, address, kind)
 			if errors.Is(err, protocols.ErrNoRoute) {

@@ -13,8 +13,8 @@ import (
 	"postern/gateway/view"
 )
 
-// onAccount names an account in the path.
-type onAccount struct {
+// OnAccount names an account in the path.
+type OnAccount struct {
 	Account string `path:"account" minLength:"1" maxLength:"254" doc:"One of the account's addresses" example:"alice@example.org"`
 }
 
@@ -103,7 +103,7 @@ func (s *Server) addAccount(ctx context.Context, in *addAccount) (*body[view.Acc
 // latest is how many lines of history stand beside an account.
 const latest = 20
 
-func (s *Server) showAccount(ctx context.Context, in *onAccount) (*body[view.AccountDetail], error) {
+func (s *Server) showAccount(ctx context.Context, in *OnAccount) (*body[view.AccountDetail], error) {
 	a, err := s.account(ctx, in.Account)
 	if err != nil {
 		return nil, err
@@ -131,8 +131,8 @@ func (s *Server) showAccount(ctx context.Context, in *onAccount) (*body[view.Acc
 }
 
 // changes is an operation that a method of Accounts does to an account.
-func (s *Server) changes(did string, change func(*authstore.Accounts, context.Context, authstore.AccountID) (authstore.Confirmation, error)) func(context.Context, *onAccount) (*body[view.Confirmation], error) {
-	return func(ctx context.Context, in *onAccount) (*body[view.Confirmation], error) {
+func (s *Server) changes(did string, change func(*authstore.Accounts, context.Context, authstore.AccountID) (authstore.Confirmation, error)) func(context.Context, *OnAccount) (*body[view.Confirmation], error) {
+	return func(ctx context.Context, in *OnAccount) (*body[view.Confirmation], error) {
 		a, err := s.account(ctx, in.Account)
 		if err != nil {
 			return nil, err
@@ -149,12 +149,12 @@ func confirmed(did string, done authstore.Confirmation, err error) (*body[view.C
 	return answer(view.NewConfirmation(did, done)), nil
 }
 
-func (s *Server) removeAccount(ctx context.Context, in *onAccount) (*body[view.Confirmation], error) {
+func (s *Server) removeAccount(ctx context.Context, in *OnAccount) (*body[view.Confirmation], error) {
 	return s.changes("removed", (*authstore.Accounts).Remove)(ctx, in)
 }
 
 type setAdmin struct {
-	onAccount
+	OnAccount
 	Body struct {
 		Administrator bool `json:"administrator"`
 	}
@@ -174,7 +174,7 @@ func (s *Server) setAdmin(ctx context.Context, in *setAdmin) (*body[view.Confirm
 }
 
 type storeCredential struct {
-	onAccount
+	OnAccount
 	Backend string `path:"backend" minLength:"1" maxLength:"100" doc:"Its name in the configuration"`
 	Body    struct {
 		Password string `json:"password" minLength:"1" maxLength:"4096" writeOnly:"true"`
@@ -207,7 +207,7 @@ type CollectionList struct {
 	Collections []view.Collection `json:"collections"`
 }
 
-func (s *Server) listCollections(ctx context.Context, in *onAccount) (*body[CollectionList], error) {
+func (s *Server) listCollections(ctx context.Context, in *OnAccount) (*body[CollectionList], error) {
 	a, err := s.account(ctx, in.Account)
 	if err != nil {
 		return nil, err
@@ -259,7 +259,7 @@ func (s *Server) names(a huma.API) {
 }
 
 type addAlias struct {
-	onAccount
+	OnAccount
 	Body struct {
 		Alias string `json:"alias" minLength:"1" maxLength:"254" example:"al@example.org"`
 	}
@@ -275,7 +275,7 @@ func (s *Server) addAlias(ctx context.Context, in *addAlias) (*body[view.Confirm
 }
 
 type removeAlias struct {
-	onAccount
+	OnAccount
 	Alias string `path:"alias" minLength:"1" maxLength:"254"`
 }
 
@@ -292,7 +292,7 @@ func (s *Server) removeAlias(ctx context.Context, in *removeAlias) (*body[view.C
 }
 
 type setBackendName struct {
-	onAccount
+	OnAccount
 	Body struct {
 		BackendName string `json:"backend_name" maxLength:"254" doc:"Empty: the backend's template decides"`
 	}
@@ -308,7 +308,7 @@ func (s *Server) setBackendName(ctx context.Context, in *setBackendName) (*body[
 }
 
 type addTie struct {
-	onAccount
+	OnAccount
 	Body struct {
 		Issuer  string `json:"issuer" minLength:"1" maxLength:"2000" example:"https://id.example.org/realms/staff" doc:"The URL of an OpenID Connect issuer, or \"ldap\""`
 		Subject string `json:"subject" minLength:"1" maxLength:"255" doc:"What names the person there for ever: \"sub\", entryUUID"`
@@ -351,7 +351,7 @@ func (s *Server) mayBecome(ctx context.Context, id authstore.AccountID) error {
 }
 
 type removeTie struct {
-	onAccount
+	OnAccount
 	Issuer string `query:"issuer" required:"true" minLength:"1" maxLength:"2000"`
 }
 

@@ -156,7 +156,7 @@ func config() huma.Config {
 			},
 			Tags: []*huma.Tag{{Name: "accounts"}, {Name: "app passwords"}, {Name: "portal"}, {Name: "connections"}, {Name: "history"}, {Name: "gateway"}},
 		},
-		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}, // "json" is what huma makes of problem+json
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 	}

@@ -31,7 +31,7 @@ func (s *Server) signIn(a huma.API) {
 }
 
 type invite struct {
-	onAccount
+	OnAccount
 	Body *struct {
 		NewFactor bool `json:"new_factor,omitempty" doc:"Keep the primary password, which the link then asks for"`
 	}
@@ -56,7 +56,7 @@ func (s *Server) invite(ctx context.Context, in *invite) (*body[view.Invitation]
 	return answer(view.NewInvitation(s.o.Link(secret), i)), nil
 }
 
-func (s *Server) signOut(ctx context.Context, in *onAccount) (*body[view.Ended], error) {
+func (s *Server) signOut(ctx context.Context, in *OnAccount) (*body[view.Ended], error) {
 	if s.o.People == nil {
 		return nil, noPortal()
 	}

@@ -47,7 +47,7 @@ func (s *Server) passwords(a huma.API) {
 }
 
 type listPasswords struct {
-	onAccount
+	OnAccount
 	Ended bool `query:"ended" doc:"Those that have ended as well"`
 }
 
@@ -81,7 +81,7 @@ type OnlyOf struct {
 }
 
 type createPassword struct {
-	onAccount
+	OnAccount
 	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"Names this request, by its sender's own random name"`
 	Body NewPassword
 }
@@ -203,7 +203,7 @@ type why struct {
 }
 
 type revokeAll struct {
-	onAccount
+	OnAccount
 	Body *why
 }
 
@@ -277,7 +277,7 @@ func (s *Server) revokeDomain(ctx context.Context, in *revokeDomain) (*body[Doma
 	return answer(DomainRevoked{view.NewConfirmation("revoked all app passwords of "+in.Domain, done), n, left}), nil
 }
 
-type onPassword struct {
+type OnPassword struct {
 	ID int64 `path:"id" minimum:"1" maximum:"9007199254740991"`
 }
 
@@ -289,7 +289,7 @@ func (s *Server) password(ctx context.Context, id int64) (authstore.AppPassword,
 	return p, err
 }
 
-func (s *Server) showPassword(ctx context.Context, in *onPassword) (*body[view.Password], error) {
+func (s *Server) showPassword(ctx context.Context, in *OnPassword) (*body[view.Password], error) {
 	p, err := s.password(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -298,7 +298,7 @@ func (s *Server) showPassword(ctx context.Context, in *onPassword) (*body[view.P
 }
 
 type editPassword struct {
-	onPassword
+	OnPassword
 	Body struct {
 		Label        *string    `json:"label,omitempty" minLength:"1" maxLength:"100"`
 		Expires      *time.Time `json:"expires,omitempty"`
@@ -336,7 +336,7 @@ func (s *Server) editPassword(ctx context.Context, in *editPassword) (*body[view
 }
 
 type revokePassword struct {
-	onPassword
+	OnPassword
 	Body *why
 }
 
