@@ -42,6 +42,7 @@ func (w *walker) check() {
 		w.say("submission.sender", `sender = "own" holds for no message that is smuggled; use smuggling = "refuse"`)
 	}
 	w.checkPortal()
+	w.checkProvisioning()
 	w.checkNotices()
 	w.checkPolicies()
 	w.checkOperations()

@@ -44,7 +44,7 @@ func (w *walker) checkPortal() {
 		w.say("portal.name", "portal.name must be one line without a colon and without blanks around it: authenticator apps show it")
 	}
 	w.oneOf("portal.enrolment", p.Enrolment, "first", "invite")
-	if w.oneOf("portal.sign_in", p.SignIn, "local", "imap") {
+	if w.oneOf("portal.sign_in", p.SignIn, slices.Sorted(maps.Keys(signIns))...) {
 		w.checkSignIn(p)
 	}
 	if p.SessionTime < p.IdleTimeout {
@@ -52,20 +52,36 @@ func (w *walker) checkPortal() {
 	}
 }
 
+// signIns are the ways to sign in, each with the check of what only it has. The table of its settings is [portal.NAME].
+var signIns = map[string]func(*walker, *Portal){
+	"local": (*walker).checkLocal,
+	"imap":  (*walker).checkIMAP,
+	"oidc":  (*walker).checkOIDC,
+}
+
 // checkSignIn checks what only some ways to sign in have.
 func (w *walker) checkSignIn(p *Portal) {
-	if p.SignIn == "imap" {
-		if p.IMAP.Address == "" {
-			w.say("portal.sign_in", `sign_in = "imap" needs the server that checks the passwords: [portal.imap] with address`)
-			return
+	signIns[p.SignIn](w, p)
+	for name := range signIns {
+		if name != p.SignIn {
+			w.meansNothing(fmt.Sprintf("with sign_in = %q", p.SignIn), w.written("portal."+name+".")...)
 		}
-		w.checkReach("portal.imap", p.IMAP.Address, p.IMAP.TLS, p.IMAP.CAFile, p.IMAP.ServerName)
-		w.checkTemplate("portal.imap.login", p.IMAP.Login, "{address}", "{local}", "{domain}")
-		w.meansNothing(`with sign_in = "imap", whose server decides what passwords are good`, w.among("portal.breached_passwords")...)
+	}
+}
+
+func (w *walker) checkLocal(*Portal) {
+	w.meansNothing(`with sign_in = "local", where everybody begins with an invitation`, w.among("portal.enrolment")...)
+	w.meansNothing(`with sign_in = "local"`, w.among("portal.one_primary")...)
+}
+
+func (w *walker) checkIMAP(p *Portal) {
+	if p.IMAP.Address == "" {
+		w.say("portal.sign_in", `sign_in = "imap" needs the server that checks the passwords: [portal.imap] with address`)
 		return
 	}
-	w.meansNothing(`with sign_in = "local", where everybody begins with an invitation`, w.among("portal.enrolment")...)
-	w.meansNothing(`with sign_in = "local"`, append(w.among("portal.one_primary"), w.written("portal.imap.")...)...)
+	w.checkReach("portal.imap", p.IMAP.Address, p.IMAP.TLS, p.IMAP.CAFile, p.IMAP.ServerName)
+	w.checkTemplate("portal.imap.login", p.IMAP.Login, "{address}", "{local}", "{domain}")
+	w.meansNothing(`with sign_in = "imap", whose server decides what passwords are good`, w.among("portal.breached_passwords")...)
 }
 
 // checkURL wants the origin that browsers name, letter by letter: cookies, passkeys and the check of requests from elsewhere hang on it.
@@ -140,7 +156,7 @@ func (w *walker) checkNotices() {
 // written lists the keys that stand in the file under a prefix, without those of tables inside.
 func (w *walker) written(prefix string) (paths []string) {
 	for _, path := range slices.Sorted(maps.Keys(w.where)) {
-		if rest, ok := strings.CutPrefix(path, prefix); ok && path != "portal.imap" && (rest == "" || !strings.ContainsAny(rest, "[")) {
+		if rest, ok := strings.CutPrefix(path, prefix); ok && signIns[strings.TrimPrefix(path, "portal.")] == nil && (rest == "" || !strings.ContainsAny(rest, "[")) {
 			paths = append(paths, path)
 		}
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	DAV            DAV            `toml:"dav"`
 	Portal         Portal         `toml:"portal"`
 	Policies       []Policy       `toml:"policy"`
+	Provisioning   Provisioning   `toml:"provisioning"`
+	Administration Administration `toml:"administration"`
 	Notices        Notices        `toml:"notices"`
 	Limits         Limits         `toml:"limits"`
 }
@@ -159,7 +161,7 @@ type DAV struct {
 type Portal struct {
 	URL               string   `toml:"url"`
 	Name              string   `toml:"name"`
-	SignIn            string   `toml:"sign_in"`   // "local", "imap"
+	SignIn            string   `toml:"sign_in"`   // "local", "imap", "oidc"
 	Enrolment         string   `toml:"enrolment"` // "first", "invite"
 	OnePrimary        bool     `toml:"one_primary"`
 	IdleTimeout       Duration `toml:"idle_timeout"`
@@ -169,6 +171,7 @@ type Portal struct {
 	CountryDatabase   string   `toml:"country_database"`
 	OperatorDatabase  string   `toml:"operator_database"`
 	IMAP              SignIn   `toml:"imap"`
+	OIDC              OIDC     `toml:"oidc"`
 }
 
 // SignIn is the IMAP server that checks primary passwords.
@@ -178,6 +181,32 @@ type SignIn struct {
 	CAFile     string `toml:"ca_file"`
 	ServerName string `toml:"server_name"`
 	Login      string `toml:"login"`
+}
+
+// OIDC is the OpenID Connect provider that people sign in at.
+type OIDC struct {
+	Issuer           string   `toml:"issuer"`
+	ClientID         string   `toml:"client_id"`
+	ClientSecretFile string   `toml:"client_secret_file"` // empty: a public client
+	Name             string   `toml:"name"`
+	Scopes           []string `toml:"scopes"`
+	AddressClaim     string   `toml:"address_claim"`
+	TrustAddresses   bool     `toml:"trust_addresses"`
+	GroupsClaim      string   `toml:"groups_claim"`
+	FactorACR        []string `toml:"factor_acr"`
+	FactorAMR        []string `toml:"factor_amr"`
+	CAFile           string   `toml:"ca_file"`
+}
+
+// Provisioning says for whom an account is made at the first sign-in.
+type Provisioning struct {
+	Domains []string `toml:"domains"`
+	Groups  []string `toml:"groups"`
+}
+
+// Administration says who administers, besides those whom the command line has made administrators.
+type Administration struct {
+	Groups []string `toml:"groups"`
 }
 
 // Notices is the server that takes the mails about what happened to an account. Without an address there are none.
@@ -262,7 +291,8 @@ func defaults() *Config {
 		Submission: Submission{Sender: "any", Smuggling: "refuse"},
 		DAV:        DAV{MaxBody: 20 << 20},
 		Portal: Portal{SignIn: "local", Enrolment: "first", OnePrimary: true, IdleTimeout: Duration(30 * time.Minute), SessionTime: Duration(12 * time.Hour),
-			IMAP: SignIn{TLS: "implicit", Login: "{address}"}},
+			IMAP: SignIn{TLS: "implicit", Login: "{address}"},
+			OIDC: OIDC{Scopes: []string{"openid", "profile", "email"}, AddressClaim: "email", GroupsClaim: "groups"}},
 		Notices: Notices{TLS: "implicit"},
 		Limits:  Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
 	}
