@@ -28,7 +28,7 @@ type Claims struct {
 	Addresses []string // that are his for sure, the main one first
 	Groups    []string
 	Factor    bool      // a second factor was given there that counts here
-	At        time.Time // when he proved himself there; zero: now
+	At        time.Time // when he proved himself there; zero: it does not say
 	// PrimaryChanged is when the primary password was changed there last; zero: nobody knows.
 	PrimaryChanged time.Time
 }
@@ -39,6 +39,7 @@ type Tie struct {
 	Subject        string
 	Groups         []string  // as last told
 	PrimaryChanged time.Time // likewise; zero: never told
+	Factor         bool      // a second factor that was given there has counted here
 	Created        time.Time
 	Seen           time.Time // when he was last told of
 }
@@ -68,7 +69,7 @@ func heed(ctx context.Context, tx Tx, of Person, c Claims, now time.Time) (chang
 	if bound && was.Subject != c.Subject {
 		return false, ErrTied
 	}
-	next := Tie{Issuer: c.Issuer, Subject: c.Subject, Groups: c.Groups, PrimaryChanged: was.PrimaryChanged, Seen: now}
+	next := Tie{Issuer: c.Issuer, Subject: c.Subject, Groups: c.Groups, PrimaryChanged: was.PrimaryChanged, Factor: was.Factor || c.Factor, Seen: now}
 	if c.PrimaryChanged.After(was.PrimaryChanged) { // never back: a copy of the directory may lag behind
 		next.PrimaryChanged = c.PrimaryChanged
 		changed = !was.PrimaryChanged.IsZero()
@@ -101,7 +102,7 @@ func (p *People) provision(ctx context.Context, who authstore.Actor, name string
 	}
 	if c.Subject != "" { // under another name he may have one
 		if of, err := p.o.Truth.PersonTied(ctx, c.Issuer, c.Subject); !errors.Is(err, authstore.ErrNotFound) {
-			if err == nil {
+			if err == nil && !slices.Contains(of.Names, name) { // else he signed in twice at once
 				err = ErrTied
 			}
 			return of, err

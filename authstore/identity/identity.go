@@ -31,6 +31,8 @@ var (
 	ErrUnavailable = errors.New("signing in is not possible at the moment")
 	// ErrForeignPrimary: the primary password is another server's and can't be changed here.
 	ErrForeignPrimary = errors.New("the primary password is not kept here")
+	// ErrVouched: people sign in at another server, and here is no primary password, invitation or passkey that would do.
+	ErrVouched = errors.New("people sign in at another server, which vouches for them")
 	// ErrNeedsInvitation: the primary password is right, and the account has no second factor, which only an administrator's link sets up.
 	ErrNeedsInvitation = errors.New("an administrator's link is needed for the set-up")
 	// ErrManyFactors: the account has as many second factors as it may.
@@ -96,7 +98,7 @@ type Session struct {
 	Began    time.Time
 	Seen     time.Time // coarse
 	FactorAt time.Time // when the last second factor was given; zero: none was
-	Method   string    // how it was signed in: "password totp", "password passkey", "password recovery", "passkey", "invitation totp"
+	Method   string    // how it was signed in: "password totp", "password passkey", "password recovery", "passkey", "invitation totp", "provider factor", "provider totp"
 	Client   netip.Addr
 	Agent    string
 	Language string // the account's, empty: not chosen yet
@@ -194,7 +196,10 @@ type Options struct {
 	Accounts *authstore.Accounts
 	Names    authstore.Names
 	Keys     func() *secret.Keyring
-	Checker  Checker // nil: primary passwords are kept here, as Argon2id
+	Checker  Checker // nil: primary passwords are kept here, as Argon2id, unless
+	// Vouched: another server vouches for people, who come with SignInFrom. No primary password is known here, there are no invitations, and a
+	// passkey is a second factor only: alone, it would outlive its owner's account at that server.
+	Vouched bool
 	// InviteOnly: nobody sets up a second factor without an administrator's link. So it is with primary passwords that are kept here anyway:
 	// whoever knows one alone must not make an account his own whose owner left the set-up half-way.
 	InviteOnly bool

@@ -9,8 +9,11 @@ import (
 )
 
 // Invite makes a link's secret for an account: the last part of SITE/invitation/SECRET. It is of use once. One that was made before is not
-// valid any more. authstore.ErrNotFound, ErrAdministrators.
+// valid any more. authstore.ErrNotFound, ErrAdministrators, ErrVouched.
 func (p *People) Invite(ctx context.Context, who authstore.Actor, id authstore.AccountID, purpose Purpose) (secret string, i Invitation, err error) {
+	if p.o.Vouched {
+		return "", i, ErrVouched
+	}
 	secret = rand.Text() // 130 bits
 	now := p.now()
 	_, err = p.o.Truth.Act(ctx, who, id, func(tx Tx) error {
@@ -64,6 +67,9 @@ func (p *People) Invitation(ctx context.Context, secret string) (Invitation, err
 
 // invited finds whom a link invites; ErrNoInvitation.
 func (p *People) invited(ctx context.Context, secret string) (Person, StoredInvitation, error) {
+	if p.o.Vouched { // one from before
+		return Person{}, StoredInvitation{}, ErrNoInvitation
+	}
 	stored, err := p.o.Truth.InvitationWith(ctx, digestOf(secret))
 	if errors.Is(err, authstore.ErrNotFound) || err == nil && !stored.Expires.After(p.now()) {
 		return Person{}, stored, ErrNoInvitation
@@ -154,7 +160,7 @@ func (p *People) accept(ctx context.Context, v Visitor, digest []byte, pr *proof
 		if err != nil {
 			return err
 		}
-		t, s, err = p.newSession(ctx, tx, v, now, AwaitsSetUp, "invitation")
+		t, s, err = p.newSession(ctx, tx, v, now, AwaitsSetUp, "invitation", Claims{})
 		return err
 	})
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 type Overview struct {
 	Primary  bool // a primary password is known: one that was set here, or the last that the Checker took
 	Factors  Factors
-	Ties     []Tie
+	Ties     []Tie     // what binds it to people at other servers
 	Sessions []Session // that are signed in, the latest first
 }
 

@@ -36,6 +36,17 @@ func relyingParty(o Options, site *url.URL) (*webauthn.WebAuthn, error) {
 // TakesPasskeys reports whether passkeys can be bound to the portal's address.
 func (p *People) TakesPasskeys() bool { return p.rp != nil }
 
+// takesPasskeys says why no passkey can be given, for a session or with nil alone.
+func (p *People) takesPasskeys(s *Session) error {
+	switch {
+	case p.rp == nil:
+		return ErrNoPasskeys
+	case s == nil && p.o.Vouched:
+		return ErrVouched
+	}
+	return nil
+}
+
 // holder is a person as the library wants to see him.
 type holder struct {
 	Person
@@ -82,10 +93,10 @@ func (p *People) ceremony(ctx context.Context, kind string, s *Session, options 
 }
 
 // Ask begins a WebAuthn dialogue that proves a factor: of a session's account, or with nil of whoever has a passkey for this site.
-// ErrNoPasskeys; authstore.ErrNotFound where the account has no passkey.
+// ErrNoPasskeys; authstore.ErrNotFound where the account has no passkey; with nil ErrVouched.
 func (p *People) Ask(ctx context.Context, s *Session) (Ceremony, error) {
-	if p.rp == nil {
-		return Ceremony{}, ErrNoPasskeys
+	if err := p.takesPasskeys(s); err != nil {
+		return Ceremony{}, err
 	}
 	if s == nil {
 		options, session, err := p.rp.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
@@ -115,8 +126,8 @@ func (p *People) Ask(ctx context.Context, s *Session) (Ceremony, error) {
 // GivePasskey takes the browser's answer (JSON) to what Ask asked, for the same session, or nil. The token takes the place of the old one.
 // ErrWrongCode, *TooMany.
 func (p *People) GivePasskey(ctx context.Context, v Visitor, s *Session, state string, answer []byte) (Token, Session, error) {
-	if p.rp == nil {
-		return "", Session{}, ErrNoPasskeys
+	if err := p.takesPasskeys(s); err != nil {
+		return "", Session{}, err
 	}
 	kind, charges := stateSignIn, []Charge{p.charge(perPasskey, network(v))}
 	if s != nil {
@@ -244,7 +255,7 @@ func (p *People) proven(ctx context.Context, v Visitor, s *Session, once spent, 
 			return err
 		}
 		if s == nil {
-			t, next, err = p.newSession(ctx, tx, v, person, SignedIn, "passkey")
+			t, next, err = p.newSession(ctx, tx, v, person, SignedIn, "passkey", Claims{})
 		} else {
 			t, err = p.advance(ctx, tx, v, &next, "passkey")
 		}

@@ -23,7 +23,10 @@ var cost = argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, Sal
 const whyRevoked = "the primary password was changed"
 
 // KeepsPrimary reports whether primary passwords are kept here and can be changed.
-func (p *People) KeepsPrimary() bool { return p.o.Checker == nil }
+func (p *People) KeepsPrimary() bool { return p.o.Checker == nil && !p.o.Vouched }
+
+// Vouched reports whether another server vouches for people.
+func (p *People) Vouched() bool { return p.o.Vouched }
 
 // composed is a password in one form, whatever keyboard typed it; free clears what was made for it. Another server gets it as typed.
 func composed(password []byte) (form []byte, free func()) {

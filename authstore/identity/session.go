@@ -112,14 +112,19 @@ func (p *People) Fresh(s Session) bool {
 	return s.Stage == SignedIn && !s.FactorAt.IsZero() && p.now().Before(s.FactorAt.Add(FreshFor))
 }
 
-// newSession begins a session. What the visitor's browser says of language and zone is kept where the account has chosen none.
-func (p *People) newSession(ctx context.Context, tx Tx, v Visitor, of Person, stage Stage, method string) (Token, Session, error) {
+// newSession begins a session, of the claims that led to it. What the visitor's browser says of language and zone is kept where the account
+// has chosen none.
+func (p *People) newSession(ctx context.Context, tx Tx, v Visitor, of Person, stage Stage, method string, c Claims) (Token, Session, error) {
 	now := p.now()
 	s := Session{Account: of.ID, Address: of.Names[0], Stage: stage, Began: now, Seen: now,
-		Method: method, Client: v.Client, Agent: shortAgent(v.Agent), Language: of.Language, Zone: of.Zone}
+		Method: method, Client: v.Client, Agent: shortAgent(v.Agent), Language: of.Language, Zone: of.Zone,
+		Issuer: c.Issuer, Subject: c.Subject, SID: c.SID}
 	keep := maxUnfinished
 	if stage == SignedIn {
 		s.FactorAt, keep = now, maxSignedIn
+	}
+	if c.Factor && (c.At.IsZero() || c.At.Before(now)) { // it may have been given this morning; where nobody says when, it is not fresh
+		s.FactorAt = c.At
 	}
 	t, digest := newToken()
 	var err error

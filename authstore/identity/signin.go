@@ -16,8 +16,11 @@ import (
 const tries = 3
 
 // SignIn checks a primary password and begins a session: AwaitsFactor, or AwaitsSetUp where there is no second factor yet. ErrWrong,
-// *TooMany, ErrUnavailable, ErrNeedsInvitation. Names that nobody has cost the same time.
+// *TooMany, ErrUnavailable, ErrNeedsInvitation, ErrVouched. Names that nobody has cost the same time.
 func (p *People) SignIn(ctx context.Context, v Visitor, address string, password []byte) (Token, Session, error) {
+	if p.o.Vouched {
+		return "", Session{}, ErrVouched
+	}
 	began := time.Now()
 	person, name, err := p.find(ctx, address)
 	if err != nil {
@@ -127,7 +130,7 @@ func (p *People) begin(ctx context.Context, v Visitor, person *Person, name stri
 			if len(now.Factors) == 0 {
 				stage = AwaitsSetUp
 			}
-			t, s, err = p.newSession(ctx, tx, v, now, stage, "password")
+			t, s, err = p.newSession(ctx, tx, v, now, stage, "password", pr.claims)
 			return err
 		})
 		if errors.Is(err, errRaced) {

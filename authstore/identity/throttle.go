@@ -26,8 +26,11 @@ var (
 	perRecovery = limit{"recovery code", 5, 24 * time.Hour / 5} // likewise
 	perPasskey  = limit{"passkey", 30, 15 * time.Minute / 30}   // likewise, or per client network where nobody is known yet
 	// perHalf bounds the sessions that await their factor, likewise. Fewer than maxUnfinished of strangers are alive at any time.
-	perHalf    = limit{"half signed in", 10, SignInTime / 10}
-	perRefusal = limit{"told refusal", 5, 24 * time.Hour / 5} // lines of history of wrong primary passwords: ten on the first day, five on the next
+	perHalf = limit{"half signed in", 10, SignInTime / 10}
+	// perDialogue and perEnding bound, per client network, what is asked of the server that vouches for people and leads to nothing.
+	perDialogue = limit{"dialogue", 30, time.Minute}
+	perEnding   = limit{"ending", 60, time.Second}
+	perRefusal  = limit{"told refusal", 5, 24 * time.Hour / 5} // lines of history of wrong primary passwords: ten on the first day, five on the next
 )
 
 // perChange bounds what somebody who is signed in sends, for each leaves lines in the history for ever.

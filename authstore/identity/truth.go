@@ -21,6 +21,8 @@ type Truth interface {
 	SessionNumbered(ctx context.Context, id SessionID) (StoredSession, error)
 	// SessionsOf lists an account's sessions, the latest first.
 	SessionsOf(ctx context.Context, id authstore.AccountID) ([]StoredSession, error)
+	// SessionsFrom lists the sessions that began with an issuer's claims: of a subject, of a SID, or, where both are given, of both.
+	SessionsFrom(ctx context.Context, issuer, subject, sid string) ([]StoredSession, error)
 	// Seen notes when a session was last seen; a time before the one noted changes nothing.
 	Seen(ctx context.Context, id SessionID, at time.Time) error
 
@@ -56,7 +58,7 @@ type Tx interface {
 
 	// AddSession begins a session. The oldest of an account end where there are more than keep at its stage.
 	AddSession(ctx context.Context, s Session, digest []byte, keep int) (SessionID, error)
-	// ChangeSession writes a session's token, stage, method and times.
+	// ChangeSession writes a session's token, stage, method, times and SID.
 	ChangeSession(ctx context.Context, s Session, digest []byte) error
 	EndSession(ctx context.Context, id SessionID) error
 	// EndSessions ends all sessions but one (zero: all), and counts those that were signed in.

@@ -107,8 +107,8 @@ AND id < (SELECT min(id) FROM (SELECT id FROM portal_session WHERE account = $1 
 }
 
 func (a *act) ChangeSession(ctx context.Context, s identity.Session, digest []byte) error {
-	return affected(a.ExecContext(ctx, `UPDATE portal_session SET digest = $3, stage = $4, seen = $5, factor_at = $6, method = $7
-WHERE id = $1 AND account = $2`, int64(s.ID), a.id(), digest, int(s.Stage), s.Seen.Unix(), seconds(s.FactorAt), s.Method))
+	return affected(a.ExecContext(ctx, `UPDATE portal_session SET digest = $3, stage = $4, seen = $5, factor_at = $6, method = $7, sid = $8
+WHERE id = $1 AND account = $2`, int64(s.ID), a.id(), digest, int(s.Stage), s.Seen.Unix(), seconds(s.FactorAt), s.Method, s.SID))
 }
 
 func (a *act) EndSession(ctx context.Context, id identity.SessionID) error {
@@ -150,10 +150,10 @@ func (a *act) SetTie(ctx context.Context, t identity.Tie) error {
 			groups = append(groups, g)
 		}
 	}
-	err := a.run(ctx, `INSERT INTO tie (issuer, subject, account, groups, primary_changed, created, seen) VALUES ($1, $2, $3, $4, $5, $6, $6)
+	err := a.run(ctx, `INSERT INTO tie (issuer, subject, account, groups, primary_changed, factor, created, seen) VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
 ON CONFLICT (account, issuer) DO UPDATE SET subject = excluded.subject, groups = excluded.groups,
-  primary_changed = excluded.primary_changed, seen = excluded.seen`,
-		t.Issuer, t.Subject, a.id(), strings.Join(groups, "\n"), seconds(t.PrimaryChanged), t.Seen.Unix())
+  primary_changed = excluded.primary_changed, factor = excluded.factor, seen = excluded.seen`,
+		t.Issuer, t.Subject, a.id(), strings.Join(groups, "\n"), seconds(t.PrimaryChanged), t.Factor, t.Seen.Unix())
 	if isUnique(err) {
 		return identity.ErrTied
 	}

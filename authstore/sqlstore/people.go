@@ -86,10 +86,10 @@ func readTies(ctx context.Context, q querier, id authstore.AccountID) ([]identit
 	return collect(ctx, q, func(rows *sql.Rows, t *identity.Tie) error {
 		var changed, created, seen sql.NullInt64
 		var groups string
-		err := rows.Scan(&t.Issuer, &t.Subject, &groups, &changed, &created, &seen)
+		err := rows.Scan(&t.Issuer, &t.Subject, &groups, &changed, &t.Factor, &created, &seen)
 		t.Groups, t.PrimaryChanged, t.Created, t.Seen = splitLines(groups), fromSeconds(changed), fromSeconds(created), fromSeconds(seen)
 		return err
-	}, "SELECT issuer, subject, groups, primary_changed, created, seen FROM tie WHERE account = $1 ORDER BY issuer", int64(id))
+	}, "SELECT issuer, subject, groups, primary_changed, factor, created, seen FROM tie WHERE account = $1 ORDER BY issuer", int64(id))
 }
 
 func splitLines(text string) []string {
@@ -164,6 +164,14 @@ func (s *Store) SessionNumbered(ctx context.Context, id identity.SessionID) (ide
 // SessionsOf lists an account's sessions, the latest first.
 func (s *Store) SessionsOf(ctx context.Context, id authstore.AccountID) ([]identity.StoredSession, error) {
 	return readSessions(ctx, s.read, "s.account = $1", int64(id))
+}
+
+// SessionsFrom lists the sessions that began with an issuer's claims.
+func (s *Store) SessionsFrom(ctx context.Context, issuer, subject, sid string) ([]identity.StoredSession, error) {
+	if issuer == "" || subject == "" && sid == "" {
+		return nil, nil
+	}
+	return readSessions(ctx, s.read, "s.issuer = $1 AND s.issuer <> '' AND ($2 = '' OR s.subject = $2) AND ($3 = '' OR s.sid = $3)", issuer, subject, sid)
 }
 
 // Seen notes when a session was last seen.

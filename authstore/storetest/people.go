@@ -36,6 +36,7 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"SignedOut":   testSignedOut,
 		"Administers": testAdministers,
 		"Ties":        testTies,
+		"From":        testFrom,
 		"Lease":       testLease,
 		"Suspended":   testSuspended,
 		"Reseal":      testReseal,
@@ -568,6 +569,9 @@ func testTies(t *testing.T, f *people) {
 	if err := tie(f.alice, identity.Tie{Issuer: "ldap", Subject: "a", Groups: []string{"staff", "two\nlines", "cn=admins,dc=example"}, PrimaryChanged: first, Seen: first}); err != nil {
 		t.Fatal(err)
 	}
+	if p := f.person(f.alice); p.Ties[0].Factor {
+		t.Error("a second factor has counted that nobody told of")
+	}
 	if p, err := f.truth.PersonTied(ctx, "ldap", "a"); err != nil || p.ID != f.alice || len(p.Ties) != 1 || fmt.Sprint(p.Ties[0].Groups) != "[staff cn=admins,dc=example]" ||
 		!p.Ties[0].PrimaryChanged.Equal(first) || !p.Ties[0].Created.Equal(first) {
 		t.Errorf("PersonTied = %+v, %v", p, err)
@@ -583,8 +587,11 @@ func testTies(t *testing.T, f *people) {
 		!p.Ties[0].Created.Equal(first) || !p.Ties[0].Seen.Equal(f.Now()) {
 		t.Errorf("it is now %+v", p.Ties)
 	}
-	if err := tie(f.alice, identity.Tie{Issuer: "https://id.example.test", Subject: "a", Groups: []string{"all"}, Seen: f.Now()}); err != nil {
+	if err := tie(f.alice, identity.Tie{Issuer: "https://id.example.test", Subject: "a", Groups: []string{"all"}, Factor: true, Seen: f.Now()}); err != nil {
 		t.Error(err)
+	}
+	if p, err := f.truth.PersonTied(ctx, "https://id.example.test", "a"); err != nil || len(p.Ties) != 2 || !p.Ties[0].Factor || p.Ties[1].Factor {
+		t.Errorf("with a second factor there: %+v, %v", p.Ties, err)
 	}
 	s := f.session(f.alice, identity.SignedIn, "digest")
 	if got, err := f.truth.SessionNumbered(ctx, s); err != nil || fmt.Sprint(got.Groups) != "[all]" || got.Admin {
@@ -605,6 +612,51 @@ func testTies(t *testing.T, f *people) {
 	}
 	if err := tie(f.bob, identity.Tie{Issuer: "https://id.example.test", Subject: "a", Seen: f.Now()}); err != nil {
 		t.Errorf("after its account was removed: %v", err)
+	}
+}
+
+// Sessions are found by where they came from, never those that came from nowhere.
+func testFrom(t *testing.T, f *people) {
+	ctx := t.Context()
+	begin := func(id authstore.AccountID, issuer, subject, sid, digest string) (made identity.SessionID) {
+		f.act(id, func(ctx context.Context, tx identity.Tx) (err error) {
+			made, err = tx.AddSession(ctx, identity.Session{Stage: identity.SignedIn, Began: f.Now(), Seen: f.Now(), Issuer: issuer, Subject: subject, SID: sid}, []byte(digest), 9)
+			return err
+		})
+		return made
+	}
+	one, two := begin(f.alice, "https://id.example.test", "a", "1", "one"), begin(f.alice, "https://id.example.test", "a", "2", "two")
+	bob := begin(f.bob, "https://id.example.test", "b", "1", "three")
+	begin(f.alice, "https://other.example.test", "a", "1", "four")
+	begin(f.alice, "", "", "", "five")
+	for _, tt := range []struct {
+		issuer, subject, sid string
+		want                 []identity.SessionID
+	}{
+		{"https://id.example.test", "a", "", []identity.SessionID{two, one}},
+		{"https://id.example.test", "", "1", []identity.SessionID{bob, one}},
+		{"https://id.example.test", "a", "1", []identity.SessionID{one}},
+		{"https://id.example.test", "c", "1", nil},
+		{"https://id.example.test", "", "", nil},
+		{"", "", "", nil},
+		{"", "a", "", nil},
+	} {
+		var got []identity.SessionID
+		list, err := f.truth.SessionsFrom(ctx, tt.issuer, tt.subject, tt.sid)
+		for _, s := range list {
+			got = append(got, s.ID)
+		}
+		if err != nil || fmt.Sprint(got) != fmt.Sprint(tt.want) {
+			t.Errorf("SessionsFrom(%q, %q, %q) = %v, %v, want %v", tt.issuer, tt.subject, tt.sid, got, err, tt.want)
+		}
+	}
+	s, err := f.truth.SessionNumbered(ctx, one)
+	s.SID = "3"
+	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error {
+		return tx.ChangeSession(ctx, s.Session, []byte("six"))
+	})
+	if now, _ := f.truth.SessionNumbered(ctx, one); err != nil || now.SID != "3" || now.Subject != "a" || now.Issuer != "https://id.example.test" {
+		t.Errorf("changed: %+v, %v", now, err)
 	}
 }
 

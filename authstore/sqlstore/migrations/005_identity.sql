@@ -6,6 +6,7 @@ CREATE TABLE tie (
   account INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
   groups  TEXT NOT NULL DEFAULT '',               -- as last told, a line each
   primary_changed INTEGER,                        -- when the primary password was changed there, as last told
+  factor  INTEGER NOT NULL DEFAULT 0,             -- a second factor that was given there has counted here
   created INTEGER NOT NULL,
   seen    INTEGER NOT NULL,                       -- when it was last told of
   PRIMARY KEY (issuer, subject),
