@@ -29,6 +29,7 @@ var noticed = map[string]bool{
 	KindConnectionMade:     true,
 	KindConnectionFailed:   true,
 	KindConnectionRemoved:  true,
+	"portal.first_vouched": true,
 }
 
 // KindFactorRefused is the event of a wrong second factor behind the right primary password, in a browser that is not known: somebody else may

@@ -99,6 +99,9 @@ func (p *People) SignInFrom(ctx context.Context, v Visitor, c Claims) (Token, Se
 			return err
 		}
 		changedThere, err := heed(ctx, tx, of, c, p.now())
+		if _, bound := of.tied(c.Issuer); err == nil && !bound {
+			err = tx.Event(ctx, "portal.first_vouched", "")
+		}
 		if err == nil && changedThere {
 			_, err = changed(ctx, tx, 0)
 		}

@@ -110,7 +110,7 @@ func TestMails(t *testing.T) {
 		"password.revoked_all":  noticeOf("password.revoked_all", "in the portal"),
 	}
 	for _, kind := range []string{"password.created", "factor.added", "factor.removed", "recovery.renewed", "recovery.used", "primary.set", "primary.changed",
-		"invitation.accepted", "portal.first_sign_in", authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved} {
+		"invitation.accepted", "portal.first_sign_in", authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.first_vouched"} {
 		mails[kind] = noticeOf(kind, map[string]string{"factor.added": "Key on the ring", "factor.removed": "Old phone", "recovery.used": "9", "primary.changed": "4"}[kind])
 	}
 	for name, n := range mails {

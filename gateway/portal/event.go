@@ -39,6 +39,8 @@ func (v *visit) actorWords(a authstore.Actor) string {
 		return v.text.Say("actor.gateway")
 	case a.Name == "policy":
 		return v.text.Say("actor.policy")
+	case a.Name == "provider":
+		return v.text.Say("actor.provider")
 	}
 	return v.text.Say("actor.admin", a.Name)
 }

@@ -13,7 +13,10 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 // guarded is what surrounds every page: headers, bounds, and the refusal of what other sites send in somebody's name.
 func (s *Server) guarded(pages http.Handler) http.Handler {
-	var origin http.CrossOriginProtection // the zero value refuses them; nothing is exempted
+	var origin http.CrossOriginProtection // the zero value refuses them
+	if s.o.Provider != nil {
+		origin.AddInsecureBypassPattern("POST " + providerPath + "/logout") // the provider's own word; no cookie counts there
+	}
 	origin.SetDenyHandler(s.page(s.crossOrigin, 0))
 	pages = origin.Handler(pages)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,7 +26,7 @@ var filters = []struct {
 }{
 	{"all", nil},
 	{"passwords", []string{"password."}},
-	{"sign_in", []string{"portal."}},
+	{"sign_in", []string{"portal.", "tie."}},
 	{"factors", []string{"factor.", "recovery."}},
 	{"primary", []string{"primary."}},
 	{"connections", []string{"connection."}},

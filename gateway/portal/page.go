@@ -147,17 +147,23 @@ func (p view) Browser(agent string) string { return p.v.text.Browser(agent) }
 
 // Has reports whether the person has a second factor of a kind, so that no other is asked for. Where that can't be read, all are.
 func (p view) Has(kind string) bool {
-	if p.v.kinds == nil {
-		factors, err := p.v.s.o.People.Factors(p.v.r.Context(), p.v.session)
+	kinds, err := p.v.factorKinds()
+	return err != nil || kinds[identity.Kind(kind)]
+}
+
+// factorKinds are the kinds of the person's second factors.
+func (v *visit) factorKinds() (map[identity.Kind]bool, error) {
+	if v.kinds == nil {
+		factors, err := v.s.o.People.Factors(v.r.Context(), v.session)
 		if err != nil {
-			return true
+			return nil, err
 		}
-		p.v.kinds = make(map[identity.Kind]bool)
+		v.kinds = make(map[identity.Kind]bool)
 		for _, f := range factors.List {
-			p.v.kinds[f.Kind] = true
+			v.kinds[f.Kind] = true
 		}
 	}
-	return p.v.kinds[identity.Kind(kind)]
+	return v.kinds, nil
 }
 
 // Here is the page's own path, to come back to.

@@ -43,7 +43,7 @@ func (v *visit) askFailed(err error) (int, ceremony) {
 		return http.StatusForbidden, ceremony{Problem: v.text.Say("passkey.late")}
 	case errors.Is(err, authstore.ErrNotFound):
 		return http.StatusUnprocessableEntity, ceremony{Problem: v.text.Say("passkey.none")}
-	case errors.Is(err, identity.ErrNoPasskeys):
+	case errors.Is(err, identity.ErrNoPasskeys), errors.Is(err, identity.ErrVouched):
 		return http.StatusNotImplemented, ceremony{Problem: v.problem(err)}
 	case errors.As(err, &many):
 		return http.StatusTooManyRequests, ceremony{Problem: v.problem(err)}

@@ -56,6 +56,7 @@ type askData struct {
 	Button      string
 	Danger      bool
 	Back        string
+	To          string // where a fresh second factor at the provider leads back to; empty: to this page
 }
 
 // fresh puts the question for a second factor before a page whose form holds what can't be shown a second time, passwords or a passkey's

@@ -18,6 +18,7 @@ import (
 	"postern/gateway/api"
 	"postern/gateway/appsettings"
 	"postern/gateway/live"
+	"postern/gateway/oidcsignin"
 	"postern/gateway/upstreamtoken"
 	"postern/protocols"
 )
@@ -40,6 +41,9 @@ type Options struct {
 	People   *identity.People
 	Accounts *authstore.Accounts
 	Sessions Sessions
+	// Provider is where people sign in, called ProviderName on pages; nil: here. People must be vouched for then.
+	Provider     *oidcsignin.Provider
+	ProviderName string
 	// Settings tells what an app needs to use an account for some scopes.
 	Settings func(address string, scopes authstore.Scopes) appsettings.Settings
 	Served   authstore.Scopes // what the listeners open; nothing else is offered
@@ -171,6 +175,9 @@ func (s *Server) routes() *http.ServeMux {
 	open("POST /sign-in", s.signIn)
 	open("GET /sign-in/passkey", s.home)
 	open("POST /sign-in/passkey", s.signInPasskey)
+	if s.o.Provider != nil {
+		s.providerRoutes(mux)
+	}
 	awaits("GET /sign-in/factor", s.factorPage)
 	awaits("POST /sign-in/factor", s.factor)
 	open("GET /sign-out", s.home)
@@ -193,9 +200,9 @@ func (s *Server) routes() *http.ServeMux {
 	fresh("/security/passkey", "factors.new_passkey", s.newPasskey, s.addPasskey)
 	signedIn("GET /security/factors/{id}", s.renamePage)
 	signedIn("POST /security/factors/{id}", s.rename)
-	signedIn("GET /security/factors/{id}/remove", s.removePage)
+	signedIn("GET /security/factors/{id}/remove", s.gated("confirm.title", s.removePage))
 	signedIn("POST /security/factors/{id}/remove", s.removeFactor)
-	signedIn("GET /security/recovery", s.renewPage)
+	signedIn("GET /security/recovery", s.gated("codes.renew_title", s.renewPage))
 	signedIn("POST /security/recovery", s.renew)
 	signedIn("GET /security/sessions/end", s.toSecurity)
 	signedIn("POST /security/sessions/end", s.endOthers)
@@ -204,14 +211,14 @@ func (s *Server) routes() *http.ServeMux {
 	fresh("/security/primary", "primary.title", s.primaryPage, s.changePrimary)
 
 	signedIn("GET /passwords", s.passwords)
-	signedIn("GET /passwords/new", s.createPage)
+	signedIn("GET /passwords/new", s.gated("create.title", s.createPage))
 	signedIn("POST /passwords/new", s.create)
-	signedIn("GET /passwords/revoke-all", s.revokeAllPage)
+	signedIn("GET /passwords/revoke-all", s.gated("revoke_all.title", s.revokeAllPage))
 	signedIn("POST /passwords/revoke-all", s.revokeAll)
 	signedIn("GET /passwords/{id}", s.detail)
-	signedIn("GET /passwords/{id}/edit", s.editPage)
+	signedIn("GET /passwords/{id}/edit", s.gated("edit.title", s.editPage))
 	signedIn("POST /passwords/{id}/edit", s.edit)
-	signedIn("GET /passwords/{id}/revoke", s.revokePage)
+	signedIn("GET /passwords/{id}/revoke", s.gated("revoke.title", s.revokePage))
 	signedIn("POST /passwords/{id}/revoke", s.revoke)
 	signedIn("GET /connections", s.connectionsPage)
 	signedIn("GET "+callbackPath, s.callback)

@@ -62,6 +62,7 @@ type signInData struct {
 	Address string
 	Note    string
 	To      string // the page that was wanted
+	SignOut string // where to sign out at the provider too; empty: there is no need
 }
 
 func (s *Server) signInPage(v *visit) error {
@@ -74,6 +75,7 @@ func (s *Server) signInPage(v *visit) error {
 		d.Note = v.text.Say("sign_in.expired")
 	case q.Has("out"):
 		d.Note = v.text.Say("sign_in.signed_out")
+		d.SignOut = v.signOutThere()
 	}
 	return v.form("sign_in.html", d, nil)
 }

@@ -7,6 +7,12 @@ const each = (selector, act) => document.querySelectorAll(selector).forEach(act)
 // The time zone goes with the sign-in, for the times on pages and in notices.
 each('input[data-zone]', input => { input.value = Intl.DateTimeFormat().resolvedOptions().timeZone || '' })
 
+each('a[data-zone]', link => {
+  const to = new URL(link.href)
+  to.searchParams.set('zone', Intl.DateTimeFormat().resolvedOptions().timeZone || '')
+  link.href = to.href
+})
+
 // A form is sent once. Coming back to the page makes it ready again.
 each('form[data-once]', form => form.addEventListener('submit', event => {
   if (form.dataset.sent) event.preventDefault()
