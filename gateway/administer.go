@@ -21,18 +21,21 @@ func (d *Desk) Person(ctx context.Context, id authstore.AccountID) (identity.Per
 // KeepsPrimary reports whether primary passwords are kept here.
 func (d *Desk) KeepsPrimary() bool { return d.cfg.Portal.SignIn == "local" }
 
+// Vouched reports whether people sign in at a provider, so that nobody has a primary password here.
+func (d *Desk) Vouched() bool { return d.HasPortal() && d.cfg.Portal.SignIn == "oidc" }
+
 // PrimaryChanged ends all that an account's primary password stood for, for it was changed elsewhere. It counts the app passwords.
 func (d *Desk) PrimaryChanged(ctx context.Context, who authstore.Actor, id authstore.AccountID) (int, authstore.Confirmation, error) {
 	return identity.PrimaryChanged(ctx, d.truth, d.Accounts, who, id)
 }
 
 // Tie binds an account to a person at another server; identity.ErrTied.
-func (d *Desk) Tie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) error {
+func (d *Desk) Tie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) (ended int, err error) {
 	return identity.Bind(ctx, d.truth, who, id, issuer, subject)
 }
 
 // Untie takes back what binds an account to an issuer's person; authstore.ErrNotFound.
-func (d *Desk) Untie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer string) error {
+func (d *Desk) Untie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer string) (ended int, err error) {
 	return identity.Unbind(ctx, d.truth, who, id, issuer)
 }
 

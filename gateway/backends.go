@@ -158,7 +158,7 @@ func readSecretFile(key, path string) ([]byte, error) {
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		return nil, fmt.Errorf("%s %s holds no password on its first line", key, path)
+		return nil, fmt.Errorf("%s %s holds nothing on its first line", key, path)
 	}
 	return line, nil
 }

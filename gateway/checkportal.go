@@ -45,6 +45,9 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 		}
 		report(Finding{Subject: "portal sign-in", Detail: p.IMAP.Address + " answers", Untried: "a sign-in was not tried", Err: err})
 	}
+	if p.SignIn == "oidc" {
+		report(checkProvider(ctx, cfg))
+	}
 	for _, db := range []struct{ subject, country, operator string }{
 		{"country database", p.CountryDatabase, ""}, {"operator database", "", p.OperatorDatabase},
 	} {

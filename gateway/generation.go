@@ -13,6 +13,7 @@ import (
 	"postern/config"
 	"postern/gateway/api"
 	"postern/gateway/notice"
+	"postern/gateway/oidcsignin"
 	"postern/gateway/ops"
 	"postern/gateway/place"
 	"postern/gateway/portal"
@@ -30,17 +31,18 @@ type server interface {
 
 // generation is what one reading of the configuration built. After a reload its connections go on; it accepts no more.
 type generation struct {
-	cfg     *config.Config
-	routes  *route.Table
-	tokens  *upstreamtoken.Keeper
-	offers  map[string]*protocols.Offers // by protocol
-	people  *identity.People             // nil: there is no portal
-	atlas   *place.Atlas                 // of the files that are configured
-	notices *notice.Sender               // nil: nobody is sent any
-	doors   []door
-	ops     *ops.Server
-	api     *api.Server    // nil: it is nowhere
-	leases  []net.Listener // while it accepts; the last is the operations'
+	cfg      *config.Config
+	routes   *route.Table
+	tokens   *upstreamtoken.Keeper
+	offers   map[string]*protocols.Offers // by protocol
+	people   *identity.People             // nil: there is no portal
+	provider *oidcsignin.Provider         // where people sign in; nil: here
+	atlas    *place.Atlas                 // of the files that are configured
+	notices  *notice.Sender               // nil: nobody is sent any
+	doors    []door
+	ops      *ops.Server
+	api      *api.Server    // nil: it is nowhere
+	leases   []net.Listener // while it accepts; the last is the operations'
 
 	accepting context.Context // of the front doors
 	stop      context.CancelCauseFunc

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -31,10 +32,24 @@ var ErrNoPortal = errors.New(`there is no portal; write a [[listener]] with prot
 // HasPortal reports whether people have pages of their own.
 func (d *Desk) HasPortal() bool { return d.cfg.HasPortal() }
 
-// OpenSite is the portal's address where people may sign in without an invitation, with a primary password that they have; empty: nobody may.
-func (d *Desk) OpenSite() string {
-	if p := &d.cfg.Portal; d.HasPortal() && p.SignIn == "imap" && p.Enrolment == "first" {
-		return p.URL
+// OpenSite is the portal's address where people may sign in without an invitation, and with what: "the primary password", or the provider's
+// name. Empty: nobody may.
+func (d *Desk) OpenSite() (site, with string) {
+	p := &d.cfg.Portal
+	switch {
+	case !d.HasPortal():
+	case p.SignIn == "oidc":
+		return p.URL, providerName(&p.OIDC)
+	case p.SignIn == "imap" && p.Enrolment == "first":
+		return p.URL, "the primary password"
+	}
+	return "", ""
+}
+
+// Issuer names the other server where people sign in, as ties do; empty: there is none that says who they are.
+func (d *Desk) Issuer() string {
+	if d.HasPortal() && d.cfg.Portal.SignIn == "oidc" {
+		return d.cfg.Portal.OIDC.Issuer
 	}
 	return ""
 }
@@ -52,6 +67,9 @@ func (d *Desk) people(cfg *config.Config) (*identity.People, error) {
 	o := identity.Options{
 		Truth: d.truth, Accounts: d.Accounts, Names: namesOf(cfg), Keys: d.Keyring, Site: p.URL, Issuer: p.Name,
 		InviteOnly: p.Enrolment == "invite", OnePrimary: p.OnePrimary, Idle: p.IdleTimeout.Duration(), Absolute: p.SessionTime.Duration(),
+		Vouched:     p.SignIn == "oidc",
+		Provision:   identity.Provisioning{Domains: cfg.Provisioning.Domains, Groups: cfg.Provisioning.Groups},
+		AdminGroups: cfg.Administration.Groups,
 	}
 	if p.SignIn == "imap" {
 		r, err := signInRoute(&p.IMAP)
@@ -95,6 +113,11 @@ func (g *Gateway) buildPortal(n *generation) error {
 	if n.atlas, err = place.Open(n.cfg.Portal.CountryDatabase, n.cfg.Portal.OperatorDatabase, g.log); err != nil {
 		return err
 	}
+	if n.cfg.Portal.SignIn == "oidc" {
+		if n.provider, err = newProvider(n.cfg, g.log); err != nil {
+			return err
+		}
+	}
 	n.people, err = g.desk.people(n.cfg)
 	return err
 }
@@ -128,7 +151,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 	cfg := n.cfg
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	o := portal.Options{
-		People: n.people, Accounts: g.desk.Accounts, Sessions: &g.live, Places: n.atlas, Served: served(cfg),
+		People: n.people, Provider: n.provider, ProviderName: providerName(&cfg.Portal.OIDC), Accounts: g.desk.Accounts, Sessions: &g.live, Places: n.atlas, Served: served(cfg),
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},
@@ -206,6 +229,10 @@ func (d *Desk) Invite(ctx context.Context, who authstore.Actor, id authstore.Acc
 		return "", i, err
 	}
 	secret, i, err := people.Invite(ctx, who, id, purpose)
+	if errors.Is(err, identity.ErrVouched) {
+		site, with := d.OpenSite()
+		return "", i, fmt.Errorf("nobody needs a link: people sign in at %s with %s, and set up what is missing there", site, with)
+	}
 	if err != nil {
 		return "", i, err
 	}

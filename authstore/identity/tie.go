@@ -33,13 +33,14 @@ func CheckTie(issuer, subject string) error {
 
 func isLine(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
 
-// Bind binds an account to a person at another server in an administrator's name. A tie to another person there has to be taken back first.
-// ErrTied, authstore.ErrNotFound, *authstore.Unfit.
-func Bind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer, subject string) error {
+// Bind binds an account to a person at another server in an administrator's name. A tie to another person there has to be taken back first. All
+// its sessions at the portal end, for they may be somebody else's; those that were signed in are counted. ErrTied, authstore.ErrNotFound,
+// *authstore.Unfit.
+func Bind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer, subject string) (ended int, err error) {
 	if err := CheckTie(issuer, subject); err != nil {
-		return &authstore.Unfit{Err: err}
+		return 0, &authstore.Unfit{Err: err}
 	}
-	_, err := truth.Act(ctx, who, id, func(tx Tx) error {
+	_, err = truth.Act(ctx, who, id, func(tx Tx) error {
 		of, err := tx.Person(ctx)
 		if err != nil {
 			return err
@@ -53,15 +54,17 @@ func Bind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.Ac
 		if err := tx.SetTie(ctx, Tie{Issuer: issuer, Subject: subject, Seen: time.Now()}); err != nil {
 			return err
 		}
+		if ended, err = tx.EndSessions(ctx, 0); err != nil {
+			return err
+		}
 		return tx.Event(ctx, "tie.made", issuer)
 	})
-	return err
+	return ended, err
 }
 
-// Unbind takes back what binds an account to an issuer's person, and ends the sessions at the portal that were begun there, for whoever sits
-// there is no longer known to be the account's. authstore.ErrNotFound.
-func Unbind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer string) error {
-	_, err := truth.Act(ctx, who, id, func(tx Tx) error {
+// Unbind takes back what binds an account to an issuer's person; its sessions end as with Bind. authstore.ErrNotFound.
+func Unbind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.AccountID, issuer string) (ended int, err error) {
+	_, err = truth.Act(ctx, who, id, func(tx Tx) error {
 		of, err := tx.Person(ctx)
 		if err != nil {
 			return err
@@ -72,12 +75,12 @@ func Unbind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.
 		if err := tx.RemoveTie(ctx, issuer); err != nil {
 			return err
 		}
-		if _, err := tx.EndSessions(ctx, 0); err != nil {
+		if ended, err = tx.EndSessions(ctx, 0); err != nil {
 			return err
 		}
 		return tx.Event(ctx, "tie.removed", issuer)
 	})
-	return err
+	return ended, err
 }
 
 // Administers reports whether an account is an administrator's, by its own mark or by a group.

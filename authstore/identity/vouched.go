@@ -295,33 +295,3 @@ func (p *People) endEach(ctx context.Context, tx Tx, list []SessionID) (n int, e
 	}
 	return n, nil
 }
-
-// Bind binds an account to a person at another server, because an administrator says so, in place of whom it was bound to there. All its
-// sessions end, for they may be somebody else's; those that were signed in are counted. ErrTied: that person has another account.
-// authstore.ErrNotFound.
-func (p *People) Bind(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) (ended int, err error) {
-	return p.rebind(ctx, who, id, "tie.made", issuer, func(tx Tx) error {
-		return tx.SetTie(ctx, Tie{Issuer: issuer, Subject: subject, Seen: p.now()})
-	})
-}
-
-// Unbind takes back what binds an account to a person at another server; see Bind. authstore.ErrNotFound.
-func (p *People) Unbind(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer string) (ended int, err error) {
-	return p.rebind(ctx, who, id, "tie.removed", issuer, func(tx Tx) error { return tx.RemoveTie(ctx, issuer) })
-}
-
-func (p *People) rebind(ctx context.Context, who authstore.Actor, id authstore.AccountID, kind, issuer string, do func(Tx) error) (ended int, err error) {
-	_, err = p.o.Truth.Act(ctx, who, id, func(tx Tx) error {
-		if _, err := tx.Person(ctx); err != nil {
-			return err
-		}
-		if err := do(tx); err != nil {
-			return err
-		}
-		if ended, err = tx.EndSessions(ctx, 0); err != nil {
-			return err
-		}
-		return tx.Event(ctx, kind, issuer)
-	})
-	return ended, err
-}

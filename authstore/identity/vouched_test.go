@@ -366,12 +366,17 @@ func TestBindAndUnbind(t *testing.T) {
 	p := vouched(t, nil)
 	a, bob := p.account(alice), p.account("bob@example.test")
 	wrong := p.from(p.with(claims("b", alice))) // somebody who had Alice's address
-	_, err := p.Bind(ctx, tester, bob.ID, provider, "b")
+	_, err := identity.Bind(ctx, p.store, tester, bob.ID, provider, "b")
 	want(t, "bound to another", err, identity.ErrTied)
-	if ended, err := p.Bind(ctx, tester, a.ID, provider, "a"); ended != 1 || err != nil {
-		t.Errorf("Bind ended %d, %v", ended, err)
+	_, err = identity.Bind(ctx, p.store, tester, a.ID, provider, "a")
+	want(t, "while it is another's", err, identity.ErrTied)
+	if ended, err := identity.Unbind(ctx, p.store, tester, a.ID, provider); ended != 1 || err != nil {
+		t.Errorf("Unbind ended %d, %v", ended, err)
 	}
 	p.dead("the wrong person's session", wrong.token)
+	if ended, err := identity.Bind(ctx, p.store, tester, a.ID, provider, "a"); ended != 0 || err != nil {
+		t.Errorf("Bind ended %d, %v", ended, err)
+	}
 	if s := p.from(p.with(claims("a"))); s.Account != a.ID {
 		t.Errorf("bound, signs in to account %d", s.Account)
 	}
@@ -379,14 +384,14 @@ func TestBindAndUnbind(t *testing.T) {
 	if err != nil || len(o.Ties) != 1 || o.Ties[0].Subject != "a" {
 		t.Errorf("Overview = %+v, %v", o, err)
 	}
-	if ended, err := p.Unbind(ctx, tester, a.ID, provider); ended != 1 || err != nil {
+	if ended, err := identity.Unbind(ctx, p.store, tester, a.ID, provider); ended != 1 || err != nil {
 		t.Errorf("Unbind ended %d, %v", ended, err)
 	}
-	_, err = p.Unbind(ctx, tester, a.ID, provider)
+	_, err = identity.Unbind(ctx, p.store, tester, a.ID, provider)
 	want(t, "unbound again", err, authstore.ErrNotFound)
 	_, _, err = p.SignInFrom(ctx, visitor, p.with(claims("a")))
 	want(t, "unbound, without an address", err, identity.ErrNobody)
-	_, err = p.Bind(ctx, tester, 99, provider, "c")
+	_, err = identity.Bind(ctx, p.store, tester, 99, provider, "c")
 	want(t, "an account that is none", err, authstore.ErrNotFound)
 	if kinds := p.kinds(a.ID); !slices.Contains(kinds, "tie.removed") || p.count(a.ID, "tie.made") != 2 {
 		t.Errorf("history %v", kinds)

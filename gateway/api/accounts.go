@@ -318,7 +318,7 @@ type addTie struct {
 func (s *Server) addTie(ctx context.Context, in *addTie) (*body[Done], error) {
 	a, err := s.renamed(ctx, in.Account)
 	if err == nil {
-		err = identity.Bind(ctx, s.o.Truth, actor(ctx), a.ID, in.Body.Issuer, in.Body.Subject)
+		_, err = identity.Bind(ctx, s.o.Truth, actor(ctx), a.ID, in.Body.Issuer, in.Body.Subject)
 	}
 	if err != nil {
 		return nil, err
@@ -360,7 +360,7 @@ func (s *Server) removeTie(ctx context.Context, in *removeTie) (*body[Done], err
 	if err != nil {
 		return nil, err
 	}
-	err = identity.Unbind(ctx, s.o.Truth, actor(ctx), a.ID, in.Issuer)
+	_, err = identity.Unbind(ctx, s.o.Truth, actor(ctx), a.ID, in.Issuer)
 	if errors.Is(err, authstore.ErrNotFound) {
 		return nil, problem(http.StatusNotFound, a.Names[0]+" is not tied to anybody there")
 	}

@@ -25,7 +25,7 @@ func accountCommand(e *env) *cobra.Command {
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
 		accountRemove(e), accountAdmin(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
 		accountConnections(e), accountConnect(e), accountDisconnect(e),
-		accountImport(e), accountPrimaryChanged(e), accountTie(e), accountUntie(e),
+		accountImport(e), accountPrimaryChanged(e), accountTies(e), accountTie(e), accountUntie(e),
 	)
 }
 
@@ -121,8 +121,8 @@ func accountAdd(e *env) *cobra.Command {
 				if d.HasPortal() {
 					next = "a link for its owner: postern account invite %[1]s"
 				}
-				if site := d.OpenSite(); site != "" {
-					next = "its owner signs in at " + site + " with the primary password"
+				if site, with := d.OpenSite(); site != "" {
+					next = "its owner signs in at " + site + " with " + with
 				}
 				_, err = fmt.Fprintf(c.OutOrStdout(), "added %s\nNext, "+next+"\n", a.Names[0])
 				return err

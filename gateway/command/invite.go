@@ -110,6 +110,8 @@ func printPortal(w io.Writer, v *view.Portal, d *gateway.Desk) {
 	}
 	primary, factors, keeps := "set", "none", d.KeepsPrimary()
 	switch {
+	case d.Vouched():
+		primary = "none here; people sign in at the provider of [portal.oidc]"
 	case !keeps && v.Primary:
 		primary = "the server of [portal.imap] has it"
 	case !keeps:

@@ -109,3 +109,58 @@ func TestAddSaysWhatIsNext(t *testing.T) {
 		}
 	}
 }
+
+// oidc configures a provider that nobody can reach: it is not needed at the command line.
+const oidc = "sign_in = \"oidc\"\n[portal.oidc]\nissuer = \"http://127.0.0.1:1/id\"\nclient_id = \"postern\"\nname = \"Example ID\"\n"
+
+func TestTies(t *testing.T) {
+	t.Parallel()
+	file := withPortal(t, oidc)
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := run(t, "", append(args, "-c", file)...)
+		if code != 0 {
+			t.Fatalf("%v: %d %s", args, code, stderr)
+		}
+		return stdout
+	}
+	fails := func(want string, args ...string) {
+		t.Helper()
+		code, _, stderr := run(t, "", append(args, "-c", file)...)
+		if code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%v: %d %q, want %q", args, code, stderr, want)
+		}
+	}
+	if out := must("account", "add", "alice@example.test"); !strings.Contains(out, "its owner signs in at https://passwords.example.test with Example ID\n") {
+		t.Errorf("add says %q", out)
+	}
+	must("account", "add", "bob@example.test")
+	fails("nobody needs a link: people sign in at https://passwords.example.test with Example ID", "account", "invite", "alice@example.test")
+	if out := must("account", "tie", "alice@example.test", "a-1"); out != "bound alice@example.test to a-1 of http://127.0.0.1:1/id; sessions ended: 0\n" {
+		t.Errorf("tie says %q", out)
+	}
+	fails("or a-1 to another account", "account", "tie", "bob@example.test", "a-1")
+	must("account", "tie", "alice@example.test", "a-2", "--issuer", "https://old.example.test")
+	out := must("account", "show", "alice@example.test")
+	for _, want := range []string{"bound to      a-1 of http://127.0.0.1:1/id\n", "bound to      a-2 of https://old.example.test\n", "primary       none here", "tie.made"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("show lacks %q:\n%s", want, out)
+		}
+	}
+	if out := must("account", "ties", "alice@example.test"); !strings.Contains(out, "ISSUER") || !strings.Contains(out, "a-2") {
+		t.Errorf("ties says\n%s", out)
+	}
+	if out := must("account", "untie", "alice@example.test", "--json"); !strings.Contains(out, `"ended": 0`) {
+		t.Errorf("untie says %q", out)
+	}
+	fails("is bound to nobody of http://127.0.0.1:1/id", "account", "untie", "alice@example.test")
+	if out := must("account", "ties", "alice@example.test", "--json"); strings.Contains(out, "a-1") || !strings.Contains(out, `"subject": "a-2"`) {
+		t.Errorf("ties says\n%s", out)
+	}
+	if _, stdout, _ := run(t, "", "check", "-c", file); !strings.Contains(stdout, "portal sign-in: http://127.0.0.1:1/id: ") || !strings.Contains(stdout, "connection refused") {
+		t.Errorf("check says\n%s", stdout)
+	}
+	file = withPortal(t, "")
+	must("account", "add", "alice@example.test")
+	fails("people sign in here, at no other server", "account", "tie", "alice@example.test", "a-1")
+}

@@ -1,0 +1,66 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+
+	"postern/config"
+	"postern/gateway/oidcsignin"
+)
+
+// newProvider makes the OpenID Connect provider that people sign in at. It is not asked yet: it may be down while the gateway starts.
+func newProvider(cfg *config.Config, log *slog.Logger) (*oidcsignin.Provider, error) {
+	c := &cfg.Portal.OIDC
+	o := oidcsignin.Options{
+		Issuer: c.Issuer, ClientID: c.ClientID, Redirect: cfg.Portal.URL + "/sign-in/oidc/callback", Scopes: c.Scopes,
+		AddressClaim: c.AddressClaim, GroupsClaim: c.GroupsClaim, TrustAddresses: c.TrustAddresses, FactorACR: c.FactorACR, FactorAMR: c.FactorAMR, Log: log,
+	}
+	if c.ClientSecretFile != "" {
+		secret, err := readSecret("client_secret_file", c.ClientSecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("[portal.oidc]: %w", err)
+		}
+		o.ClientSecret = string(secret)
+	}
+	if c.CAFile != "" {
+		var err error
+		if o.TLS, err = clientTLS(c.CAFile, "", ""); err != nil {
+			return nil, fmt.Errorf("[portal.oidc]: %w", err)
+		}
+	}
+	return oidcsignin.New(o), nil
+}
+
+// providerName is what the provider is called on pages.
+func providerName(c *config.OIDC) string {
+	host := ""
+	if u, err := url.Parse(c.Issuer); err == nil {
+		host = u.Hostname()
+	}
+	return cmp.Or(c.Name, host)
+}
+
+// checkProvider asks the provider what it is.
+func checkProvider(ctx context.Context, cfg *config.Config) Finding {
+	c := &cfg.Portal.OIDC
+	f := Finding{Subject: "portal sign-in", Untried: "a sign-in was not tried; redirect URI " + cfg.Portal.URL + "/sign-in/oidc/callback"}
+	p, err := newProvider(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.Err = err
+		return f
+	}
+	found, err := p.Probe(ctx)
+	f.Detail = c.Issuer + " answers"
+	if found.BackChannel {
+		f.Detail += "; back-channel logout can be registered: " + cfg.Portal.URL + "/sign-in/oidc/logout"
+	} else {
+		f.Detail += "; it tells of no back-channel logout, so sessions here may outlive those there"
+	}
+	if err != nil {
+		f.Err = fmt.Errorf("%s: %w", c.Issuer, err)
+	}
+	return f
+}
