@@ -15,11 +15,11 @@ const (
 )
 
 // newClient makes a client that waits for nobody, reads nothing long, and goes where it was sent and nowhere else.
-func newClient(c *tls.Config) *http.Client {
+func newClient(c *tls.Config, timeout time.Duration) *http.Client {
 	return &http.Client{
-		Timeout:       answerTime,
+		Timeout:       timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &bounded{&http.Transport{TLSClientConfig: c, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: answerTime / 2,
+		Transport: &bounded{&http.Transport{TLSClientConfig: c, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: timeout / 2,
 			MaxConnsPerHost: 8, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 64 << 10}},
 	}
 }
@@ -32,7 +32,12 @@ type bounded struct{ http.RoundTripper }
 
 func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.RoundTripper.RoundTrip(r)
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.Method == http.MethodGet && resp.StatusCode != http.StatusOK: // whoever tells of it would tell the page of an error
+		resp.Body.Close()
+		resp.Body = http.NoBody
+	default:
 		resp.Body = &body{resp.Body, maxAnswer}
 	}
 	return resp, err

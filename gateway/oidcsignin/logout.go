@@ -28,7 +28,7 @@ func (p *Provider) Ended(ctx context.Context, raw string) (identity.Ending, erro
 	if raw == "" || len(raw) > maxToken || !isLogout(raw) {
 		return identity.Ending{}, untrusted("it is no logout token")
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
 	defer cancel()
 	select {
 	case p.endings <- struct{}{}:

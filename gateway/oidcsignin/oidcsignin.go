@@ -28,8 +28,6 @@ import (
 const (
 	// discoveryFor is how long a discovery document is believed before it is read again.
 	discoveryFor = time.Hour
-	// downFor is how long a provider that did not answer is not asked again.
-	downFor = 5 * time.Second
 	// clocksDiffer is how far the provider's clock may be off.
 	clocksDiffer = time.Minute
 )
@@ -49,7 +47,8 @@ type Options struct {
 	// FactorACR and FactorAMR are what says that a second factor was given at the provider that counts here.
 	FactorACR, FactorAMR []string
 
-	TLS *tls.Config // towards the provider; nil: the system's authorities
+	TLS     *tls.Config   // towards the provider; nil: the system's authorities
+	Timeout time.Duration // of one question to the provider; 0: ten seconds
 	Log *slog.Logger
 	Now func() time.Time // nil: time.Now
 }
@@ -77,7 +76,10 @@ func New(o Options) *Provider {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Provider{o: o, client: newClient(o.TLS), endings: make(chan struct{}, maxEndings)}
+	if o.Timeout == 0 {
+		o.Timeout = answerTime
+	}
+	return &Provider{o: o, client: newClient(o.TLS, o.Timeout), endings: make(chan struct{}, maxEndings)}
 }
 
 // Issuer is who the provider is.
@@ -108,7 +110,7 @@ type metadata struct {
 
 // find gives what the provider is, from memory or by asking it; identity.ErrUnavailable.
 func (p *Provider) find(ctx context.Context) (*found, error) {
-	now := time.Now()
+	now, downFor := time.Now(), p.o.Timeout/2 // how long one that did not answer is not asked again
 	p.mu.Lock()
 	f, failed, tried := p.found, p.failed, p.tried
 	p.mu.Unlock()
@@ -134,7 +136,7 @@ func (p *Provider) find(ctx context.Context) (*found, error) {
 
 // discover asks the provider what it is. It goes on when who asked first has gone: others may wait.
 func (p *Provider) discover() error {
-	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	ctx, cancel := context.WithTimeout(context.Background(), p.o.Timeout)
 	defer cancel()
 	f, err := p.read(ctx)
 	p.mu.Lock()
@@ -272,7 +274,7 @@ type Findings struct {
 
 // Probe asks the provider what it is and for its keys, and says in plain words what is wrong and what to do; nil: all is well.
 func (p *Provider) Probe(ctx context.Context) (Findings, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
 	defer cancel()
 	f, err := p.read(ctx)
 	if err != nil {
