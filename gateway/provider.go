@@ -19,7 +19,7 @@ func newProvider(cfg *config.Config, log *slog.Logger) (*oidcsignin.Provider, er
 		AddressClaim: c.AddressClaim, GroupsClaim: c.GroupsClaim, TrustAddresses: c.TrustAddresses, FactorACR: c.FactorACR, FactorAMR: c.FactorAMR, Log: log,
 	}
 	if c.ClientSecretFile != "" {
-		secret, err := readSecret("client_secret_file", c.ClientSecretFile)
+		secret, err := readSecretFile("client_secret_file", c.ClientSecretFile)
 		if err != nil {
 			return nil, fmt.Errorf("[portal.oidc]: %w", err)
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/authstore"
-	"postern/authstore/identity"
 	"postern/gateway"
 	"postern/gateway/view"
 )

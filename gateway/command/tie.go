@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/gateway"
+	"postern/gateway/view"
 )
 
 func accountTies(e *env) *cobra.Command {
