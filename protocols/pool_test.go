@@ -145,7 +145,20 @@ func TestPoolOfDeadConnections(t *testing.T) {
 	for range 3 { // fail, but have others dialled
 		Connect(t.Context(), r, nil, number)
 	}
-	eventually(t, "some are kept", func() bool { return r.Pool.kept() > 0 && backend.open.Load() == 0 })
+	eventually(t, "some are kept, and none is dialled", func() bool {
+		r.Pool.mu.Lock()
+		defer r.Pool.mu.Unlock()
+		return len(r.Pool.idle) > 0 && r.Pool.coming == 0
+	})
+	nc, err := net.Dial("tcp", r.Address) // the backend takes it after all that are kept, so then it knows of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := io.ReadAll(nc); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the backend has hung up", func() bool { return backend.open.Load() == 0 })
 	backend.hangUp.Store(false)
 	var steps []string
 	b, err := Connect(t.Context(), r, func(step string, _ time.Duration, err error) { steps = append(steps, fmt.Sprint(step, err)) }, number)
