@@ -27,7 +27,7 @@ func defaultOAuth() OAuth { return OAuth{Flow: "person", SamePerson: true} }
 var (
 	oauthName   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 	oauthTenant = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,99}$`)
-	oauthScope  = regexp.MustCompile("^[!#-[\\]-~]+$") // RFC 6749 section 3.3
+	oauthScope  = regexp.MustCompile(`^[!#-[\]-~]+$`) // RFC 6749 section 3.3
 )
 
 // manyTenants are Microsoft's words for the people of several tenants.
