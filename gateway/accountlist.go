@@ -65,7 +65,7 @@ func ReadAccountList(r io.Reader) ([]Wanted, error) {
 		}
 		if p, ok := errors.AsType[*csv.ParseError](err); ok {
 			// where a quotation mark is lost, nobody can know where the next account begins
-			return nil, fmt.Errorf("line %d: %w; nothing behind it can be read", p.Line+skipped, quoteWords(p.Err))
+			return nil, fmt.Errorf("line %d: %w; nothing behind it can be read", p.StartLine+skipped, quoteWords(p.Err))
 		}
 		if err != nil {
 			return nil, err
@@ -124,7 +124,7 @@ func readColumns(c *csv.Reader) ([]string, error) {
 		return nil, fmt.Errorf("the list is empty; its first line names the columns: %s", columnWords)
 	}
 	if p, ok := errors.AsType[*csv.ParseError](err); ok {
-		return nil, fmt.Errorf("line %d: %w", p.Line, quoteWords(p.Err))
+		return nil, fmt.Errorf("line %d: %w", p.StartLine, quoteWords(p.Err))
 	}
 	if err != nil {
 		return nil, err

@@ -34,6 +34,8 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) authstore.T
 		"Find":             testFind,
 		"Audit":            testAudit,
 		"MadeBy":           testMadeBy,
+		"Tokens":           testTokens,
+		"Import":           testImport,
 		"Outbox":           testOutbox,
 		"Crowds":           testCrowds,
 		"Rekey":            testRekey,
