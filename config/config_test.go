@@ -301,3 +301,27 @@ func TestOAuthPage(t *testing.T) {
 		}
 	}
 }
+
+// And what docs/api.md says.
+func TestAPIPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	text := strings.Replace(Example(), "listener = [\n", "listener = [\n  { protocol = \"portal\", address = \":8443\" },\n", 1) +
+		"\n[portal]\nurl = \"https://passwords.example.org:8443\"\n" + string(blocks[0][1])
+	c, err := Parse("api.md", []byte(text))
+	if err != nil || !c.API.On("operations") || !c.API.On("portal") {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := Parse("api.md", []byte(Example())); err != nil || !c.API.On("operations") || c.API.On("portal") {
+		t.Errorf("by default: %+v, %v", c, err)
+	}
+	if c, err := Parse("api.md", []byte(Example()+"[api]\nlisteners = []\n")); err != nil || c.API.On("operations") {
+		t.Errorf("nowhere: %+v, %v", c, err)
+	}
+}

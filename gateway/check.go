@@ -63,6 +63,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 		vault, tokens = desk, desk.checkTokens(ctx, cfg, accounts, report)
 	}
 	checkPortal(ctx, cfg, report)
+	checkAPI(ctx, cfg, desk, report)
 	checkRoutes(cfg, accounts, report)
 	for i := range cfg.Backends {
 		f := checkBackend(ctx, cfg, &cfg.Backends[i], accounts, vault, tokens)

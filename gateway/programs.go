@@ -12,6 +12,7 @@ import (
 	"postern/authstore/apitoken"
 	"postern/authstore/identity"
 	"postern/authstore/throttle"
+	"postern/config"
 	"postern/gateway/api"
 	"postern/gateway/appsettings"
 	"postern/gateway/version"
@@ -98,4 +99,18 @@ func (d *Desk) importFor(ctx context.Context, who authstore.Actor, people *ident
 		}
 	}
 	return plan.View(), nil
+}
+
+// checkAPI tells where the API is, and how many tokens there are for it.
+func checkAPI(ctx context.Context, cfg *config.Config, desk *Desk, report func(Finding)) {
+	if len(cfg.API.Listeners) == 0 || desk == nil {
+		return
+	}
+	f := Finding{Subject: "api"}
+	list, err := desk.Tokens(ctx)
+	if err != nil {
+		f.Err = err
+	}
+	f.Detail = fmt.Sprintf("%s, tokens: %d", apiPlace(cfg), len(list))
+	report(f)
 }

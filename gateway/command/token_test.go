@@ -226,3 +226,14 @@ func TestTie(t *testing.T) {
 	l.fails(1, "is not tied to anybody at", "account", "untie", "alice@example.test", "https://id.example.test")
 	l.ok("tied bob", "account", "tie", "bob@example.test", "https://id.example.test", "4711")
 }
+
+// "check" says where the API is.
+func TestCheckTellsOfTheAPI(t *testing.T) {
+	t.Parallel()
+	l := lines{t, withPortal(t, "[api]\nlisteners = [\"operations\", \"portal\"]\n[operations]\naddress = \"unix:/run/x.sock\"\n")}
+	l.ok("to http://localhost/api/v1 on the socket /run/x.sock and https://passwords.example.test/api/v1.", "token", "create", "one", "--scope", "everything")
+	_, out, _ := run(t, "", "check", "-c", l.file)
+	if !strings.Contains(out, "ok    api: http://localhost/api/v1 on the socket /run/x.sock and https://passwords.example.test/api/v1, tokens: 1\n") {
+		t.Errorf("check says\n%s", out)
+	}
+}
