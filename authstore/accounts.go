@@ -331,11 +331,11 @@ func (a *Accounts) RevokeAll(ctx context.Context, id AccountID, why string) (Con
 	return a.confirm(ctx, c, err)
 }
 
-// RevokeAllOf ends all app passwords of several accounts, one after the other, until the time is over, and says how many of them it got
-// through. The confirmation is of all that it has ended, and of what was changed before.
-func (a *Accounts) RevokeAllOf(ctx context.Context, ids []AccountID, why string, until time.Time) (n int, done Confirmation, err error) {
+// RevokeAllOf ends all app passwords of several accounts, one after the other, for at most a time, and says how many of them it got
+// through. The confirmation is of all that it has ended.
+func (a *Accounts) RevokeAllOf(ctx context.Context, ids []AccountID, why string, most time.Duration) (n int, done Confirmation, err error) {
 	var last Change
-	for n < len(ids) && (n == 0 || a.o.Now().Before(until)) {
+	for began := a.o.Clock(); n < len(ids) && (n == 0 || a.o.Clock()-began < most); {
 		c, err := a.o.Truth.RevokeAll(ctx, a.o.Actor, ids[n], why)
 		if err != nil && !errors.Is(err, ErrNotFound) { // one that was removed meanwhile has none
 			done, _ = a.confirm(ctx, last, nil)

@@ -209,3 +209,8 @@ func scriptOf(r rune) string {
 	}
 	return "unknown"
 }
+
+// CanonicalDomain is a domain as addresses have it; an error says that it can't be one.
+func CanonicalDomain(typed string) (string, error) {
+	return canonicalDomain(strings.TrimSpace(typed))
+}

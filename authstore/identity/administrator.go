@@ -40,6 +40,13 @@ func (p *People) mayRenew(who authstore.Actor, of Person) error {
 	return nil
 }
 
+// administers reports whether somebody is an administrator, by the account or by a group.
+func (p *People) administers(of Person) bool {
+	return of.Admin || slices.ContainsFunc(of.Ties, func(t Tie) bool {
+		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
+	})
+}
+
 // ResetFactors takes away all second factors and recovery codes of an account, a link that is on its way, and ends its sessions. The next
 // sign-in sets up anew, or a link does: see ByInvitation. authstore.ErrNotFound, ErrAdministrators.
 func (p *People) ResetFactors(ctx context.Context, who authstore.Actor, id authstore.AccountID) error {

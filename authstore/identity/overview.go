@@ -9,6 +9,7 @@ import (
 
 // Overview is what an administrator sees of how an account signs in.
 type Overview struct {
+	Admin    bool // an administrator, by the account or by a group
 	Primary  bool // a primary password is known: one that was set here, or the last that the Checker took
 	Factors  Factors
 	Ties     []Tie     // what binds it to people at other servers
@@ -21,7 +22,7 @@ func (p *People) Overview(ctx context.Context, id authstore.AccountID) (Overview
 	if err != nil {
 		return Overview{}, err
 	}
-	o := Overview{Primary: person.Primary.Key != 0, Factors: factorsOf(person), Ties: person.Ties}
+	o := Overview{Admin: p.administers(person), Primary: person.Primary.Key != 0, Factors: factorsOf(person), Ties: person.Ties}
 	o.Sessions, err = p.signedIn(ctx, id)
 	return o, err
 }

@@ -124,7 +124,12 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 	case "factor.added", "factor.removed":
 		fact("factor", quoted(n.Detail, maxQuoted))
 	}
-	if byAdministrator {
+	if address, ok := strings.CutPrefix(n.Actor.Name, "admin:"); ok {
+		facts = append(facts, p.Say("notice.by_address", address))
+		if n.Kind == "password.created" {
+			facts = append(facts, p.Say("notice.seen"))
+		}
+	} else if byAdministrator {
 		facts = append(facts, p.Say("notice.by_administrator"))
 	}
 	if n.Actor.Client.IsValid() {
@@ -139,6 +144,9 @@ func (s *Sender) body(p *texts.Printer, n *authstore.Notice, at time.Time) strin
 		parts = append(parts, p.Say("notice.not_expected"))
 	default:
 		parts = append(parts, mine, p.Say(key+".not_mine"))
+	}
+	if n.Kind == "invitation.made" || n.Kind == "factors.reset" { // which lets somebody else in, if it was not asked for
+		parts = append(parts[:2], p.Say(key+".not_mine"))
 	}
 	if s.o.Site != "" {
 		parts = append(parts, p.Say("notice.site", s.o.Site))

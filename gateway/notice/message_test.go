@@ -110,7 +110,7 @@ func TestMails(t *testing.T) {
 		"password.revoked_all":  noticeOf("password.revoked_all", "in the portal"),
 	}
 	for _, kind := range []string{"password.created", "factor.added", "factor.removed", "recovery.renewed", "recovery.used", "primary.set", "primary.changed",
-		"invitation.accepted", "portal.first_sign_in", authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.first_vouched"} {
+		"invitation.accepted", "portal.first_sign_in", authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.first_vouched", "invitation.made", "factors.reset"} {
 		mails[kind] = noticeOf(kind, map[string]string{"factor.added": "Key on the ring", "factor.removed": "Old phone", "recovery.used": "9", "primary.changed": "4"}[kind])
 	}
 	for name, n := range mails {
@@ -137,6 +137,10 @@ func TestMails(t *testing.T) {
 	for _, name := range []string{"password.idle", "password.yearly", "password.revoked by policy"} {
 		mails[name].Actor = policy
 	}
+	forScanner := noticeOf("password.created", "Scanner")
+	forScanner.Actor.Name = "admin:carol@example.test"
+	mails["password.created by administrator"] = forScanner
+	mails["factors.reset"].Actor.Name, mails["invitation.made"].Actor.Name = "admin:carol@example.test", "cli:root"
 	s := sender(t, Options{Epoch: "EPOCH", Site: "https://passwords.example.test"})
 	for _, language := range texts.Languages() {
 		for name, n := range mails {

@@ -51,7 +51,7 @@ type setting struct{ ID, Name, Value string }
 // appHelp tells what to do in the apps that can use an app password, the chosen one open.
 func (v *visit) appHelp(chosen string, s authstore.Scopes) []appHelp {
 	var list []appHelp
-	settings := v.s.o.Settings(v.session.Address, s)
+	settings := v.s.o.Settings(v.about().Address, s)
 	for _, name := range appNames {
 		if fits(name, s) {
 			h := appHelp{Name: name, Open: name == chosen, Steps: v.steps(name, s, settings)}

@@ -105,8 +105,8 @@ func (s *Server) create(v *visit) error {
 		return err
 	}
 	defer made.Clear()
-	s.o.Log.Info("app password created", "proto", Protocol, "client", s.o.Client(v.r), "account", int64(p.Account), "app_password", int64(p.ID))
-	d := madeData{entry: entry{p, 0}, Secret: strings.SplitAfter(made.Reveal(), "-"), Apps: v.appHelp(f.App, p.Scopes)}
+	v.note("app password created", p.Account, "app_password", int64(p.ID))
+	d := madeData{entry: v.entry(p, 0), Secret: strings.SplitAfter(made.Reveal(), "-"), Apps: v.appHelp(f.App, p.Scopes)}
 	return v.show(http.StatusOK, "made.html", d, nil)
 }
 
@@ -143,8 +143,8 @@ func (s *Server) readCreate(v *visit, f *createForm) authstore.PasswordRequest {
 	if scopes != 0 && !fits(f.App, scopes) {
 		f.Wrong["app"] = v.text.Say("create.app_misfit." + f.App)
 	}
-	return authstore.PasswordRequest{Account: v.session.Account, Label: f.Named, Scopes: scopes, Expires: expires, Networks: networks, Request: f.Request,
-		Collections: collections, Titles: titles}
+	return authstore.PasswordRequest{Account: v.about().Account, Label: f.Named, Scopes: scopes, Expires: expires, Networks: networks, Request: f.Request,
+		Collections: collections, Titles: titles, MadeBy: v.madeBy()}
 }
 
 // madeData is what the template made.html shows, once.
@@ -160,7 +160,7 @@ func (s *Server) madeBefore(v *visit, id authstore.PasswordID) error {
 	if err != nil {
 		return err
 	}
-	return v.show(http.StatusOK, "made_before.html", entry{p, 0}, nil)
+	return v.show(http.StatusOK, "made_before.html", v.entry(p, 0), nil)
 }
 
 // Suggestions are names for app passwords to choose from. Nearly all are apps' own, in every language.

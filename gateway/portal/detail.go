@@ -37,7 +37,7 @@ func (s *Server) detail(v *visit) error {
 	if err != nil {
 		return err
 	}
-	d := detailData{entry: entry{p, 0}, Sessions: s.sessionsOf(p)}
+	d := detailData{entry: v.entry(p, 0), Sessions: s.sessionsOf(p)}
 	d.Live = len(d.Sessions)
 	if v.r.URL.Query().Has("saved") {
 		d.Note = v.text.Say("detail.saved")
@@ -111,7 +111,7 @@ func (s *Server) newEditForm(v *visit) (editForm, error) {
 	}
 	t, err := v.newTerms(p.Created, time.Now())
 	t.had = p.Networks
-	f := editForm{t, entry{p, 0}}
+	f := editForm{t, v.entry(p, 0)}
 	f.Keeps, f.Ends = true, p.Expires
 	if !f.Active() {
 		return editForm{}, seeOther(f.Path())

@@ -33,6 +33,8 @@ func (v *visit) lines(events []authstore.Event, named map[authstore.PasswordID]a
 // actorWords says who did it.
 func (v *visit) actorWords(a authstore.Actor) string {
 	switch {
+	case a.Name == Protocol && v.administers:
+		return v.text.Say("actor.person")
 	case a.Name == Protocol:
 		return v.text.Say("actor.you")
 	case a.Name == "gateway":
@@ -42,15 +44,25 @@ func (v *visit) actorWords(a authstore.Actor) string {
 	case a.Name == "provider":
 		return v.text.Say("actor.provider")
 	}
+	if address, ok := strings.CutPrefix(a.Name, "admin:"); ok {
+		return v.text.Say("actor.administrator", address)
+	}
 	return v.text.Say("actor.admin", a.Name)
 }
 
 // sentence says what an event tells. p is its app password, zero where it has none.
 func (v *visit) sentence(e authstore.Event, p authstore.AppPassword) (text string, more []string) {
 	key, label := "event."+e.Kind, p.Label
+	if other := "admin_event." + e.Kind; v.administers && v.text.Has(other) { // the other one speaks to the person
+		key = other
+	}
 	switch e.Kind {
 	case "password.created":
-		return v.text.Say(key, label), v.opened(p)
+		more = v.opened(p)
+		if p.MadeBy != "" {
+			more = append(more, v.text.Say("event.made_by", p.MadeBy))
+		}
+		return v.text.Say(key, label), more
 	case "password.rekeyed":
 		return v.text.Say(key, label), nil
 	case "password.revoked":
@@ -68,6 +80,9 @@ func (v *visit) sentence(e authstore.Event, p authstore.AppPassword) (text strin
 	}
 	if e.Kind == "portal.session_ended" && e.Detail != "" {
 		e.Detail = v.text.Browser(e.Detail)
+	}
+	if e.Kind == "portal.sessions_ended" && e.Actor.Administers() { // not even one of them was his
+		key = "event.portal.all_ended"
 	}
 	switch with, plain := key+".with", key+".plain"; {
 	case e.Detail != "" && v.text.Has(with):

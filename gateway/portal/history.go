@@ -27,7 +27,7 @@ var filters = []struct {
 	{"all", nil},
 	{"passwords", []string{"password."}},
 	{"sign_in", []string{"portal.", "tie."}},
-	{"factors", []string{"factor.", "recovery."}},
+	{"factors", []string{"factor.", "factors.", "recovery."}},
 	{"primary", []string{"primary."}},
 	{"connections", []string{"connection."}},
 	{"admin", []string{"account.", "alias.", "credential.", "invitation."}},
@@ -47,7 +47,7 @@ type historyData struct {
 // historyQuery reads what of the history is asked for.
 func (v *visit) historyQuery() (q authstore.EventQuery, d historyData, err error) {
 	asked := v.r.URL.Query()
-	q.Account, d.Filter = v.session.Account, "all"
+	q.Account, d.Filter = v.about().Account, "all"
 	for _, f := range filters {
 		if f.Name == "connections" && v.s.o.Connections == nil {
 			continue
@@ -119,6 +119,8 @@ type shownLine struct {
 	line
 	When template.HTML
 	From string // where the person sat, and at which browser
+
+	Address, Path string // of the account, where the list is of several
 }
 
 // Shown makes lines ready for the template "events".
@@ -136,7 +138,7 @@ func (p view) Shown(lines []line) []shownLine {
 
 // named are the account's app passwords, those that have ended too.
 func (v *visit) named() (map[authstore.PasswordID]authstore.AppPassword, error) {
-	list, err := v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, true)
+	list, err := v.s.o.Accounts.Passwords(v.r.Context(), v.about().Account, true)
 	named := make(map[authstore.PasswordID]authstore.AppPassword, len(list))
 	for _, p := range list {
 		named[p.ID] = p
@@ -153,26 +155,41 @@ func (s *Server) historyCSV(v *visit) error {
 	if err != nil {
 		return err
 	}
-	q.Before, q.Limit = 0, historyBatch
-	events, err := s.o.Accounts.Events(v.r.Context(), q)
+	q.Before = 0
+	return v.sendCSV(v.text.Say("history.file"), v.csvHeader(), q, func(events []authstore.Event) ([][]string, error) {
+		var rows [][]string
+		for _, l := range v.lines(events, named) {
+			rows = append(rows, v.csvRow(l))
+		}
+		return rows, nil
+	})
+}
+
+// sendCSV sends a table of all events of a query. Those of a batch are made rows together.
+func (v *visit) sendCSV(name string, header []string, q authstore.EventQuery, rows func([]authstore.Event) ([][]string, error)) error {
+	ctx := v.r.Context()
+	q.Limit = historyBatch
+	events, err := v.s.o.Accounts.Events(ctx, q)
 	if err != nil {
 		return err
 	}
 	v.w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present") // RFC 4180 section 3
-	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": v.text.Say("history.file")}))
+	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	v.w.Write([]byte("\ufeff")) // without it, Excel takes the letters for another alphabet's
 	w := csv.NewWriter(v.w)
 	w.UseCRLF = true
-	w.Write(v.csvHeader())
+	w.Write(header)
 	for len(events) > 0 && err == nil {
-		for _, l := range v.lines(events, named) {
-			w.Write(v.csvRow(l))
+		var list [][]string
+		if list, err = rows(events); err != nil {
+			break
 		}
+		w.WriteAll(list)
 		q.Before = events[len(events)-1].ID
 		if len(events) < historyBatch {
 			break
 		}
-		events, err = s.o.Accounts.Events(v.r.Context(), q)
+		events, err = v.s.o.Accounts.Events(ctx, q)
 	}
 	w.Flush()
 	if err != nil || w.Error() != nil { // half a table must not look like a whole one

@@ -41,6 +41,7 @@ type lab struct {
 	accounts *authstore.Accounts
 	people   *identity.People
 	live     live.Registry
+	server   *Server
 
 	mu  sync.Mutex
 	now time.Time
@@ -89,7 +90,7 @@ func newLabWith(t *testing.T, change func(*identity.Options, *Options)) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Config.Handler = s
+	srv.Config.Handler, l.server = s, s
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	return l

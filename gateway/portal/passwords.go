@@ -16,11 +16,14 @@ const soon = 14 * 24 * time.Hour
 // entry is one app password as the pages show it.
 type entry struct {
 	authstore.AppPassword
-	Live int // sessions of apps on this node
+	Live  int    // sessions of apps on this node
+	Under string // where its pages lie, without "/passwords"; empty: among a person's own
 }
 
+func (v *visit) entry(p authstore.AppPassword, live int) entry { return entry{p, live, v.under()} }
+
 // Path is its page.
-func (e entry) Path() string { return "/passwords/" + strconv.FormatInt(int64(e.ID), 10) }
+func (e entry) Path() string { return e.Under + "/passwords/" + strconv.FormatInt(int64(e.ID), 10) }
 
 // Revoked reports whether somebody has ended it.
 func (e entry) IsRevoked() bool { return !e.Revoked.IsZero() }
@@ -53,14 +56,14 @@ func (s *Server) passwords(v *visit) error {
 		return err
 	}
 	d := passwordsData{ShowEnded: v.r.URL.Query().Has("ended"), Most: policy.Most()}
-	list, err := s.o.Accounts.Passwords(v.r.Context(), v.session.Account, d.ShowEnded)
+	list, err := s.o.Accounts.Passwords(v.r.Context(), v.about().Account, d.ShowEnded)
 	if err != nil {
 		return err
 	}
-	open := s.openSessions(v.session.Account)
+	open := s.openSessions(v.about().Account)
 	slices.Reverse(list) // the newest first
 	for _, p := range list {
-		e := entry{p, open[p.ID]}
+		e := v.entry(p, open[p.ID])
 		if e.Active() {
 			d.Active = append(d.Active, e)
 		} else {
@@ -82,7 +85,7 @@ func (s *Server) openSessions(id authstore.AccountID) map[authstore.PasswordID]i
 
 // active are the app passwords that apps can use.
 func (v *visit) active() ([]authstore.AppPassword, error) {
-	return v.s.o.Accounts.Passwords(v.r.Context(), v.session.Account, false)
+	return v.s.o.Accounts.Passwords(v.r.Context(), v.about().Account, false)
 }
 
 // password finds the app password that a page's path names.
@@ -94,10 +97,10 @@ func (v *visit) password() (authstore.AppPassword, error) {
 	return v.own(authstore.PasswordID(id))
 }
 
-// own reads an app password of the visitor's account; authstore.ErrNotFound for another's.
+// own reads an app password of the account that the page is about; authstore.ErrNotFound for another's.
 func (v *visit) own(id authstore.PasswordID) (authstore.AppPassword, error) {
 	p, err := v.s.o.Accounts.Password(v.r.Context(), id)
-	if err == nil && p.Account != v.session.Account {
+	if err == nil && p.Account != v.about().Account {
 		err = authstore.ErrNotFound
 	}
 	return p, err

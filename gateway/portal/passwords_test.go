@@ -489,7 +489,7 @@ func TestEventsHaveWords(t *testing.T) {
 		"password.created", "password.revoked", "password.revoked_all", "password.rekeyed", "password.edited", "password.first_use", "password.new_use", "password.idle", "password.yearly",
 		"credential.stored", "portal.signed_in", "portal.sign_in_refused", "portal.signed_out", "portal.session_ended", "portal.sessions_ended",
 		"factor.added", "factor.refused", "factor.removed", "factor.renamed", "recovery.renewed", "recovery.used", "primary.set", "portal.first_sign_in", "primary.changed", "invitation.made", "invitation.accepted",
-		authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.ended_there", "portal.first_vouched"}
+		authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.ended_there", "portal.first_vouched", "factors.reset"}
 	for _, language := range []string{"en", "de"} {
 		for _, kind := range kinds {
 			for _, detail := range []string{"", "detail", authstore.NewUse{Protocol: "imap", App: "App", NewApp: true}.String()} {

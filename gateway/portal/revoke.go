@@ -21,6 +21,7 @@ type revokeData struct {
 	Passwords []entry // those that end with "revoke all"
 	Sessions  []live.Session
 	Apps      []string // those seen lately
+	Reason    string   // that an administrator gives
 }
 
 // doneData is what the template done.html shows: what was done, and how far it has got.
@@ -43,7 +44,7 @@ func (s *Server) whatEnds(v *visit) (revokeData, error) {
 	if err != nil {
 		return revokeData{}, err
 	}
-	d := revokeData{entry: entry{p, 0}, Sessions: s.sessionsOf(p)}
+	d := revokeData{entry: v.entry(p, 0), Sessions: s.sessionsOf(p)}
 	d.Apps, err = v.appsSeen(p.ID)
 	return d, err
 }
@@ -97,9 +98,9 @@ func (s *Server) whatAllEnds(v *visit) (revokeData, error) {
 	if err != nil {
 		return d, err
 	}
-	open := s.openSessions(v.session.Account)
+	open := s.openSessions(v.about().Account)
 	for _, p := range list {
-		d.Passwords = append(d.Passwords, entry{p, open[p.ID]})
+		d.Passwords = append(d.Passwords, v.entry(p, open[p.ID]))
 		d.Live += open[p.ID]
 	}
 	return d, nil

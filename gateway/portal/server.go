@@ -92,6 +92,9 @@ type Server struct {
 	site    *url.URL
 	handler http.Handler
 	pages   pages
+
+	administration []string // the patterns of the pages for administrators
+	batch          int      // accounts of a domain that one request ends the app passwords of
 }
 
 // New makes a server.
@@ -106,7 +109,7 @@ func New(o Options) (*Server, error) {
 	if o.Name == "" {
 		o.Name = site.Hostname()
 	}
-	s := &Server{o: o, site: site}
+	s := &Server{o: o, site: site, batch: domainBatch}
 	if s.pages, err = parsePages(); err != nil {
 		return nil, err
 	}
@@ -229,6 +232,8 @@ func (s *Server) routes() *http.ServeMux {
 	signedIn("POST /connections/{provider}/disconnect", s.disconnect)
 	signedIn("GET /history", s.history)
 	signedIn("GET /history.csv", s.historyCSV)
+
+	s.administrate(mux)
 
 	open("/", s.notFound)
 	return mux

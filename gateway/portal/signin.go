@@ -35,7 +35,7 @@ func (s *Server) crossOrigin(v *visit) error {
 }
 
 // deep are the pages that a link may lead to through the sign-in: notices hold such links.
-var deep = regexp.MustCompile(`^/(passwords|security|history|connections)(/[0-9]{1,19})?$`)
+var deep = regexp.MustCompile(`^/(passwords|security|history|connections|admin)(/[0-9]{1,19})?$`)
 
 // wanted is the page that the person asked for before the sign-in came between; empty: none, or none that may be led to.
 func (v *visit) wanted() string {

@@ -75,14 +75,14 @@ func (v *visit) offer(f *createForm) {
 
 // ask asks for those of one kind.
 func (v *visit) ask(ctx context.Context, one *single) {
-	found, err := v.s.o.Collections(ctx, v.session.Address, one.Kind)
+	found, err := v.s.o.Collections(ctx, v.about().Address, one.Kind)
 	switch {
 	case errors.Is(err, ErrNotServed) && !(one.opened && one.Only): // who chose some must not get all, should a server come back
 		one.none = true
 		return
 	case err != nil:
 		if v.r.Context().Err() == nil { // else the browser has gone
-			v.s.o.Log.Warn("collections can't be listed", "proto", Protocol, "account", int64(v.session.Account), "kind", one.Kind, "err", err)
+			v.s.o.Log.Warn("collections can't be listed", "proto", Protocol, "account", int64(v.about().Account), "kind", one.Kind, "err", err)
 		}
 		one.Down = true
 		for _, name := range one.ticked { // what was chosen stays, by the names alone

@@ -33,6 +33,9 @@ type visit struct {
 	session identity.Session       // zero where nobody is signed in
 	policy  *authstore.Policy      // of the account; nil: not read yet
 	kinds   map[identity.Kind]bool // of the second factors there are; nil: not read yet
+
+	administers bool               // the page is one of those for administrators, and the visitor is one
+	of          *authstore.Account // whom such a page is about; nil: nobody alone
 }
 
 // handler answers a visit. An error becomes a page: see (*visit).fail.
@@ -161,6 +164,9 @@ func (v *visit) accounts() *authstore.Accounts { return v.s.o.Accounts.As(v.acto
 
 // actor is the visitor in the history, as long as his session goes on.
 func (v *visit) actor() authstore.Actor {
+	if v.administers {
+		return v.s.o.People.Administrator(v.visitor(), v.session)
+	}
 	who := v.visitor().Actor()
 	who.Session = int64(v.session.ID)
 	return who
@@ -169,7 +175,7 @@ func (v *visit) actor() authstore.Actor {
 // bounds is the policy of the account.
 func (v *visit) bounds() (authstore.Policy, error) {
 	if v.policy == nil {
-		p, err := v.s.o.Accounts.Policy(v.r.Context(), v.session.Account)
+		p, err := v.s.o.Accounts.Policy(v.r.Context(), v.about().Account)
 		if err != nil {
 			return p, err
 		}
@@ -252,8 +258,10 @@ func (v *visit) fail(err error) {
 		v.redirect(string(other))
 	case errors.Is(err, identity.ErrNoSession), errors.Is(err, authstore.ErrSignedOut):
 		v.redirect(string(v.endedAt()))
-	case errors.Is(err, authstore.ErrNotFound):
+	case errors.Is(err, authstore.ErrNotFound), errors.Is(err, authstore.ErrNotAdministrator):
 		v.trouble(http.StatusNotFound, "error.not_found_title", "error.not_found")
+	case errors.Is(err, identity.ErrAdministrators):
+		v.trouble(http.StatusForbidden, "error.cross_origin_title", "admin.no_renewal")
 	case errors.Is(err, authstore.ErrUncertain):
 		v.s.o.Log.Error("page", "proto", Protocol, "path", route(v.r), "account", int64(v.session.Account), "err", err)
 		v.trouble(http.StatusServiceUnavailable, "error.uncertain_title", "error.uncertain")

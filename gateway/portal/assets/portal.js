@@ -24,6 +24,9 @@ addEventListener('pageshow', () => each('form[data-sent]', form => {
   form.querySelectorAll('[aria-busy]').forEach(button => button.removeAttribute('aria-busy'))
 }))
 
+// What is done in steps goes on by itself.
+each('form[data-further]', form => form.requestSubmit())
+
 // Single calendars and address books: a tick chooses "Only these", and "All" takes the ticks away.
 each('fieldset[data-kind]', kind => kind.addEventListener('change', ({ target }) => {
   const only = kind.querySelector('[type=radio][value=only]')
