@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"postern/authstore"
@@ -40,8 +41,8 @@ func (p *People) mayRenew(who authstore.Actor, of Person) error {
 	return nil
 }
 
-// administers reports whether somebody is an administrator, by the account or by a group.
-func (p *People) administers(of Person) bool {
+// Administers reports whether an account is an administrator's, by its own mark or by a group.
+func (p *People) Administers(of Person) bool {
 	return of.Admin || slices.ContainsFunc(of.Ties, func(t Tie) bool {
 		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
 	})

@@ -22,7 +22,7 @@ func (p *People) Overview(ctx context.Context, id authstore.AccountID) (Overview
 	if err != nil {
 		return Overview{}, err
 	}
-	o := Overview{Admin: p.administers(person), Primary: person.Primary.Key != 0, Factors: factorsOf(person), Ties: person.Ties}
+	o := Overview{Admin: p.Administers(person), Primary: person.Primary.Key != 0, Factors: factorsOf(person), Ties: person.Ties}
 	o.Sessions, err = p.signedIn(ctx, id)
 	return o, err
 }

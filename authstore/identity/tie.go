@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -81,11 +80,4 @@ func Unbind(ctx context.Context, truth Truth, who authstore.Actor, id authstore.
 		return tx.Event(ctx, "tie.removed", issuer)
 	})
 	return ended, err
-}
-
-// Administers reports whether an account is an administrator's, by its own mark or by a group.
-func (p *People) Administers(of Person) bool {
-	return of.Admin || slices.ContainsFunc(of.Ties, func(t Tie) bool {
-		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
-	})
 }

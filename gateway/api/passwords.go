@@ -266,7 +266,7 @@ func (s *Server) revokeDomain(ctx context.Context, in *revokeDomain) (*body[Doma
 	for _, a := range list {
 		ids = append(ids, a.ID)
 	}
-	n, done, err := s.o.Accounts.As(actor(ctx)).RevokeAllOf(ctx, ids, reason, s.o.Now().Add(revokeTime))
+	n, done, err := s.o.Accounts.As(actor(ctx)).RevokeAllOf(ctx, ids, reason, revokeTime)
 	if err != nil {
 		return nil, err
 	}

@@ -49,8 +49,8 @@ type Options struct {
 
 	TLS     *tls.Config   // towards the provider; nil: the system's authorities
 	Timeout time.Duration // of one question to the provider; 0: ten seconds
-	Log *slog.Logger
-	Now func() time.Time // nil: time.Now
+	Log     *slog.Logger
+	Now     func() time.Time // nil: time.Now
 }
 
 // Provider is an OpenID Connect provider. It is asked when it is first needed, not before. Goroutines may share it.
