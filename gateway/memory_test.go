@@ -21,6 +21,8 @@ func TestMemoryIsReleasedWhenABurstIsOver(t *testing.T) {
 		{burst, false}, {1000, false}, // too soon after the last one
 		{1000, false}, {1000, false}, {1000, true}, // a minute after it
 		{burst, false}, {burst, false}, {burst, false}, {burst, false}, {burst, false}, {burst, false}, {quietBytes, true},
+		{quietBytes / 8, false}, {quietBytes / 8, false}, {quietBytes / 8, false}, {quietBytes / 8, false}, {quietBytes / 8, false},
+		{quietBytes / 8, false}, {quietBytes / 8, false}, {quietBytes / 8, false}, {quietBytes / 8, true}, // little by little
 	} {
 		now, total = now.Add(10*time.Second), total+tt.grown
 		if got := r.due(now, total); got != tt.want {
@@ -36,14 +38,14 @@ func TestMemoryIsReleasedWhenABurstIsOver(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	for live, want := range map[uint64]int{0: 3200, 1 << 20: 3200, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 800, 1 << 20: 800, 4 << 20: 800, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", live, got, want)
 		}
 	}
 }
 
-// What is set while there is much to do is taken back. It can't run beside others: the garbage collector is the process's.
+// What was set is taken back. It can't run beside others: the garbage collector is the process's.
 func TestPaceEnds(t *testing.T) {
 	t.Setenv("GOGC", "")
 	set := func() int {
@@ -57,18 +59,18 @@ func TestPaceEnds(t *testing.T) {
 		live uint64
 		want int
 	}{{8 << 20, 400}, {7 << 20, 400}, {4 << 20, 800}, {16 << 20, 200}} { // a small gain is not worth a change
-		p.run(step.live)
+		p.set(step.live)
 		if got := set(); got != step.want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", step.live, got, step.want)
 		}
 	}
-	p.rest()
-	p.rest()
+	p.end()
+	p.end()
 	if got := set(); got != usual {
 		t.Errorf("afterwards: %d %%, want %d %%", got, usual)
 	}
 	t.Setenv("GOGC", "70")
-	if p.run(1 << 20); set() != usual {
+	if p.set(1 << 20); set() != usual {
 		t.Error("GOGC has not the last word")
 	}
 }
