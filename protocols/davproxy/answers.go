@@ -113,6 +113,7 @@ const (
 var (
 	sandbox, nosniff, private = []string{"sandbox; default-src 'none'"}, []string{"nosniff"}, []string{"private, no-cache"}
 	identity, xmlTypes        = []string{"identity"}, []string{xmlType}
+	depths                    = map[string][]string{"0": {"0"}, "1": {"1"}, "infinity": {"infinity"}}
 )
 
 // guard sets the headers of every answer: what is served belongs to others, so no browser may run it or show it as a page.

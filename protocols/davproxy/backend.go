@@ -166,6 +166,8 @@ func authorize(req *http.Request, r *protocols.Route) (refused func(), err error
 
 // discard ends an answer that nobody reads. A short rest is read, so that the connection can be used again.
 func discard(resp *http.Response) {
-	io.CopyN(io.Discard, resp.Body, 4<<10)
+	if _, err := resp.Body.Read(nil); err != io.EOF { // as it is where all was read
+		io.CopyN(io.Discard, resp.Body, 4<<10)
+	}
 	resp.Body.Close()
 }

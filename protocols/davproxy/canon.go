@@ -42,18 +42,18 @@ type target struct {
 const usualPath = 128
 
 // path is the target's one public spelling.
-func (t target) path() string {
-	b := make([]byte, 0, usualPath)
+func (t target) path() string { return string(t.appendPath(make([]byte, 0, usualPath))) }
+
+// appendPath appends the target's path.
+func (t target) appendPath(dst []byte) []byte {
 	switch t.place {
 	case principal:
-		b = appendSegments(append(b, "/dav/p/"...), t.id)
+		return appendSegments(append(dst, "/dav/p/"...), t.id)
 	case home, collection, member:
-		b = append(append(append(b, "/dav/"...), mountNames[t.kind]...), '/')
-		b = t.appendBelow(appendSegments(b, t.id))
-	default:
-		return t.public
+		dst = append(append(append(dst, "/dav/"...), mountNames[t.kind]...), '/')
+		return t.appendBelow(appendSegments(dst, t.id))
 	}
-	return string(b)
+	return append(dst, t.public...)
 }
 
 // appendBelow appends what stands behind the path of the home or the box, at the backend too.

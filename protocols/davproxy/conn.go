@@ -115,7 +115,7 @@ func (c *conn) accept(ss *session, t target, began time.Time) error {
 			Facts: login.facts, Mechanism: "Basic", Grant: ss.grant, Duration: time.Since(began),
 		})
 	}
-	now := time.Now().Unix()
+	now := began.Unix()
 	if last := login.used.Load(); now-last >= int64(usedEvery/time.Second) && login.used.CompareAndSwap(last, now) {
 		ss.server.o.Verifier.Used(ss.grant, authstore.Use{Protocol: Protocol, App: ss.facts.App})
 	}

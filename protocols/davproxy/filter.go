@@ -104,7 +104,7 @@ func (f *filter) copy(w io.Writer, r io.Reader) error {
 	for {
 		tok, err := f.tokens.next()
 		if err == io.EOF {
-			return f.out.flush()
+			return f.out.end()
 		}
 		if err == nil {
 			err = f.pass(tok)

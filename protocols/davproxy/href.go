@@ -77,7 +77,7 @@ func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool)
 	if t, ok = m.outward(string(href)); !ok {
 		return target{}, nil, false
 	}
-	d.path = append(d.path[:0], t.path()...)
+	d.path = t.appendPath(d.path[:0])
 	d.target.place = nowhere
 	if t.place == member {
 		t.member = ""

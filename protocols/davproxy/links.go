@@ -8,8 +8,9 @@ func (f *filter) href(start *token) error {
 	}
 	r := f.response
 	if inProperty != (name{nsDAV, "response"}) || f.tokens.depth() != 2 || r == nil {
-		if mapped, ok := f.mapped(inProperty, string(h.text)); ok {
-			return f.putHref([]byte(mapped))
+		var ok bool
+		if f.text, ok = f.appendMapped(f.text[:0], inProperty, h.text); ok {
+			return f.putHref(f.text)
 		}
 		return nil
 	}
@@ -37,37 +38,38 @@ func (f *filter) putHref(text []byte) error {
 	return f.put(h.whole)
 }
 
-// mapped says what an href inside a property becomes: nothing, if it leads elsewhere.
-func (f *filter) mapped(property name, text string) (string, bool) {
+// appendMapped appends what an href inside a property becomes; nothing, if it leads elsewhere.
+func (f *filter) appendMapped(dst []byte, property name, href []byte) ([]byte, bool) {
 	own := target{place: principal, id: f.m.id}
 	switch property {
 	case name{nsDAV, "current-user-principal"}, name{nsDAV, "principal-URL"}:
-		return own.path(), true
-	case name{nsDAV, "owner"}:
-		return own.path(), f.m.isPrincipal(text)
+		return own.appendPath(dst), true
 	case name{nsCalDAV, "calendar-home-set"}:
-		return target{place: home, kind: calendar, id: f.m.id}.path(), true
+		return target{place: home, kind: calendar, id: f.m.id}.appendPath(dst), true
 	case name{nsCardDAV, "addressbook-home-set"}:
-		return target{place: home, kind: contacts, id: f.m.id}.path(), true
+		return target{place: home, kind: contacts, id: f.m.id}.appendPath(dst), true
 	}
+	text := string(href)
 	switch property {
+	case name{nsDAV, "owner"}:
+		return own.appendPath(dst), f.m.isPrincipal(text)
 	case name{nsCalDAV, "recipient"}, name{nsCalDAV, "calendar-user-address-set"}:
 		if isMailto(text) {
-			return text, true
+			return append(dst, text...), true
 		}
 		if f.m.isPrincipal(text) { // which may be the home too
-			return own.path(), true
+			return own.appendPath(dst), true
 		}
 	case name{nsCalendar, "source"}: // where a subscription comes from: it leads to no place here
 		if hasScheme(text) && !f.m.leads(text) {
-			return text, true
+			return append(dst, text...), true
 		}
 	}
 	t, ok := f.m.outward(text)
 	if !ok || !f.open(t) || !f.mentions(t) {
-		return "", false
+		return dst, false
 	}
-	return t.path(), true
+	return t.appendPath(dst), true
 }
 
 // mentions tells whether a property may lead to a target that the grant opens: the home, what lies in the collection that was asked,

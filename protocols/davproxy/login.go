@@ -40,12 +40,12 @@ func credentials(h http.Header) (login string, secret []byte, err error) {
 	if err != nil {
 		return "", nil, errNoCredentials
 	}
-	defer clear(plain)
 	id, typed, found := bytes.Cut(plain, []byte(":"))
 	if !found {
+		clear(plain)
 		return "", nil, errNoCredentials
 	}
-	return utf8Of(id), bytes.Clone(typed), nil
+	return utf8Of(id), typed, nil
 }
 
 // utf8Of reads a name as Latin-1 if it isn't UTF-8: older clients send it so, whatever the challenge says.

@@ -19,6 +19,9 @@ type mount struct {
 	principal []string // path segments at the backend
 	home      []string
 	boxes
+
+	asked target // of the last call of inward, and what it said: most requests ask for one place again and again
+	path  string
 }
 
 // boxes are what a backend has for invitations.
@@ -41,6 +44,13 @@ func (b *boxes) of(k kind) []string {
 
 // inward is a target's path at the backend, escaped. A box that the backend does not have has none.
 func (m *mount) inward(t target) string {
+	if t != m.asked || m.path == "" {
+		m.asked, m.path = t, m.inwardOf(t)
+	}
+	return m.path
+}
+
+func (m *mount) inwardOf(t target) string {
 	place := m.home
 	if t.kind.isBox() {
 		if place = m.of(t.kind); len(place) == 0 {

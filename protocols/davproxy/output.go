@@ -12,8 +12,9 @@ const none = -1
 type output struct {
 	w        io.Writer
 	b        []byte
-	response int // where a response begins that is undecided
-	propstat int // inside it: where a propstat begins that may have to come later
+	begun    bool // something was written
+	response int  // where a response begins that is undecided
+	propstat int  // inside it: where a propstat begins that may have to come later
 }
 
 // reset makes the output ready. It keeps no more memory than others need.
@@ -38,10 +39,12 @@ func (o *output) write(p []byte) error {
 	return nil
 }
 
-// flush writes what may go.
+// flush writes what may go. While the first response that does not fit is undecided, nothing goes: the answer can still become another.
 func (o *output) flush() error {
 	n := len(o.b)
 	switch {
+	case o.response != none && !o.begun:
+		return nil
 	case o.response != none:
 		n = o.response
 	case o.propstat != none:
@@ -50,6 +53,7 @@ func (o *output) flush() error {
 	if n == 0 {
 		return nil
 	}
+	o.begun = true
 	_, err := o.w.Write(o.b[:n])
 	o.b = o.b[:copy(o.b, o.b[n:])]
 	if o.response != none {
@@ -59,6 +63,14 @@ func (o *output) flush() error {
 		o.propstat -= n
 	}
 	return err
+}
+
+// end writes the rest. Whoever wants to know is told before if it is all there is.
+func (o *output) end() error {
+	if w, ok := o.w.(interface{ whole(length int) }); ok && !o.begun {
+		w.whole(len(o.b))
+	}
+	return o.flush()
 }
 
 // cut takes back what stands behind a mark.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"postern/protocols/davproxy/upstream"
 )
@@ -144,31 +143,20 @@ func (x *exchange) unusable() answer {
 	return badGateway
 }
 
-var answers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 32<<10) }}
-
 // relayXML filters the backend's XML. The header goes with the first 32 KiB, so that a bad short answer can still become another.
 func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	if !isXML(resp.Header) {
 		return x.unusable()
 	}
 	x.w.Header()["Content-Type"] = xmlTypes
-	out := answers.Get().(*bufio.Writer)
-	out.Reset(&statusWriter{x.w, status})
-	defer func() {
-		out.Reset(nil)
-		answers.Put(out)
-	}()
-	err := x.filter().copy(out, resp.Body)
+	err := x.filter().copy(&statusWriter{x.w, status}, resp.Body)
 	switch {
 	case err != nil && x.w.begun:
 		x.abort(err)
 	case err != nil:
 		x.failed(x.m.route.Backend, err) // for the log
 		return x.unusable()
-	case !x.w.begun:
-		x.w.Header().Set("Content-Length", strconv.Itoa(out.Buffered()))
 	}
-	out.Flush() // who does not take it has gone
 	return answer{}
 }
 
@@ -176,6 +164,11 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 type statusWriter struct {
 	w      *writer
 	status int
+}
+
+// whole tells the client how long an answer is that comes with one Write.
+func (s *statusWriter) whole(length int) {
+	s.w.Header()["Content-Length"] = []string{strconv.Itoa(length)}
 }
 
 func (s *statusWriter) Write(b []byte) (int, error) {

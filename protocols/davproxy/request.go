@@ -44,17 +44,18 @@ func (x *exchange) makeHeader() answer {
 			x.header.Set(name, strings.Join(values, ", "))
 		}
 	}
-	if wishes := withoutCopies(x.header.Get("Prefer")); wishes != "" {
-		x.header.Set("Prefer", wishes)
-	} else {
-		x.header.Del("Prefer")
+	if wishes := x.header["Prefer"]; wishes != nil {
+		delete(x.header, "Prefer")
+		if kept := withoutCopies(wishes[0]); kept != "" {
+			x.header["Prefer"] = []string{kept}
+		}
 	}
 	depth, ok := depthOf(x.r.Method, from.Get("Depth"))
 	if !ok {
 		return badRequest
 	}
 	if depth != "" {
-		x.header["Depth"] = []string{depth}
+		x.header["Depth"] = depths[depth]
 	}
 	if condition := from.Get("If"); condition != "" {
 		mapped, ok := mapIf(condition, x.inward)
@@ -221,7 +222,11 @@ func (x *exchange) setBody(text []byte, contentType string) {
 		return
 	}
 	x.body, x.length = hold(text), int64(len(text))
-	x.header.Set("Content-Type", contentType)
+	if contentType == xmlType {
+		x.header["Content-Type"] = xmlTypes
+	} else {
+		x.header.Set("Content-Type", contentType)
+	}
 }
 
 // takeItem judges an event or card by its first bytes and lets the rest stream. A body of unknown length is sent with its length

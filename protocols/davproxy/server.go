@@ -244,7 +244,7 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		return unavailable
 	}
 	defer s.shares.leave(ss.grant.Account)
-	ctx, end := context.WithCancelCause(context.WithoutCancel(r.Context()))
+	ctx, end := context.WithCancelCause(context.Background()) // not the request's, which also ends when we end reading
 	ss.ctx = ctx
 	defer end(nil)
 	cut := func(cause error) {

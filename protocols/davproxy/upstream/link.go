@@ -32,6 +32,9 @@ type link struct {
 	lowest net.Conn        // beneath TLS
 	raw    syscall.RawConn // nil: it is no socket
 	r      *bufio.Reader   // reads by way of Read
+	cuts   func()          // cut, made once
+	polls  func(uintptr)   // poll, made once
+	silent bool            // what poll has found
 	limit  time.Duration
 	since  time.Time // when it was put among the idle ones
 
@@ -53,6 +56,7 @@ func newLink(nc net.Conn, limit time.Duration) *link {
 		l.raw, _ = sc.SyscallConn()
 	}
 	l.r = bufio.NewReaderSize(l, 16<<10)
+	l.cuts, l.polls = l.cut, l.poll
 	return l
 }
 
@@ -61,13 +65,15 @@ func (l *link) quiet() bool {
 	if l.raw == nil {
 		return true
 	}
-	quiet := false
-	err := l.raw.Control(func(fd uintptr) {
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p[:], 0)
-		quiet = n == 0 && err == nil
-	})
-	return err == nil && quiet && (!l.isTLS() || l.hasReadNothing())
+	err := l.raw.Control(l.polls)
+	return err == nil && l.silent && (!l.isTLS() || l.hasReadNothing())
+}
+
+// poll finds out whether there is nothing to be read from a socket.
+func (l *link) poll(fd uintptr) {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p[:], 0)
+	l.silent = n == 0 && err == nil
 }
 
 func (l *link) isTLS() bool { return l.nc != l.lowest }

@@ -164,7 +164,12 @@ func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Resp
 	if ctx.Err() != nil { // while the client's words were waited for; cutting comes too late for a request that goes at once
 		return nil, unsent, context.Cause(ctx)
 	}
-	a := &answerBody{transport: t, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cut)}
+	made := &struct {
+		resp http.Response
+		body answerBody
+	}{}
+	a := &made.body
+	*a = answerBody{transport: t, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cuts)}
 	l.begin()
 	h, whole, far, err := l.converse(m, req.Method)
 	if err != nil {
@@ -173,7 +178,8 @@ func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Resp
 		return nil, far, err
 	}
 	a.keep = whole && !h.close
-	resp := &http.Response{
+	resp := &made.resp
+	*resp = http.Response{
 		Status: h.reason, StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: h.header, ContentLength: h.length, Body: a, Request: req,
 	}
