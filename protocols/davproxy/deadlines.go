@@ -9,16 +9,22 @@ import (
 	"time"
 )
 
+// atOnce is how long a request may take for which http.Server's deadline is left standing.
+const atOnce = time.Second
+
 // longAgo as a deadline wakes whoever reads or writes.
 var longAgo = time.Unix(1, 0)
 
 // deadlines is the one place that moves a request's deadlines. While somebody waits for the client a timer runs, and a deadline is
 // moved, into the past, only when it has run out. A deadline of its own for each read and write would be a message to another
-// goroutine on HTTP/2, and would end the stream even while nobody waits.
+// goroutine on HTTP/2, and would end the stream even while nobody waits. For a request that is answered at once, the one that
+// http.Server has set for writing when it began is good enough; where it takes longer, that one is taken away.
 type deadlines struct {
-	ctl http.ResponseController
+	ctl   http.ResponseController
+	began time.Time
 
 	mu      sync.Mutex // guards the fields below
+	stands  bool       // http.Server's own deadline
 	over    bool       // the request has ended, or was cut: nobody may move them any more
 	stopped bool       // stopReading was called
 	conn    *conn      // the connection, if it is only this request's; nil: it isn't
@@ -38,9 +44,19 @@ func (d *deadlines) expect(until *time.Time, most time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if *until = (time.Time{}); most > 0 {
-		*until = time.Now().Add(most)
+		now := time.Now()
+		*until = now.Add(most)
+		d.outlive(now)
 	}
 	d.wind()
+}
+
+// outlive takes http.Server's deadline away when the request lasts. It is called with mu held.
+func (d *deadlines) outlive(now time.Time) {
+	if d.stands && !d.over && now.Sub(d.began) >= atOnce {
+		d.stands = false
+		d.ctl.SetWriteDeadline(time.Time{})
+	}
 }
 
 // wind sets the timer to what comes next. One that runs is left alone: most waits are over long before, and when it runs out it is
@@ -70,6 +86,7 @@ func (d *deadlines) expire() {
 	}
 	d.due = time.Time{}
 	now := time.Now()
+	d.outlive(now)
 	if !d.reading.IsZero() && !now.Before(d.reading) {
 		d.reading = time.Time{}
 		d.ctl.SetReadDeadline(longAgo) // a server without deadlines has none
@@ -130,9 +147,12 @@ func (d *deadlines) finish(reads bool) {
 		return
 	}
 	d.leave()
-	d.ctl.SetWriteDeadline(time.Now().Add(stallTime))
+	now := time.Now()
+	if !d.stands || now.Sub(d.began) >= atOnce {
+		d.ctl.SetWriteDeadline(now.Add(stallTime))
+	}
 	if reads {
-		d.ctl.SetReadDeadline(time.Now().Add(restTime))
+		d.ctl.SetReadDeadline(now.Add(restTime))
 	}
 }
 
@@ -147,10 +167,19 @@ type writer struct {
 }
 
 func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
-	w := &writer{ResponseWriter: rw, deadlines: deadlines{ctl: *http.NewResponseController(rw)}}
+	w := &writer{ResponseWriter: rw}
+	d := &w.deadlines
+	d.ctl, d.began = *http.NewResponseController(rw), time.Now()
+	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.WriteTimeout == stallTime {
+		d.stands = true
+		d.due = d.began.Add(stallTime / 2)
+		d.timer = time.AfterFunc(stallTime/2, d.expire)
+	}
 	if r.ProtoMajor == 1 {
 		w.reads, w.expects = r.ContentLength != 0, r.Header.Get("Expect") != ""
-		w.deadlines.ctl.SetWriteDeadline(time.Time{}) // the last request's stands
+		if !d.stands {
+			d.ctl.SetWriteDeadline(time.Time{}) // the last request's
+		}
 	}
 	return w
 }

@@ -2,6 +2,7 @@ package davproxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -82,47 +83,49 @@ func TestWaitsForAClient(t *testing.T) {
 			return nil
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ours, theirs := net.Pipe()
-				ln := &oneConn{make(chan net.Conn, 1), make(chan struct{})}
-				ln.nc <- theirs
-				began, ended := time.Now(), make(chan time.Duration, 1)
-				srv := &http.Server{ReadHeaderTimeout: headerTime, IdleTimeout: keepTime, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-					w := newWriter(rw, r)
-					defer w.finish()
-					var err error
-					if tt.reads {
-						_, err = io.Copy(io.Discard, &body{from: r.Body, w: w, up: new(atomic.Int64)})
-					}
-					for i := 0; err == nil && i < large; i += 32 << 10 {
-						time.Sleep(tt.works)
-						if _, err = w.Write(make([]byte, 32<<10)); err == nil {
-							err = r.Context().Err()
+		for server, standing := range map[string]time.Duration{"": 0, ", where http.Server has a deadline": stallTime} {
+			t.Run(name+server, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ours, theirs := net.Pipe()
+					ln := &oneConn{make(chan net.Conn, 1), make(chan struct{})}
+					ln.nc <- theirs
+					began, ended := time.Now(), make(chan time.Duration, 1)
+					srv := &http.Server{ReadHeaderTimeout: headerTime, IdleTimeout: keepTime, WriteTimeout: standing, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+						w := newWriter(rw, r)
+						defer w.finish()
+						var err error
+						if tt.reads {
+							_, err = io.Copy(io.Discard, &body{from: r.Body, w: w, up: new(atomic.Int64)})
+						}
+						for i := 0; err == nil && i < large; i += 32 << 10 {
+							time.Sleep(tt.works)
+							if _, err = w.Write(make([]byte, 32<<10)); err == nil {
+								err = r.Context().Err()
+							}
+						}
+						if err != nil {
+							ended <- time.Since(began)
+							panic(http.ErrAbortHandler)
+						}
+					})}
+					go srv.Serve(ln)
+					err := tt.client(ours, bufio.NewReaderSize(ours, 16))
+					ours.Close()
+					srv.Close()
+					synctest.Wait()
+					select {
+					case after := <-ended:
+						if after != tt.cut {
+							t.Errorf("cut after %v, want %v", after, tt.cut)
+						}
+					default:
+						if err != nil || tt.cut > 0 {
+							t.Errorf("got %v, want it cut after %v", err, tt.cut)
 						}
 					}
-					if err != nil {
-						ended <- time.Since(began)
-						panic(http.ErrAbortHandler)
-					}
-				})}
-				go srv.Serve(ln)
-				err := tt.client(ours, bufio.NewReaderSize(ours, 16))
-				ours.Close()
-				srv.Close()
-				synctest.Wait()
-				select {
-				case after := <-ended:
-					if after != tt.cut {
-						t.Errorf("cut after %v, want %v", after, tt.cut)
-					}
-				default:
-					if err != nil || tt.cut > 0 {
-						t.Errorf("got %v, want it cut after %v", err, tt.cut)
-					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -141,4 +144,33 @@ func exchangeSlowly(nc net.Conn, r *bufio.Reader, text string, rests time.Durati
 		return nil
 	}
 	return err
+}
+
+// TestAStreamMayLast: http.Server's own deadline would end a stream of HTTP/2 that nobody writes to.
+func TestAStreamMayLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		ln := &oneConn{make(chan net.Conn, 1), make(chan struct{})}
+		ln.nc <- theirs
+		srv := &http.Server{WriteTimeout: stallTime, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w := newWriter(rw, r)
+			defer w.finish()
+			for range 3 {
+				time.Sleep(stallTime + time.Second)
+				io.WriteString(w, "x")
+			}
+		})}
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		go srv.Serve(ln)
+		client := &http.Transport{Protocols: srv.Protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil }}
+		resp, err := (&http.Client{Transport: client}).Get("http://x/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(resp.Body); string(text) != "xxx" || err != nil {
+			t.Errorf("got %q, %v", text, err)
+		}
+		client.CloseIdleConnections()
+		srv.Close()
+	})
 }

@@ -143,6 +143,7 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 		}),
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       keepTime,
+		WriteTimeout:      stallTime, // see deadlines, which move it where a request lasts
 		MaxHeaderBytes:    maxClientBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
