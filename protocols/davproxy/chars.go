@@ -37,8 +37,9 @@ func trimLeft(b []byte) []byte {
 	return b
 }
 
-func trimSpace(b []byte) []byte {
-	b = trimLeft(b)
+func trimSpace(b []byte) []byte { return trimRight(trimLeft(b)) }
+
+func trimRight(b []byte) []byte {
 	for len(b) > 0 && isSpace(b[len(b)-1]) {
 		b = b[:len(b)-1]
 	}

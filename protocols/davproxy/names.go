@@ -37,27 +37,32 @@ func nameLen(b []byte) int {
 // qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
 type qname struct{ whole, prefix, local string }
 
-// split takes a name apart.
-func (t *tokenizer) split(b []byte) (qname, error) {
+// split takes a name apart. What it returns is good until the next call.
+func (t *tokenizer) split(b []byte) (*qname, error) {
 	known := t.known.at(b)
 	if known.whole == string(b) && !t.ascii && len(b) > 0 {
-		return *known, nil
+		return known, nil
 	}
+	return t.splitNew(b, known)
+}
+
+// splitNew takes a name apart that is not among the known ones, and puts it there.
+func (t *tokenizer) splitNew(b []byte, known *qname) (*qname, error) {
 	if len(b) > maxXMLName {
-		return qname{}, errTooLarge
+		return nil, errTooLarge
 	}
 	prefix, local, ok := bytes.Cut(b, []byte(":"))
 	if !ok {
 		prefix, local = nil, b
 	}
 	if t.ascii && !t.valid(b, stopsInNote) || ok && !isNCName(prefix) || !isNCName(local) {
-		return qname{}, malformed("a name")
+		return nil, malformed("a name")
 	}
-	q := qname{t.names.of(b), t.names.of(prefix), t.names.of(local)}
-	if len(b) <= longInterned {
-		*known = q
+	if len(b) > longInterned {
+		known = &t.long
 	}
-	return q, nil
+	*known = qname{t.names.of(b), t.names.of(prefix), t.names.of(local)}
+	return known, nil
 }
 
 // qnames remembers names that were taken apart. Each has one place, which it may lose to another.

@@ -100,7 +100,7 @@ func (t *tokenizer) tag() ([]byte, error) {
 // attributes judges what stands in a start tag behind its name, and takes its namespace declarations.
 func (t *tokenizer) attributes(b []byte) error {
 	t.attrs = t.attrs[:0]
-	for len(trimSpace(b)) > 0 {
+	for b = trimRight(b); len(b) > 0; {
 		name, value, rest, err := nextAttribute(b)
 		if err != nil {
 			return err
@@ -118,7 +118,7 @@ func (t *tokenizer) attributes(b []byte) error {
 		if err := t.declare(q, value); err != nil {
 			return err
 		}
-		t.attrs, b = append(t.attrs, attribute{q, value, ""}), rest
+		t.attrs, b = append(t.attrs, attribute{*q, value, ""}), rest
 	}
 	return t.unlike()
 }
@@ -145,7 +145,7 @@ func nextAttribute(b []byte) (name, value, rest []byte, err error) {
 
 // declare takes a namespace declaration (Namespaces in XML 1.0 sections 3 and 5); other attributes are none of its business.
 // White space in a namespace is refused, for parsers do not agree what becomes of it.
-func (t *tokenizer) declare(q qname, value []byte) error {
+func (t *tokenizer) declare(q *qname, value []byte) error {
 	prefix := ""
 	switch {
 	case q.prefix == "xmlns":

@@ -58,6 +58,7 @@ type tokenizer struct {
 	tok   token // that is being read
 	names interner
 	known *qnames
+	long  qname // that is too long for known
 
 	open    []element
 	path    []byte // the names of the open elements, one behind the other, as they stood
@@ -126,17 +127,18 @@ func (t *tokenizer) read() error {
 		t.begun = true
 		return t.prolog()
 	}
-	b, err := t.need(1)
-	if err != nil {
-		return err
+	if t.last-t.first < 2 {
+		if _, err := t.need(1); err != nil {
+			return err
+		}
+		if _, err := t.need(2); err != nil && t.buf[t.first] == '<' {
+			return cut(err)
+		}
 	}
-	if b[0] != '<' {
+	if t.buf[t.first] != '<' {
 		return t.chars()
 	}
-	if b, err = t.need(2); err != nil {
-		return cut(err)
-	}
-	switch b[1] {
+	switch t.buf[t.first+1] {
 	case '/':
 		return t.end()
 	case '?':
