@@ -73,7 +73,11 @@ func untold(contentType string) bool {
 
 // mapLocation passes on a URL that leads into the collection that the request is about.
 func (x *exchange) mapLocation(resp *http.Response, name string) bool {
-	t, ok := x.m.outward(resp.Header.Get(name))
+	url := resp.Header[name]
+	if len(url) == 0 {
+		return false
+	}
+	t, ok := x.m.outward(url[0])
 	ok = ok && (t.in(x.at) || x.to.place != nowhere && t.in(x.to))
 	if ok {
 		x.w.Header().Set(name, t.path())
