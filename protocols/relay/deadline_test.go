@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // parkable is one end of a pipe that a relay takes for a socket.
@@ -17,9 +19,9 @@ func (parkable) SyscallConn() (syscall.RawConn, error) { return nil, nil }
 // nobodyWakes takes directions in and wakes none.
 type nobodyWakes struct{}
 
-func (nobodyWakes) park(*direction) error { return nil }
-func (nobodyWakes) leave(int32)           {}
-func (nobodyWakes) close()                {}
+func (nobodyWakes) Park(net.Conn, parking.Waiter, *parking.Spot) error { return nil }
+func (nobodyWakes) Leave(*parking.Spot)                                {}
+func (nobodyWakes) Close()                                             {}
 
 // A client that takes none of our words stalls, though the direction towards it is parked meanwhile.
 func TestStalledWhileParked(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // direction is one way. A copier has it, or it is parked.
@@ -15,7 +17,7 @@ type direction struct {
 	*Session
 	copied int64         // bytes
 	since  time.Duration // when it was last parked; 0: never
-	spot   int32         // in the relay's lot; noSpot: it was never parked
+	spot   parking.Spot  // in the relay's lot
 	parked bool          // guarded by Session.mu
 }
 
@@ -146,7 +148,7 @@ func (b *buffer) release() {
 }
 
 func (d *copier) copy() error {
-	d.read, d.parks = clock(), d.canPark()
+	d.read, d.parks = clock(), parking.Can(d.from)
 	d.writeUntil = d.read // none is set
 	if first := d.first(); len(first) > 0 {
 		if err := d.pass(first); err != nil {

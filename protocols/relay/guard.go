@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // Guard looks at what passes in a session, and knows where words of ours can come between. Up is called by one goroutine, Down by
@@ -285,7 +287,7 @@ func (s *Session) flush() {
 // farewell closes the client's side after the goodbye, and then the session.
 func (s *Session) farewell() {
 	closeWrite(s.pair.Client)
-	low := lowest(s.pair.Client)
+	low := parking.Lowest(s.pair.Client)
 	low.SetReadDeadline(time.Now().Add(lastTime))
 	io.CopyN(io.Discard, low, 64<<10)
 	s.end(nil)

@@ -2,20 +2,13 @@ package relay
 
 import (
 	"errors"
-	"syscall"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // errParked ends the goroutine of a direction that goes on when its peer says something.
 var errParked = errors.New("parked")
-
-const noSpot = -1
-
-// canPark reports whether there is a socket to wait for.
-func (d *direction) canPark() bool {
-	_, ok := lowest(d.from()).(syscall.Conn)
-	return ok
-}
 
 // park gives the direction's goroutine and its deadlines up until its peer says something.
 func (d *copier) park() error {
@@ -36,15 +29,15 @@ func (d *copier) park() error {
 		d.toward.Unlock()
 	}
 	d.parked, d.since = true, clock()
-	if err := lot.park(d.direction); err != nil {
+	if err := lot.Park(d.from, d.direction, &d.spot); err != nil {
 		d.parked = false
 		return err
 	}
 	return errParked
 }
 
-// unpark is called when the peer has said something, or has closed.
-func (d *direction) unpark() {
+// Unpark is called when the peer has said something, or has closed.
+func (d *direction) Unpark() {
 	d.mu.Lock()
 	parked := d.parked
 	d.parked = false
@@ -68,28 +61,17 @@ func (d *direction) finishParked() {
 
 // leaveLot is called with Session.mu held.
 func (d *direction) leaveLot() {
-	if d.spot != noSpot {
-		d.relay.lot.leave(d.spot)
-		d.spot = noSpot
+	if d.spot != 0 {
+		d.relay.lot.Leave(&d.spot)
 	}
 }
 
-// parking is where directions wait for their peers.
-type parking interface {
-	// park takes a direction in, and calls its unpark when its peer has said something or has closed: nothing is missed that came before.
-	park(d *direction) error
-	// leave gives a spot back that park gave the direction.
-	leave(spot int32)
-	// close ends what waits. No direction is parked any more.
-	close()
-}
-
 // parkingLot is made with the first direction that parks.
-func (r *Relay) parkingLot() (parking, error) {
+func (r *Relay) parkingLot() (parking.Lot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lot == nil {
-		lot, err := newParking()
+		lot, err := parking.New()
 		if err != nil {
 			return nil, err
 		}

@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"postern/internal/testlab"
+	"postern/protocols/parking"
 )
 
 // parkings are the system's own and the one of systems without epoll.
-func parkings() map[string]parking { return map[string]parking{"own": nil, "waiting": &waiting{}} }
+func parkings() map[string]parking.Lot {
+	return map[string]parking.Lot{"own": nil, "waiting": &parking.Waiting{}}
+}
 
 // bothParked waits until both directions of a session are parked.
 func bothParked(t *testing.T, s *Session) {

@@ -13,6 +13,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // Reasons why a session ended, besides what Session.End and Relay.Cut were given.
@@ -34,7 +36,7 @@ type Relay struct {
 	sessions map[*Session]struct{}
 	cut      error       // why no session lives any more; nil: they do
 	sweeper  *time.Timer // looks for idle sessions while there are any; nil: never started
-	lot      parking     // of quiet directions; nil: none was parked yet
+	lot      parking.Lot // of quiet directions; nil: none was parked yet
 }
 
 // Pair is two connections whose logins are over. A connection over another one (TLS) has NetConn. Nothing else may have been set to
@@ -63,7 +65,7 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 // from a goroutine of the relay's. Start itself does not wait, so that a session need not cost a stack.
 func (r *Relay) Start(p Pair, done func(Result)) *Session {
 	s := &Session{relay: r, pair: p, done: done, running: 2, atBoundary: true}
-	s.up, s.down = direction{Session: s, spot: noSpot}, direction{Session: s, spot: noSpot}
+	s.up, s.down = direction{Session: s}, direction{Session: s}
 	s.touch()
 	cut := r.enter(s)
 	go s.up.run()
@@ -114,7 +116,7 @@ func (r *Relay) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lot != nil {
-		r.lot.close()
+		r.lot.Close()
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postern/protocols/parking"
 )
 
 // Session is two connections between which bytes are carried. Goroutines may share it.
@@ -54,8 +56,8 @@ func (s *Session) end(reason error) {
 	if s.lingering != nil {
 		s.lingering.Stop()
 	}
-	lowest(s.pair.Client).Close()
-	lowest(s.pair.Backend).Close()
+	parking.Lowest(s.pair.Client).Close()
+	parking.Lowest(s.pair.Backend).Close()
 	s.up.finishParked()
 	s.down.finishParked()
 }
@@ -119,17 +121,6 @@ func (s *Session) wakeWaiter() {
 	}
 }
 
-// lowest is the socket below TLS and other layers.
-func lowest(c net.Conn) net.Conn {
-	for {
-		over, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return c
-		}
-		c = over.NetConn()
-	}
-}
-
 // closeWrite tells a peer that no more comes, in each layer. It reports whether the connection has such a thing.
 func closeWrite(c net.Conn) bool {
 	type writeCloser interface{ CloseWrite() error }
@@ -138,7 +129,7 @@ func closeWrite(c net.Conn) bool {
 		return false
 	}
 	err := top.CloseWrite()
-	if low, ok := lowest(c).(writeCloser); ok && lowest(c) != c {
+	if low, ok := parking.Lowest(c).(writeCloser); ok && parking.Lowest(c) != c {
 		err = low.CloseWrite()
 	}
 	return err == nil || err == io.EOF

@@ -1,63 +1,63 @@
-package relay
+package parking
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// lot is where directions are parked: an epoll set of its own, whose members report once and are then quiet until they park again. One
-// goroutine watches it for all.
+// lot is an epoll set of its own, whose members report once and are then quiet until they park again. One goroutine watches it for all.
 type lot struct {
 	epoll *os.File // so that Go's own poller waits for it, and no thread
 	ended chan struct{}
 
 	mu    sync.Mutex // guards the fields below
-	spots []spot
-	free  []int32
+	spots []spot     // the first is no Spot
+	free  []Spot
 }
 
-// spot is a place in the lot. Its turn tells a direction's events from those of the one before it.
+// spot is a place in the lot. Its turn tells a connection's events from those of the one before it.
 type spot struct {
-	d    *direction
+	w    Waiter
 	turn int32
 }
 
-func newParking() (parking, error) {
+// New makes a lot.
+func New() (Lot, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	unix.SetNonblock(fd, true) // tells os.NewFile that it can be waited for
-	l := &lot{epoll: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{})}
+	l := &lot{epoll: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), spots: make([]spot, 1)}
 	if l.epoll.SetReadDeadline(time.Time{}) != nil { // a kernel, or what plays one, that does not watch a set in a set
 		l.epoll.Close()
-		return &waiting{}, nil
+		return &Waiting{}, nil
 	}
 	go l.watch()
 	return l, nil
 }
 
-func (l *lot) close() {
+func (l *lot) Close() {
 	l.epoll.Close()
 	<-l.ended
 }
 
-// park takes a direction in. Where its peer has said something meanwhile, it is unparked at once: nothing is missed.
-func (l *lot) park(d *direction) error {
-	socket, err := lowest(d.from()).(syscall.Conn).SyscallConn()
+// Park takes a connection in. Where its peer has said something meanwhile, w is told at once.
+func (l *lot) Park(nc net.Conn, w Waiter, s *Spot) error {
+	socket, err := socketOf(nc)
 	if err != nil {
 		return err
 	}
 	op := unix.EPOLL_CTL_MOD
-	if d.spot == noSpot {
-		op, d.spot = unix.EPOLL_CTL_ADD, l.take(d)
+	if *s == 0 {
+		op, *s = unix.EPOLL_CTL_ADD, l.take(w)
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: d.spot, Pad: l.turn(d.spot)}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(*s), Pad: l.turn(*s)}
 	if ctlErr := l.control(func(epoll int) error {
 		var ctlErr error
 		err = socket.Control(func(fd uintptr) { ctlErr = unix.EpollCtl(epoll, op, int(fd), &event) })
@@ -80,43 +80,47 @@ func (l *lot) control(do func(epoll int) error) error {
 	return did
 }
 
-func (l *lot) take(d *direction) int32 {
+func (l *lot) take(w Waiter) Spot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n := len(l.free); n > 0 {
 		at := l.free[n-1]
 		l.free = l.free[:n-1]
-		l.spots[at].d = d
+		l.spots[at].w = w
 		return at
 	}
-	l.spots = append(l.spots, spot{d: d})
-	return int32(len(l.spots) - 1)
+	l.spots = append(l.spots, spot{w: w})
+	return Spot(len(l.spots) - 1)
 }
 
-func (l *lot) turn(at int32) int32 {
+func (l *lot) turn(at Spot) int32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.spots[at].turn
 }
 
-// leave gives a spot back. The socket leaves the epoll set when it is closed.
-func (l *lot) leave(at int32) {
+// Leave gives a spot back. The socket leaves the epoll set when it is closed.
+func (l *lot) Leave(s *Spot) {
+	if *s == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.spots[at] = spot{turn: l.spots[at].turn + 1}
-	l.free = append(l.free, at)
+	l.spots[*s] = spot{turn: l.spots[*s].turn + 1}
+	l.free = append(l.free, *s)
+	*s = 0
 }
 
-func (l *lot) at(e unix.EpollEvent) *direction {
+func (l *lot) at(e unix.EpollEvent) Waiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.spots[e.Fd]; s.turn == e.Pad {
-		return s.d
+		return s.w
 	}
 	return nil
 }
 
-// watch unparks who has something to read, until the lot is closed.
+// watch wakes who has something to read, until the lot is closed.
 func (l *lot) watch() {
 	defer close(l.ended)
 	raw, err := l.epoll.SyscallConn()
@@ -134,8 +138,8 @@ func (l *lot) watch() {
 			return
 		}
 		for _, e := range events[:n] {
-			if d := l.at(e); d != nil {
-				d.unpark()
+			if w := l.at(e); w != nil {
+				w.Unpark()
 			}
 		}
 	}

@@ -1,5 +1,0 @@
-//go:build unix && !linux
-
-package relay
-
-func newParking() (parking, error) { return &waiting{}, nil }
