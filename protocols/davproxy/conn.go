@@ -3,8 +3,6 @@ package davproxy
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -24,7 +22,7 @@ type connKey struct{}
 type conn struct {
 	id     string
 	server *Server
-	socket net.Conn // nil: none that may be closed
+	line   *line // nil: none that may be closed
 	slot   *protocols.Slot
 
 	located sync.Once
@@ -62,18 +60,15 @@ const (
 
 // newConn takes a place for a connection; nil: there is none to close. ended is called when it has closed and its requests have
 // ended.
-func (s *Server) newConn(nc net.Conn, ended func()) *conn {
-	if tc, ok := nc.(*tls.Conn); ok {
-		nc = tc.NetConn() // whose Close does not wait for the peer
-	}
-	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, socket: nc, logins: make(map[loginKey]*loginState), ended: ended}
+func (s *Server) newConn(l *line, ended func()) *conn {
+	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, line: l, logins: make(map[loginKey]*loginState), ended: ended}
 	c.slot = s.o.Limits.Enter(c.hangUp)
-	if nc == nil || len(s.o.Proxies) > 0 {
+	if l == nil || len(s.o.Proxies) > 0 {
 		return c // who the client is comes later
 	}
-	if from, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil && !s.o.TrustedProxies.Trusts(protocols.Unmapped(from).Addr()) {
+	if from, err := netip.ParseAddrPort(l.RemoteAddr().String()); err == nil && !s.o.TrustedProxies.Trusts(protocols.Unmapped(from).Addr()) {
 		if err := c.locate(protocols.Unmapped(from)); err != nil {
-			s.refusals.Add(nc.RemoteAddr(), err)
+			s.refusals.Add(l.RemoteAddr(), err)
 			c.hangUp()
 		}
 	}
@@ -91,8 +86,8 @@ func (s *Server) connOf(r *http.Request) (c *conn, done func()) {
 
 // hangUp cuts the connection.
 func (c *conn) hangUp() {
-	if c.socket != nil {
-		c.socket.Close()
+	if c.line != nil {
+		c.line.hangUp()
 	}
 }
 

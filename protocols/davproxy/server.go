@@ -26,6 +26,7 @@ const Protocol = "dav"
 const (
 	headerTime     = 10 * time.Second // for a request's header, and for TLS
 	keepTime       = 120 * time.Second
+	parkTime       = 3 * time.Second  // less than it takes the gateway to find a burst over: then all of it is given back at once
 	stallTime      = 60 * time.Second // for one read or write of a body
 	restTime       = 10 * time.Second // for what is left of a request when it is answered
 	maxClientBytes = 32 << 10         // of a request's header
@@ -56,7 +57,12 @@ type Options struct {
 	BackendTimeout time.Duration
 	// Panicked is told of each defect of ours that ended a request; nil: nobody.
 	Panicked func(protocol string)
+
+	times times // tests have less
 }
+
+// times bound what a client may take in HTTP/1.1.
+type times struct{ header, keep, park time.Duration }
 
 // Server answers DAV requests. Goroutines may share it.
 type Server struct {
@@ -82,6 +88,9 @@ func New(o Options) *Server {
 	if o.MaxBody == 0 {
 		o.MaxBody = 20 << 20
 	}
+	if o.times == (times{}) {
+		o.times = times{headerTime, keepTime, parkTime}
+	}
 	return &Server{o: o, refusals: protocols.Refusals{Protocol: Protocol, Log: o.Log}}
 }
 
@@ -89,23 +98,22 @@ func New(o Options) *Server {
 // connections to backends behind it.
 func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer s.pools.close()
-	conns := &connections{}
+	conns := &connections{ctx: ctx, back: newComeback(), early: s.o.times.keep - s.o.times.park}
+	defer conns.close()
 	defer conns.Wait()
-	srv := s.httpServer(ctx, life, conns)
+	srv := s.httpServer(life, conns)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	shut := sync.OnceFunc(func() {
 		ln.Close()
 		conns.newcomers.Wait(life)
+		conns.drain()
 		srv.Shutdown(life)
 		conns.hangUp()
 		srv.Close()
 	})
 	defer context.AfterFunc(ctx, shut)()
-	serve := srv.Serve
-	if s.o.TLS != nil {
-		serve = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
-	}
-	err := serve(ln)
+	conns.Go(func() { srv.Serve(conns.back) })
+	err := srv.Serve(&lines{Listener: ln, server: s, tls: srv.TLSConfig, conns: conns})
 	shut()
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -113,22 +121,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	return err
 }
 
-// connections are those of one listener.
-type connections struct {
-	sync.WaitGroup          // of them and their requests
-	open           sync.Map // of net.Conn to *conn
-	newcomers      protocols.Newcomers
-}
-
-// hangUp cuts all of them.
-func (cs *connections) hangUp() {
-	cs.open.Range(func(_, c any) bool {
-		c.(*conn).hangUp()
-		return true
-	})
-}
-
-func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http.Server {
+func (s *Server) httpServer(life context.Context, conns *connections) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := r.Context().Value(connKey{}).(*conn)
@@ -141,32 +134,18 @@ func (s *Server) httpServer(ctx, life context.Context, conns *connections) *http
 			}
 			s.ServeHTTP(w, r)
 		}),
-		ReadHeaderTimeout: headerTime,
-		IdleTimeout:       keepTime,
+		ReadHeaderTimeout: s.o.times.header,
+		IdleTimeout:       s.o.times.keep,
 		WriteTimeout:      stallTime, // see deadlines, which move it where a request lasts
 		MaxHeaderBytes:    maxClientBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // what strangers get wrong
 		BaseContext:       func(net.Listener) context.Context { return life },
 		ConnContext: func(base context.Context, nc net.Conn) context.Context {
-			conns.Add(1)
-			c := s.newConn(nc, conns.Done)
-			conns.open.Store(nc, c)
-			return context.WithValue(base, connKey{}, c)
+			l, _ := conns.open.Load(nc)
+			return context.WithValue(base, connKey{}, l.(*line).conn)
 		},
-		ConnState: func(nc net.Conn, state http.ConnState) {
-			conns.newcomers.State(nc, state)
-			if state != http.StateClosed {
-				return
-			}
-			reason := "client closed"
-			if ctx.Err() != nil {
-				reason = "drained"
-			}
-			if c, ok := conns.open.LoadAndDelete(nc); ok {
-				c.(*conn).close(reason)
-			}
-		},
+		ConnState: conns.state,
 	}
 	if s.o.TLS != nil {
 		srv.TLSConfig = s.o.TLS.Clone()
