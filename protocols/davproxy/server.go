@@ -112,8 +112,9 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 		srv.Close()
 	})
 	defer context.AfterFunc(ctx, shut)()
+	fresh := &lines{Listener: ln, server: s, tls: srv.TLSConfig, conns: conns} // net/http makes a configuration where there is none, for HTTP/2
 	conns.Go(func() { srv.Serve(conns.back) })
-	err := srv.Serve(&lines{Listener: ln, server: s, tls: srv.TLSConfig, conns: conns})
+	err := srv.Serve(fresh)
 	shut()
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
