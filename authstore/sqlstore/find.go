@@ -27,7 +27,7 @@ func choose(q authstore.AccountQuery) (where string, args []any) {
 		and(`n.address LIKE $%d ESCAPE '\'`, "%@"+asPart.Replace(q.Domain))
 	}
 	if q.Status != 0 {
-		and("a.status = $%d", int(q.Status))
+		and("n.account IN (SELECT id FROM account WHERE status = $%d)", int(q.Status))
 	}
 	if q.Open {
 		where += " AND EXISTS (SELECT 1 FROM app_password o WHERE o.account = a.id AND o.revoked IS NULL)"

@@ -382,7 +382,7 @@ func TestDomain(t *testing.T) {
 	before := bob.state()
 	admin.get("/admin/domain").says(200, "how many")
 	admin.get("/admin/domain?domain=nothing.test").says(200, "No account of nothing.test has")
-	form := admin.get("/admin/domain?domain=Leaves.TEST").says(200, "5 accounts of leaves.test", "10 app passwords").form()
+	form := admin.get("/admin/domain?domain=Leaves.TEST").says(200, "5 accounts of leaves.test", "10 of them").form()
 	admin.post("/admin/domain", form).says(http.StatusUnprocessableEntity, "another domain")
 	form.Set("typed", "other.test")
 	admin.post("/admin/domain", form).says(http.StatusUnprocessableEntity, "another domain")
