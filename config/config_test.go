@@ -231,9 +231,15 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// What docs/portal.md has people write is taken: lines of listeners go into the list, top keys above it, tables behind all.
-func TestPortalPage(t *testing.T) {
-	page, err := os.ReadFile("../docs/portal.md")
+// What docs/portal.md and docs/oidc.md have people write is taken: lines of listeners go into the list, top keys above it, tables behind all.
+func TestPortalPages(t *testing.T) {
+	for _, name := range []string{"portal.md", "oidc.md"} {
+		t.Run(name, func(t *testing.T) { testPortalPage(t, name) })
+	}
+}
+
+func testPortalPage(t *testing.T, name string) {
+	page, err := os.ReadFile("../docs/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +261,7 @@ func TestPortalPage(t *testing.T) {
 			}
 		}
 		text := top + "\n" + strings.Replace(Example(), "listener = [\n", "listener = [\n"+listeners, 1) + "\n[" + tables
-		c, err := Parse("portal.md", []byte(text))
+		c, err := Parse(name, []byte(text))
 		if err != nil {
 			t.Errorf("%v\n%s", err, text)
 		} else if !c.HasPortal() {

@@ -131,7 +131,7 @@ func newZitadel(t *testing.T) (*zitadel, *scene) {
 	})
 	dialer.RootCAs = s.ca.Pool
 	user := func(id, address string) *storage.User {
-		return &storage.User{ID: id, Username: id, Password: "at the provider", FirstName: "A", LastName: "B", Email: address, EmailVerified: id != "eve", PreferredLanguage: language.English}
+		return &storage.User{ID: id, Username: id, Password: "rosebud-and-a-half", FirstName: "A", LastName: "B", Email: address, EmailVerified: id != "eve", PreferredLanguage: language.English}
 	}
 	z.Storage = storage.NewStorageWithClients(colleagues{"alice": user("alice", alice), "bob": user("bob", bob), "eve": user("eve", alice)},
 		map[string]*storage.Client{clientID: storage.WebClient(clientID, clientSecret, site+"/sign-in/oidc/callback")})
@@ -163,7 +163,7 @@ func TestRealProvider(t *testing.T) {
 	b := testlab.Browser(t, s.ca)
 	page := b.Page(t)
 	login := func(page *testlab.Page, name string, factor bool) *testlab.Page {
-		page.Fill("User name", name).Fill("Password at Example ID", "at the provider")
+		page.Fill("User name", name).Fill("Password at Example ID", "rosebud-and-a-half")
 		if factor {
 			page.Tick("I have my key with me")
 		}
@@ -203,7 +203,7 @@ func TestRealProvider(t *testing.T) {
 	page.Open(s.site + "/security").HasText("You are not signed in any more").Click("Sign in with Example ID")
 	login(page, "alice", true).At("/security").HasText("You sign in with Example ID")
 	page.Click("Sign out").HasText("You are signed out").HasText("Sign out of Example ID too").FitsWidth().Axe()
-	if strings.Contains(s.log.String(), "at the provider\"") || strings.Contains(s.log.String(), clientSecret) || strings.Contains(s.log.String(), "eyJ") {
+	if strings.Contains(s.log.String(), "rosebud-and-a-half") || strings.Contains(s.log.String(), clientSecret) || strings.Contains(s.log.String(), "eyJ") {
 		t.Errorf("the log holds secrets:\n%s", s.log)
 	}
 	if list, err := s.accounts.Passwords(t.Context(), a.ID, false); err != nil || len(list) != 1 {
