@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 )
 
 // fuzzCases is how many requests are made of each operation; POSTERN_API_FUZZ makes more, POSTERN_API_SEED others.
-const fuzzCases = 40
+const fuzzCases = 25
 
 func fromEnv(name string, standard int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
@@ -73,7 +74,8 @@ func (g generator) value(s *openapi3.Schema) any {
 		return list
 	}
 	object := make(m)
-	for name, p := range s.Properties {
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) { // in order, so that a seed means the same again
+		p := s.Properties[name]
 		if slices.Contains(s.Required, name) || g.IntN(2) == 0 {
 			object[name] = g.value(p.Value)
 		}
@@ -87,7 +89,8 @@ func (g generator) worse(v any) any {
 		switch at := v.(type) {
 		case m:
 			object := make(m)
-			for name, inner := range at {
+			for _, name := range slices.Sorted(maps.Keys(at)) {
+				inner := at[name]
 				switch g.IntN(4) {
 				case 0:
 				case 1:
@@ -257,7 +260,7 @@ func TestFuzzFromTheDocument(t *testing.T) {
 		}
 	}
 	t.Logf("answers: %v", got)
-	if got[422] == 0 || got[400] == 0 || got[404] == 0 || len(well) < 20 {
+	if got[422] == 0 || got[400] == 0 || got[404] == 0 || len(well) < 15 {
 		t.Errorf("answers %v, %d operations ended well: the requests are too much alike", got, len(well))
 	}
 	if text := l.log.String(); strings.Contains(text, "panic") || strings.Contains(text, "level=ERROR") {

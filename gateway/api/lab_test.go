@@ -58,8 +58,9 @@ func (b *bytesBuffer) String() string {
 	return b.b.String()
 }
 
-// newLab starts a gateway. dav is the address of a CalDAV server that trusts us; empty: one where nobody answers.
-func newLab(t *testing.T, dav string) *lab {
+// newLab starts a gateway. dav is the address of a CalDAV server that trusts us; empty: one where nobody answers. changes are pairs of old
+// and new text of the configuration.
+func newLab(t *testing.T, dav string, changes ...string) *lab {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "api") // a socket's path has little room
 	if err != nil {
@@ -70,7 +71,7 @@ func newLab(t *testing.T, dav string) *lab {
 		dav = "127.0.0.1:1"
 	}
 	l := &lab{t: t, log: &bytesBuffer{}, socket: filepath.Join(dir, "ops.sock")}
-	cfg, err := config.Parse("postern.toml", fmt.Appendf(nil, `hostname = "mail.example.test"
+	text := fmt.Sprintf(`hostname = "mail.example.test"
 listener = [
   { protocol = "imap", address = "127.0.0.1:0", tls = "none" },
   { protocol = "portal", address = "[::1]:0", tls = "none" },
@@ -93,7 +94,8 @@ credential = "header"
 [[policy]]
 domains = ["strict.example.test"]
 must_expire = true
-`, filepath.Join(dir, "postern.db"), filepath.Join(dir, "root.key"), l.socket, dav))
+`, filepath.Join(dir, "postern.db"), filepath.Join(dir, "root.key"), l.socket, dav)
+	cfg, err := config.Parse("postern.toml", []byte(strings.NewReplacer(changes...).Replace(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ must_expire = true
 	if l.desk, err = gateway.OpenDesk(t.Context(), cfg, authstore.Actor{Name: "test"}, log); err != nil {
 		t.Fatal(err)
 	}
-	l.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	l.client = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", l.socket)
 	}}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {

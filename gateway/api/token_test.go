@@ -46,7 +46,6 @@ func TestNobodyPassesWithoutTheScope(t *testing.T) {
 					others = append(others, s.Scope)
 				}
 			}
-			before := l.fingerprint()
 			path := samples.Replace(path)
 			r := l.must(401, request{method: method, path: path, body: m{}})
 			if !strings.HasPrefix(r.header.Get("WWW-Authenticate"), "Bearer ") {
@@ -56,7 +55,7 @@ func TestNobodyPassesWithoutTheScope(t *testing.T) {
 				continue
 			}
 			lacks := l.token(others...)
-			before = l.fingerprint() // the token's making is history
+			before := l.fingerprint() // the token's making is history
 			r = l.must(403, request{method: method, path: path, body: m{}, token: lacks})
 			if !strings.Contains(r.get("detail"), needed[0]) || !strings.Contains(r.header.Get("WWW-Authenticate"), `scope="`+needed[0]+`"`) {
 				t.Errorf("%s %s: %s, %q", method, path, r.text, r.header.Get("WWW-Authenticate"))
