@@ -58,7 +58,7 @@ func TestPaceEnds(t *testing.T) {
 	for _, step := range []struct {
 		live uint64
 		want int
-	}{{8 << 20, 400}, {7 << 20, 400}, {4 << 20, 800}, {16 << 20, 200}} { // a small gain is not worth a change
+	}{{16 << 20, 400}, {14 << 20, 400}, {8 << 20, 800}, {32 << 20, 200}} { // a small gain is not worth a change
 		p.set(step.live)
 		if got := set(); got != step.want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", step.live, got, step.want)
