@@ -132,6 +132,17 @@ func (a *Accounts) Resume(ctx context.Context, id AccountID) (Confirmation, erro
 	return a.confirm(ctx, c, err)
 }
 
+// SetGone suspends an account whose person the directory does not know any more, or has disabled, as Suspend does, or lets it log in again when
+// he is back. It reports whether that changed anything: an administrator's suspension stays.
+func (a *Accounts) SetGone(ctx context.Context, id AccountID, gone bool, why string) (changed bool, err error) {
+	c, err := a.o.Truth.SetGone(ctx, a.o.Actor, id, gone, why)
+	if err != nil || c.Sequence == 0 {
+		return false, err
+	}
+	a.confirm(ctx, c, nil)
+	return true, nil
+}
+
 // Remove removes an account, its app passwords and stored credentials.
 func (a *Accounts) Remove(ctx context.Context, id AccountID) (Confirmation, error) {
 	c, err := a.o.Truth.RemoveAccount(ctx, a.o.Actor, id)

@@ -260,6 +260,8 @@ type Writer interface {
 	FindAccounts(ctx context.Context, q AccountQuery) ([]Account, error)
 	CountAccounts(ctx context.Context, q AccountQuery) (accounts, passwords int, err error)
 	SetStatus(ctx context.Context, actor Actor, id AccountID, s Status) (Change, error)
+	// SetGone moves an account from Active to AccountGone, or back; from another status it changes nothing, and the Change has no sequence.
+	SetGone(ctx context.Context, actor Actor, id AccountID, gone bool, why string) (Change, error)
 	RemoveAccount(ctx context.Context, actor Actor, id AccountID) (Change, error)
 	AddName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)
 	RemoveName(ctx context.Context, actor Actor, id AccountID, address string) (Change, error)

@@ -16,6 +16,9 @@ type Truth interface {
 	// PersonTied finds the account that is bound to a person at another server.
 	PersonTied(ctx context.Context, issuer, subject string) (Person, error)
 
+	// Tied lists the accounts that are bound to an issuer's people, in the order of their numbers, those after one.
+	Tied(ctx context.Context, issuer string, after authstore.AccountID, limit int) ([]Tied, error)
+
 	// SessionWith finds a session by its token's digest.
 	SessionWith(ctx context.Context, digest []byte) (StoredSession, error)
 	SessionNumbered(ctx context.Context, id SessionID) (StoredSession, error)
@@ -113,6 +116,14 @@ type Person struct {
 	Primary  Sealed // Argon2id of the primary password
 	Factors  []StoredFactor
 	Recovery []StoredCode // those that are left
+}
+
+// Tied is an account that is bound to somebody elsewhere, for whoever looks whether he is there still.
+type Tied struct {
+	Tie
+	Account authstore.AccountID
+	Address string // its first
+	Status  authstore.Status
 }
 
 // StoredFactor is a factor with its secret.

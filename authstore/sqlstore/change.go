@@ -184,6 +184,26 @@ func (s *Store) SetStatus(ctx context.Context, actor authstore.Actor, id authsto
 	})
 }
 
+// SetGone suspends an active account because its person is not in the directory any more, or takes that back. What an administrator has
+// suspended stays so, and what is so already makes no change.
+func (s *Store) SetGone(ctx context.Context, actor authstore.Actor, id authstore.AccountID, gone bool, why string) (authstore.Change, error) {
+	kind, from, to := "account.returned", authstore.AccountGone, authstore.Active
+	if gone {
+		kind, from, to = "account.gone", authstore.Active, authstore.AccountGone
+	}
+	return s.inChange(ctx, urgent(gone), actor, kind, func(c *change) error {
+		c.Account, c.AllEnded, c.event.Detail = id, gone, why
+		switch err := affected(c.ExecContext(ctx, "UPDATE account SET status = $3 WHERE id = $1 AND status = $2", int64(id), int(from), int(to))); {
+		case errors.Is(err, authstore.ErrNotFound):
+			return errNothingToDo
+		case err != nil || !gone:
+			return err
+		}
+		_, err := c.ExecContext(ctx, "DELETE FROM portal_session WHERE account = $1", int64(id))
+		return err
+	})
+}
+
 // RemoveAccount removes an account with all that belongs to it.
 func (s *Store) RemoveAccount(ctx context.Context, actor authstore.Actor, id authstore.AccountID) (authstore.Change, error) {
 	return s.inChange(ctx, true, actor, "account.removed", func(c *change) error {

@@ -92,6 +92,19 @@ func readTies(ctx context.Context, q querier, id authstore.AccountID) ([]identit
 	}, "SELECT issuer, subject, groups, primary_changed, factor, created, seen FROM tie WHERE account = $1 ORDER BY issuer", int64(id))
 }
 
+// Tied lists the accounts that are bound to an issuer's people, by number from one on, exclusive.
+func (s *Store) Tied(ctx context.Context, issuer string, after authstore.AccountID, limit int) ([]identity.Tied, error) {
+	return collect(ctx, s.read, func(rows *sql.Rows, t *identity.Tied) error {
+		var changed, created, seen sql.NullInt64
+		var groups string
+		err := rows.Scan(&t.Account, &t.Address, &t.Status, &t.Issuer, &t.Subject, &groups, &changed, &created, &seen)
+		t.Groups, t.PrimaryChanged, t.Created, t.Seen = splitLines(groups), fromSeconds(changed), fromSeconds(created), fromSeconds(seen)
+		return err
+	}, `SELECT a.id, n.address, a.status, t.issuer, t.subject, t.groups, t.primary_changed, t.created, t.seen
+FROM tie t JOIN account a ON a.id = t.account JOIN login_name n ON n.account = a.id AND n.ordinal = 0
+WHERE t.issuer = $1 AND a.id > $2 ORDER BY a.id LIMIT $3`, issuer, int64(after), limit)
+}
+
 func splitLines(text string) []string {
 	if text == "" {
 		return nil

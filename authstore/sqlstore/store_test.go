@@ -237,3 +237,22 @@ func BenchmarkCreateAndRevoke(b *testing.B) {
 		}
 	}
 }
+
+func TestLook(t *testing.T) {
+	t.Parallel()
+	s := open(t, sqlstore.Options{Path: filepath.Join(t.TempDir(), "p.db")})
+	if got, err := s.Look(t.Context(), "ldap"); got != nil || err != nil {
+		t.Errorf("before any: %q, %v", got, err)
+	}
+	for _, result := range []string{`{"a":1}`, `{"a":2}`} {
+		if err := s.SetLook(t.Context(), "ldap", []byte(result)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Look(t.Context(), "ldap"); string(got) != result || err != nil {
+			t.Errorf("Look = %q, %v", got, err)
+		}
+	}
+	if got, err := s.Look(t.Context(), "another"); got != nil || err != nil {
+		t.Errorf("of another: %q, %v", got, err)
+	}
+}

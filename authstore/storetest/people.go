@@ -38,6 +38,8 @@ func RunPeople(t *testing.T, open func(t *testing.T, now func() time.Time) Peopl
 		"Ties":        testTies,
 		"From":        testFrom,
 		"Lease":       testLease,
+		"Tied":        testTied,
+		"Gone":        testGone,
 		"Suspended":   testSuspended,
 		"Reseal":      testReseal,
 		"Upstream":    testUpstream,
@@ -657,6 +659,69 @@ func testFrom(t *testing.T, f *people) {
 	})
 	if now, _ := f.truth.SessionNumbered(ctx, one); err != nil || now.SID != "3" || now.Subject != "a" || now.Issuer != "https://id.example.test" {
 		t.Errorf("changed: %+v, %v", now, err)
+	}
+}
+
+func testTied(t *testing.T, f *people) {
+	ctx := t.Context()
+	for id, subject := range map[authstore.AccountID]string{f.alice: "a", f.bob: "b"} {
+		f.act(id, func(ctx context.Context, tx identity.Tx) error {
+			return errors.Join(tx.SetTie(ctx, identity.Tie{Issuer: "ldap", Subject: subject, Groups: []string{"staff"}, PrimaryChanged: f.Now(), Seen: f.Now()}),
+				tx.SetTie(ctx, identity.Tie{Issuer: "https://id.example.test", Subject: subject, Seen: f.Now()}))
+		})
+	}
+	if _, err := f.SetStatus(ctx, tester, f.bob, authstore.AccountPaused); err != nil {
+		t.Fatal(err)
+	}
+	all, err := f.truth.Tied(ctx, "ldap", 0, 10)
+	if err != nil || len(all) != 2 || all[0].Account != f.alice || all[0].Address != "alice@example.test" || all[0].Status != authstore.Active || all[0].Subject != "a" ||
+		fmt.Sprint(all[0].Groups) != "[staff]" || !all[0].PrimaryChanged.Equal(f.Now()) || all[1].Account != f.bob || all[1].Status != authstore.AccountPaused {
+		t.Errorf("Tied = %+v, %v", all, err)
+	}
+	if some, err := f.truth.Tied(ctx, "ldap", 0, 1); err != nil || len(some) != 1 || some[0].Account != f.alice {
+		t.Errorf("the first: %+v, %v", some, err)
+	}
+	if some, err := f.truth.Tied(ctx, "ldap", f.alice, 1); err != nil || len(some) != 1 || some[0].Account != f.bob {
+		t.Errorf("the next: %+v, %v", some, err)
+	}
+	if none, err := f.truth.Tied(ctx, "elsewhere", 0, 10); err != nil || len(none) != 0 {
+		t.Errorf("of nobody: %+v, %v", none, err)
+	}
+}
+
+// Whoever is gone is suspended, and comes back; what an administrator has suspended stays so.
+func testGone(t *testing.T, f *people) {
+	ctx := t.Context()
+	f.session(f.alice, identity.SignedIn, "one")
+	if _, _, err := f.CreatePassword(ctx, eve, newPassword(f.alice, "phone", time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		do      func() (authstore.Change, error)
+		want    authstore.Status
+		changes bool
+	}{
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, false, "") }, authstore.Active, false},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, true, "disabled") }, authstore.AccountGone, true},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, true, "gone") }, authstore.AccountGone, false},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, false, "") }, authstore.Active, true},
+		{func() (authstore.Change, error) { return f.SetStatus(ctx, tester, f.alice, authstore.AccountPaused) }, authstore.AccountPaused, true},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, true, "gone") }, authstore.AccountPaused, false},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, f.alice, false, "") }, authstore.AccountPaused, false},
+		{func() (authstore.Change, error) { return f.SetGone(ctx, eve, 99, true, "gone") }, authstore.AccountPaused, false},
+	} {
+		c, err := step.do()
+		s, _ := f.Load(ctx, "alice@example.test")
+		if err != nil || (c.Sequence != 0) != step.changes || c.Sequence != 0 && c.AllEnded != (step.want != authstore.Active) || s.Status != step.want || len(s.Active) != 1 {
+			t.Errorf("step %d: %+v, %v; %v with %d app passwords", i, c, err, s.Status, len(s.Active))
+		}
+	}
+	if s, err := f.truth.SessionWith(ctx, []byte("one")); !errors.Is(err, authstore.ErrNotFound) {
+		t.Errorf("the session: %+v, %v", s, err)
+	}
+	events, err := f.Events(ctx, authstore.EventQuery{Account: f.alice, Kinds: []string{"account.gone", "account.returned"}})
+	if err != nil || len(events) != 2 || events[0].Kind != "account.returned" || events[1].Kind != "account.gone" || events[1].Detail != "disabled" || events[1].Actor != eve {
+		t.Errorf("events %+v, %v", events, err)
 	}
 }
 

@@ -29,6 +29,12 @@ CREATE TABLE lease (
   until INTEGER NOT NULL                          -- milliseconds since 1970
 ) STRICT;
 
+-- What the last look into a directory found, as JSON.
+CREATE TABLE look (
+  issuer TEXT PRIMARY KEY,
+  result TEXT NOT NULL
+) STRICT;
+
 -- What opens an account at a backend that wants OAuth. The account is 0 where one token serves all.
 CREATE TABLE upstream_token (
   account   INTEGER NOT NULL,
