@@ -93,11 +93,28 @@ func (p *Provisioning) covers(name string) bool {
 	return domain != "" && slices.ContainsFunc(p.Domains, func(d string) bool { return strings.EqualFold(d, domain) })
 }
 
+// maxAliases bounds the aliases that an account is made with.
+const maxAliases = 20
+
 // provision makes the account of somebody who has proven himself elsewhere and signs in for the first time; ErrNobody. Of two at once, one
-// makes it. name is canonical.
+// makes it. name is canonical, and one of his addresses where these are told: the others become aliases, unless they are somebody's already.
 func (p *People) provision(ctx context.Context, who authstore.Actor, name string, c Claims) (Person, error) {
 	inGroup := slices.ContainsFunc(c.Groups, func(g string) bool { return slices.Contains(p.o.Provision.Groups, g) })
 	if !inGroup && !p.o.Provision.covers(name) {
+		return Person{}, ErrNobody
+	}
+	var aliases []string
+	his := len(c.Addresses) == 0
+	for _, a := range c.Addresses {
+		switch other, err := p.o.Names.Canonical(a); {
+		case err != nil:
+		case other == name:
+			his = true
+		case (inGroup || p.o.Provision.covers(other)) && len(aliases) < maxAliases:
+			aliases = append(aliases, other)
+		}
+	}
+	if !his { // another server may take more names for his than are: what was typed must not become one
 		return Person{}, ErrNobody
 	}
 	if c.Subject != "" { // under another name he may have one
@@ -108,8 +125,14 @@ func (p *People) provision(ctx context.Context, who authstore.Actor, name string
 			return of, err
 		}
 	}
-	if _, err := p.o.Accounts.As(who).Add(ctx, name); err != nil && !errors.Is(err, authstore.ErrNameTaken) {
+	made, err := p.o.Accounts.As(who).Add(ctx, name)
+	if err != nil && !errors.Is(err, authstore.ErrNameTaken) {
 		return Person{}, err
+	}
+	if err == nil {
+		for _, alias := range aliases {
+			p.o.Accounts.As(who).AddAlias(ctx, made.ID, alias) // what can't be one, or is somebody's, stays out
+		}
 	}
 	return p.o.Truth.PersonNamed(ctx, name)
 }

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -124,6 +125,24 @@ func TestProvisioning(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAliasesOfWhoIsProvisioned(t *testing.T) {
+	t.Parallel()
+	m := directory("a")
+	m.claims.Addresses = []string{"Al@example.test", "bob@example.test", alice, "al@example.org", "not an address"}
+	p := newPlace(t, func(o *identity.Options) { o.Checker, o.Provision.Domains = m, []string{"example.test"} })
+	p.account("bob@example.test")
+	p.signIn(alice, good)
+	a, err := p.accounts.Get(ctx, alice)
+	if err != nil || !slices.Equal(a.Names, []string{alice, "al@example.test"}) {
+		t.Errorf("names %q, %v", a.Names, err)
+	}
+	// a name that the other server takes for his, and that is none of his addresses
+	m.claims.Subject, m.login = "c", "carol@example.test"
+	m.claims.Addresses = []string{"someone@example.test"}
+	_, _, err = p.SignIn(ctx, visitor, "carol@example.test", []byte(good))
+	want(t, "a name that is none of the addresses", err, identity.ErrNobody)
 }
 
 func TestOneAccountForTwoFirstSignIns(t *testing.T) {
