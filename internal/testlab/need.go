@@ -38,6 +38,8 @@ var packages = map[string]string{
 	"script":                           "bsdutils",
 	"setpriv":                          "util-linux",
 	"sievec":                           "dovecot-sieve",
+	"slapadd":                          "slapd",
+	"slapd":                            "slapd",
 	"strace":                           "strace",
 	"swaks":                            "swaks",
 	"systemd-analyze":                  "systemd",
