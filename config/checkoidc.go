@@ -70,7 +70,7 @@ func (w *walker) checkIssuer(path, text string) {
 }
 
 // vouching are the ways to sign in where another server tells of people's groups.
-var vouching = []string{"oidc"}
+var vouching = []string{"ldap", "oidc"}
 
 func (w *walker) checkProvisioning() {
 	p, a := &w.cfg.Provisioning, &w.cfg.Administration
@@ -97,6 +97,9 @@ func (w *walker) checkProvisioning() {
 		}
 		if len(groups) > 0 && signIn == "oidc" && w.cfg.Portal.OIDC.GroupsClaim == "" {
 			w.say(path, path+" needs portal.oidc.groups_claim, the claim that holds the groups")
+		}
+		if l := &w.cfg.Portal.LDAP; len(groups) > 0 && signIn == "ldap" && l.GroupsAttribute == "" && l.GroupBase == "" {
+			w.say(path, path+" needs groups_attribute or group_base in [portal.ldap], for else nobody's groups are known")
 		}
 	}
 }

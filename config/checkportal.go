@@ -56,6 +56,7 @@ func (w *walker) checkPortal() {
 var signIns = map[string]func(*walker, *Portal){
 	"local": (*walker).checkLocal,
 	"imap":  (*walker).checkIMAP,
+	"ldap":  (*walker).checkLDAP,
 	"oidc":  (*walker).checkOIDC,
 }
 

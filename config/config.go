@@ -161,7 +161,7 @@ type DAV struct {
 type Portal struct {
 	URL               string   `toml:"url"`
 	Name              string   `toml:"name"`
-	SignIn            string   `toml:"sign_in"`   // "local", "imap", "oidc"
+	SignIn            string   `toml:"sign_in"`   // "local", "imap", "ldap", "oidc"
 	Enrolment         string   `toml:"enrolment"` // "first", "invite"
 	OnePrimary        bool     `toml:"one_primary"`
 	IdleTimeout       Duration `toml:"idle_timeout"`
@@ -171,6 +171,7 @@ type Portal struct {
 	CountryDatabase   string   `toml:"country_database"`
 	OperatorDatabase  string   `toml:"operator_database"`
 	IMAP              SignIn   `toml:"imap"`
+	LDAP              LDAP     `toml:"ldap"`
 	OIDC              OIDC     `toml:"oidc"`
 }
 
@@ -181,6 +182,26 @@ type SignIn struct {
 	CAFile     string `toml:"ca_file"`
 	ServerName string `toml:"server_name"`
 	Login      string `toml:"login"`
+}
+
+// LDAP is the directory that checks primary passwords and says who is there.
+type LDAP struct {
+	Address          string   `toml:"address"` // host:port
+	TLS              string   `toml:"tls"`     // "implicit", "starttls", "none"
+	CAFile           string   `toml:"ca_file"`
+	ServerName       string   `toml:"server_name"`
+	BindDN           string   `toml:"bind_dn"` // empty: anonymous
+	PasswordFile     string   `toml:"password_file"`
+	Base             string   `toml:"base"`
+	Filter           string   `toml:"filter"`
+	DisabledFilter   string   `toml:"disabled_filter"` // empty: nobody is
+	AddressAttribute string   `toml:"address_attribute"`
+	SubjectAttribute string   `toml:"subject_attribute"`
+	GroupsAttribute  string   `toml:"groups_attribute"`
+	GroupBase        string   `toml:"group_base"`
+	GroupFilter      string   `toml:"group_filter"`
+	ChangedAttribute string   `toml:"changed_attribute"`
+	LookEvery        Duration `toml:"look_every"` // 0: never
 }
 
 // OIDC is the OpenID Connect provider that people sign in at.
@@ -292,6 +313,8 @@ func defaults() *Config {
 		DAV:        DAV{MaxBody: 20 << 20},
 		Portal: Portal{SignIn: "local", Enrolment: "first", OnePrimary: true, IdleTimeout: Duration(30 * time.Minute), SessionTime: Duration(12 * time.Hour),
 			IMAP: SignIn{TLS: "implicit", Login: "{address}"},
+			LDAP: LDAP{TLS: "implicit", Filter: "(&(objectClass=person)(mail={address}))", AddressAttribute: "mail", SubjectAttribute: "entryUUID",
+				GroupsAttribute: "memberOf", GroupFilter: "(member={dn})", ChangedAttribute: "pwdChangedTime", LookEvery: Duration(5 * time.Minute)},
 			OIDC: OIDC{Scopes: []string{"openid", "profile", "email"}, AddressClaim: "email", GroupsClaim: "groups"}},
 		Notices: Notices{TLS: "implicit"},
 		Limits:  Limits{Preauth: 4096, PreauthPerNetwork: 32, Sessions: 50000},
