@@ -62,7 +62,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	if desk != nil {
 		vault, tokens = desk, desk.checkTokens(ctx, cfg, accounts, report)
 	}
-	checkPortal(ctx, cfg, report)
+	checkPortal(ctx, desk, cfg, report)
 	checkAPI(ctx, cfg, desk, report)
 	checkRoutes(cfg, accounts, report)
 	for i := range cfg.Backends {

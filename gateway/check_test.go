@@ -91,7 +91,7 @@ func TestCheckPortal(t *testing.T) {
 	} {
 		c.Listeners, c.Portal.URL = []config.Listener{door}, "https://pw.example.test"
 		var said []string
-		checkPortal(t.Context(), &c, func(f Finding) { said = append(said, f.Text()) })
+		checkPortal(t.Context(), nil, &c, func(f Finding) { said = append(said, f.Text()) })
 		if !strings.Contains(strings.Join(said, "\n"), want) {
 			t.Errorf("said %q, want %q in it", said, want)
 		}

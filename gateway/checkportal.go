@@ -28,7 +28,7 @@ func checkPortalName(cfg *config.Config, leaves []*x509.Certificate, report func
 }
 
 // checkPortal looks at what [portal] and [notices] name. Nobody is signed in and nothing is sent.
-func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) {
+func checkPortal(ctx context.Context, desk *Desk, cfg *config.Config, report func(Finding)) {
 	if !cfg.HasPortal() {
 		return
 	}
@@ -47,6 +47,9 @@ func checkPortal(ctx context.Context, cfg *config.Config, report func(Finding)) 
 	}
 	if p.SignIn == "oidc" {
 		report(checkProvider(ctx, cfg))
+	}
+	if p.SignIn == "ldap" && desk != nil {
+		checkDirectory(ctx, desk, cfg, report)
 	}
 	for _, db := range []struct{ subject, country, operator string }{
 		{"country database", p.CountryDatabase, ""}, {"operator database", "", p.OperatorDatabase},

@@ -12,6 +12,7 @@ import (
 	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway/api"
+	"postern/gateway/directory"
 	"postern/gateway/notice"
 	"postern/gateway/oidcsignin"
 	"postern/gateway/ops"
@@ -31,18 +32,19 @@ type server interface {
 
 // generation is what one reading of the configuration built. After a reload its connections go on; it accepts no more.
 type generation struct {
-	cfg      *config.Config
-	routes   *route.Table
-	tokens   *upstreamtoken.Keeper
-	offers   map[string]*protocols.Offers // by protocol
-	people   *identity.People             // nil: there is no portal
-	provider *oidcsignin.Provider         // where people sign in; nil: here
-	atlas    *place.Atlas                 // of the files that are configured
-	notices  *notice.Sender               // nil: nobody is sent any
-	doors    []door
-	ops      *ops.Server
-	api      *api.Server    // nil: it is nowhere
-	leases   []net.Listener // while it accepts; the last is the operations'
+	cfg       *config.Config
+	routes    *route.Table
+	tokens    *upstreamtoken.Keeper
+	offers    map[string]*protocols.Offers // by protocol
+	people    *identity.People             // nil: there is no portal
+	provider  *oidcsignin.Provider         // where people sign in; nil: here
+	directory *directory.Directory         // nil: it checks nobody's password
+	atlas     *place.Atlas                 // of the files that are configured
+	notices   *notice.Sender               // nil: nobody is sent any
+	doors     []door
+	ops       *ops.Server
+	api       *api.Server    // nil: it is nowhere
+	leases    []net.Listener // while it accepts; the last is the operations'
 
 	accepting context.Context // of the front doors
 	stop      context.CancelCauseFunc
@@ -183,6 +185,7 @@ func (g *Gateway) start(n *generation) {
 	}
 	g.watchOffers(n)
 	g.watchPeople(n)
+	g.watchDirectory(n)
 	g.sendNotices(n)
 	g.keepTokens(n)
 	g.desk.SetPolicies(policiesOf(n.cfg))

@@ -14,6 +14,7 @@ import (
 	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway/appsettings"
+	"postern/gateway/directory"
 	"postern/gateway/imapsignin"
 	"postern/gateway/place"
 	"postern/gateway/portal"
@@ -40,7 +41,7 @@ func (d *Desk) OpenSite() (site, with string) {
 	case !d.HasPortal():
 	case p.SignIn == "oidc":
 		return p.URL, providerName(&p.OIDC)
-	case p.SignIn == "imap" && p.Enrolment == "first":
+	case (p.SignIn == "imap" || p.SignIn == "ldap") && p.Enrolment == "first":
 		return p.URL, "the primary password"
 	}
 	return "", ""
@@ -63,6 +64,18 @@ func (d *Desk) People() (*identity.People, error) {
 }
 
 func (d *Desk) people(cfg *config.Config) (*identity.People, error) {
+	if cfg.Portal.SignIn != "ldap" {
+		return d.peopleOf(cfg, nil)
+	}
+	dir, err := d.directory(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return d.peopleOf(cfg, dir)
+}
+
+// peopleOf is people with the directory that checks their passwords; nil: none does.
+func (d *Desk) peopleOf(cfg *config.Config, dir *directory.Directory) (*identity.People, error) {
 	p := &cfg.Portal
 	o := identity.Options{
 		Truth: d.truth, Accounts: d.Accounts, Names: namesOf(cfg), Keys: d.Keyring, Site: p.URL, Issuer: p.Name,
@@ -77,6 +90,9 @@ func (d *Desk) people(cfg *config.Config) (*identity.People, error) {
 			return nil, err
 		}
 		o.Checker = imapsignin.New(r, d.signInName(p.IMAP.Login), d.log)
+	}
+	if dir != nil {
+		o.Checker = dir
 	}
 	if p.BreachedPasswords != "" {
 		o.Breached = breachedList(p.BreachedPasswords).has
@@ -118,7 +134,12 @@ func (g *Gateway) buildPortal(n *generation) error {
 			return err
 		}
 	}
-	n.people, err = g.desk.people(n.cfg)
+	if n.cfg.Portal.SignIn == "ldap" {
+		if n.directory, err = g.desk.directory(n.cfg); err != nil {
+			return err
+		}
+	}
+	n.people, err = g.desk.peopleOf(n.cfg, n.directory)
 	return err
 }
 

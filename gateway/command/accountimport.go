@@ -15,20 +15,46 @@ import (
 
 func accountImport(e *env) *cobra.Command {
 	var dry, skip bool
+	var from, filter string
 	c := e.jsonFlag(&cobra.Command{
-		Use:   "import FILE.csv",
+		Use:   "import FILE.csv | import --from ldap",
 		Short: "Add many accounts, with their aliases, backend names and ties",
 		Long: `Reads a CSV file ("-": standard input) whose first line names the columns:
 address, and any of aliases (several are separated by blanks), backend_name,
 issuer and subject (who the person is at an OpenID Connect provider or in the
 directory). Spreadsheets' semicolons and UTF-16 are understood.
 
+With --from ldap the list comes from the directory of [portal.ldap]: all who could
+sign in, or those among them whom --filter chooses; each account is bound to its
+person at once.
+
 Accounts that are missing are made; those that are there get what they lack.
 Nothing is ever taken away, so the same file may be imported again. Where a line
 is wrong nothing is done at all, but with --skip-wrong the others are.`,
-		Example: "  postern account import people.csv --dry-run\n  postern account import people.csv",
-		Args:    cobra.ExactArgs(1),
+		Example: "  postern account import people.csv --dry-run\n  postern account import people.csv\n" +
+			"  postern account import --from ldap --filter '(ou=sales)' --dry-run",
+		Args: func(c *cobra.Command, args []string) error {
+			switch {
+			case from == "":
+				return cobra.ExactArgs(1)(c, args)
+			case from != "ldap":
+				return fmt.Errorf("--from %q is unknown; there is --from ldap", from)
+			}
+			return cobra.NoArgs(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if from != "" {
+				return e.withDesk(c.Context(), func(d *gateway.Desk) error {
+					list, err := d.ListDirectory(c.Context(), filter)
+					if err != nil {
+						return err
+					}
+					return e.importAccounts(c, d, list, dry, skip)
+				})
+			}
+			if filter != "" {
+				return &usageError{errors.New("--filter needs --from ldap")}
+			}
 			list, err := readAccounts(c.InOrStdin(), args[0])
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -37,6 +63,8 @@ is wrong nothing is done at all, but with --skip-wrong the others are.`,
 		},
 	})
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	c.Flags().StringVar(&from, "from", "", "\"ldap\": the directory of [portal.ldap], instead of a file")
+	c.Flags().StringVar(&filter, "filter", "", "with --from ldap: an LDAP filter that chooses among the people there")
 	c.Flags().BoolVar(&skip, "skip-wrong", false, "leave wrong lines out and do the others")
 	return c
 }

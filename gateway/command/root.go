@@ -86,7 +86,7 @@ A configuration to start from:              postern config example`,
 	root.PersistentFlags().StringVarP(&e.config, "config", "c", defaultConfig, "configuration file")
 	root.AddCommand(
 		serveCommand(e), demoCommand(), checkCommand(e), configCommand(), initCommand(e),
-		accountCommand(e), passwordCommand(e), sessionCommand(e), keyCommand(e), tokenCommand(e), backupCommand(e), healthcheckCommand(e), benchCommand(), versionCommand(),
+		accountCommand(e), passwordCommand(e), sessionCommand(e), directoryCommand(e), keyCommand(e), tokenCommand(e), backupCommand(e), healthcheckCommand(e), benchCommand(), versionCommand(),
 	)
 	usageErrors(root)
 	return root

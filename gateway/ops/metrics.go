@@ -28,6 +28,7 @@ type Metrics struct {
 	notices  *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
 	api      *prometheus.CounterVec
+	looks    *prometheus.CounterVec
 }
 
 var _ protocols.Observer = (*Metrics)(nil)
@@ -64,8 +65,10 @@ func NewMetrics(g Gauges) *Metrics {
 			[]string{"provider", "outcome"}),
 		api: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_api_requests_total", Help: "Answers of the API by operation and status."}, []string{"operation", "status"}),
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_directory_looks_total", Help: "Looks into the directory by outcome: good, failed (it did not answer well), held (it has lost so many people that nothing was changed)."}, []string{"outcome"}),
 	}
-	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices, m.tokens, m.api,
+	m.Registry.MustRegister(m.logins, m.sessions, m.bytes, m.verify, m.backend, m.panics, m.notices, m.tokens, m.api, m.looks,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_sessions", Help: "Open sessions."}, func() float64 { return float64(g.Sessions()) }),
@@ -114,6 +117,9 @@ func (m *Metrics) Notice(outcome string) { m.notices.WithLabelValues(outcome).In
 
 // Token counts one refresh of a token; see upstreamtoken.Options.Count.
 func (m *Metrics) Token(provider, outcome string) { m.tokens.WithLabelValues(provider, outcome).Inc() }
+
+// Look counts one look into the directory; see directory.Looker.Observe.
+func (m *Metrics) Look(outcome string) { m.looks.WithLabelValues(outcome).Inc() }
 
 // Outcome names a login's result for logs and metrics: "ok", a refusal's code, "authzid" where somebody wants to act as somebody else, "gone"
 // where the client or we ended the connection before it was decided, "too_many" where there was no room for another session, or "backend" where our own way to the backend failed.

@@ -39,6 +39,8 @@ func (v *visit) actorWords(a authstore.Actor) string {
 		return v.text.Say("actor.you")
 	case a.Name == "gateway":
 		return v.text.Say("actor.gateway")
+	case a.Name == "directory":
+		return v.text.Say("actor.directory")
 	case a.Name == "policy":
 		return v.text.Say("actor.policy")
 	case a.Name == "provider":
@@ -77,6 +79,9 @@ func (v *visit) sentence(e authstore.Event, p authstore.AppPassword) (text strin
 		return v.text.Say(key, label), v.idle(e.Detail)
 	case authstore.KindYearly:
 		return v.text.Say(key), nil
+	}
+	if e.Kind == "account.gone" && e.Detail == "reused" {
+		return v.text.Say(key + ".reused"), nil
 	}
 	if e.Kind == "portal.session_ended" && e.Detail != "" {
 		e.Detail = v.text.Browser(e.Detail)

@@ -485,14 +485,14 @@ func before(r reply) string {
 func TestEventsHaveWords(t *testing.T) {
 	t.Parallel()
 	p := newLab(t, nil).person(alice)
-	kinds := []string{"account.added", "account.suspended", "account.resumed", "account.removed", "account.backend_name", "account.admin_made", "account.admin_ended", "tie.made", "tie.removed", "token.created", "token.revoked", "alias.added", "alias.removed",
+	kinds := []string{"account.added", "account.suspended", "account.resumed", "account.gone", "account.returned", "account.removed", "account.backend_name", "account.admin_made", "account.admin_ended", "tie.made", "tie.removed", "token.created", "token.revoked", "alias.added", "alias.removed",
 		"password.created", "password.revoked", "password.revoked_all", "password.rekeyed", "password.edited", "password.first_use", "password.new_use", "password.idle", "password.yearly",
 		"credential.stored", "portal.signed_in", "portal.sign_in_refused", "portal.signed_out", "portal.session_ended", "portal.sessions_ended",
 		"factor.added", "factor.refused", "factor.removed", "factor.renamed", "recovery.renewed", "recovery.used", "primary.set", "portal.first_sign_in", "primary.changed", "invitation.made", "invitation.accepted",
 		authstore.KindConnectionMade, authstore.KindConnectionFailed, authstore.KindConnectionRemoved, "portal.ended_there", "portal.first_vouched", "factors.reset"}
 	for _, language := range []string{"en", "de"} {
 		for _, kind := range kinds {
-			for _, detail := range []string{"", "detail", authstore.NewUse{Protocol: "imap", App: "App", NewApp: true}.String()} {
+			for _, detail := range []string{"", "detail", "reused", authstore.NewUse{Protocol: "imap", App: "App", NewApp: true}.String()} {
 				v := (&Server{}).newVisit(nil, newRequest(language))
 				v.s.o.Places = nil
 				text, _ := v.sentence(authstore.Event{Kind: kind, Detail: detail}, authstore.AppPassword{Label: "Label", Scopes: authstore.ScopeMail})
