@@ -75,7 +75,7 @@ func (p *People) SignInFrom(ctx context.Context, v Visitor, c Claims) (Token, Se
 	if !p.o.Vouched || c.Issuer == "" || c.Subject == "" {
 		return "", Session{}, ErrNobody
 	}
-	person, made, err := p.whom(ctx, v, c)
+	person, err := p.whom(ctx, v, c)
 	if err != nil {
 		return "", Session{}, err
 	}
@@ -120,9 +120,6 @@ func (p *People) SignInFrom(ctx context.Context, v Visitor, c Claims) (Token, Se
 	if change.Sequence != 0 {
 		p.o.Accounts.Confirm(ctx, change)
 	}
-	if made {
-		p.addAliases(ctx, v, s, c.Addresses[1:])
-	}
 	return t, s, nil
 }
 
@@ -143,10 +140,10 @@ func vouchedStage(of Person, c Claims) (stage Stage, method string, err error) {
 }
 
 // whom finds the account of somebody whom the server that vouches has named, or makes it; ErrNobody.
-func (p *People) whom(ctx context.Context, v Visitor, c Claims) (of Person, made bool, err error) {
-	of, err = p.o.Truth.PersonTied(ctx, c.Issuer, c.Subject)
+func (p *People) whom(ctx context.Context, v Visitor, c Claims) (Person, error) {
+	of, err := p.o.Truth.PersonTied(ctx, c.Issuer, c.Subject)
 	if !errors.Is(err, authstore.ErrNotFound) {
-		return of, false, err
+		return of, err
 	}
 	first := ""
 	for i, address := range c.Addresses {
@@ -163,27 +160,14 @@ func (p *People) whom(ctx context.Context, v Visitor, c Claims) (of Person, made
 			continue
 		}
 		if !errors.Is(err, authstore.ErrNotFound) {
-			return of, false, err
+			return of, err
 		}
 	}
 	if first == "" {
-		return Person{}, false, ErrNobody
+		return Person{}, ErrNobody
 	}
-	of, err = p.provision(ctx, v.Actor(), first, c)
-	return of, err == nil, err
+	return p.provision(ctx, v.Actor(), first, c)
 }
-
-// addAliases gives an account that was just made the other addresses of its person. Those that somebody has already, or that look like somebody's, are left
-// to an administrator: the sign-in goes on.
-func (p *People) addAliases(ctx context.Context, v Visitor, s Session, addresses []string) {
-	accounts := p.o.Accounts.As(v.Actor())
-	for _, a := range addresses[:min(len(addresses), maxAliases)] {
-		accounts.AddAlias(ctx, s.Account, a)
-	}
-}
-
-// maxAliases bounds how many addresses a new account gets from claims.
-const maxAliases = 20
 
 // GiveClaims takes for a session a second factor that its person gave again at the server that vouches, since a dialogue began. The token
 // takes the place of the old one. ErrTied where it was somebody else, ErrNotAgain.

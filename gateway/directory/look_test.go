@@ -195,7 +195,7 @@ func TestLookTellsGroups(t *testing.T) {
 		p.look(LookOptions{})
 		of, err := p.store.PersonNamed(t.Context(), alice)
 		if err != nil || !slices.Contains(of.Ties[0].Groups, group) {
-			t.Errorf("%s: groups %q, %v", name, of.Ties, err)
+			t.Errorf("%s: groups %v, %v", name, of.Ties, err)
 		}
 		s.Delete(group)
 		p.look(LookOptions{})
