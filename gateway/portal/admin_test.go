@@ -343,6 +343,24 @@ func TestMadeForADevice(t *testing.T) {
 	p.get("/passwords?ended").says(200, "made by the administrator")
 }
 
+// What an administrator makes is bound by the policy of the account, not by his own.
+func TestMadeForADeviceKeepsToThePolicy(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, nil)
+	admin, p := l.administrator("root@example.test"), l.person("bob@narrow.test")
+	l.accounts.SetPolicies(authstore.Policies{{Domains: []string{"narrow.test"}, Policy: authstore.Policy{Presets: []string{"mail-read"}, MostActive: 1}}})
+	path := p.adminPage() + "/passwords/new"
+	form := admin.get(path).says(200, "Mail, read only").silent(`value="everything"`).form()
+	form.Set("label", "Scanner")
+	form.Set("scope", "submit")
+	admin.post(path, form).says(http.StatusUnprocessableEntity, "may not open that much")
+	form.Del("scope")
+	form.Set("preset", "mail-read")
+	admin.post(path, form).says(200, "It is shown only now.")
+	admin.get(path).says(200, "has 1 app passwords")
+	admin.get(p.adminPage()).says(200, "as many as there can be").silent("/passwords/new")
+}
+
 // Accounts are found by parts of their names, and listed page by page.
 func TestFindAccounts(t *testing.T) {
 	t.Parallel()
