@@ -83,7 +83,7 @@ func (c *change) stillSignedIn(ctx context.Context) error {
 	}
 	s, err := one(readSessions(ctx, c.Tx, "s.id = $1 AND s.account = $2", c.event.Actor.Session, int64(whose)))
 	switch {
-	case errors.Is(err, authstore.ErrNotFound), err == nil && (s.Stage != identity.SignedIn || s.Status != authstore.Active && by != nil):
+	case errors.Is(err, authstore.ErrNotFound), err == nil && s.Stage != identity.SignedIn: // suspending an account ends its sessions
 		return authstore.ErrSignedOut
 	case err != nil || by == nil:
 		return err

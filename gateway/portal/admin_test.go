@@ -67,14 +67,14 @@ func TestNoAdministrationForOthers(t *testing.T) {
 	l.accounts.SetAdmin(t.Context(), was.account, false)
 	nobody := l.person("nobody@example.test")
 	nobody.browser.Jar = nil
-	half := l.person("half@example.test")
+	half := l.administrator("half@example.test")
 	half.browser.Jar = nil
 	half.awaitsFactor()
 	if n := len(l.server.administration); n < 20 {
 		t.Fatalf("%d patterns", n)
 	}
 	before := bob.state()
-	for name, them := range map[string]*person{"a person": p, "a former administrator": was, "nobody": nobody, "half signed in": half} {
+	for name, them := range map[string]*person{"a person": p, "a former administrator": was, "nobody": nobody, "an administrator without a second factor": half} {
 		ordinary := them.get("/no/such").says(http.StatusNotFound).text()
 		for _, pattern := range l.server.administration {
 			_, path, _ := strings.Cut(pattern, " ")
