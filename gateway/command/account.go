@@ -185,7 +185,7 @@ func accountShow(e *env) *cobra.Command {
 				fmt.Fprintf(out, "address       %s\naliases       %s\npublic id     %s\nstatus        %s\nadministrator %s\nbackend name  %s\ncreated       %s\napp passwords %d active of %d\n",
 					a.Names[0], orDash(strings.Join(a.Names[1:], " ")), a.PublicID, a.Status, orDash(yes(a.Admin)), orDash(a.BackendName), day(a.Created), a.Passwords, authstore.MaxActive)
 				for _, t := range person.Ties {
-					fmt.Fprintf(out, "tied to       %s at %s\n", printable(t.Subject), printable(t.Issuer))
+					fmt.Fprintf(out, "bound to      %s of %s\n", printable(t.Subject), printable(t.Issuer))
 				}
 				printPortal(out, portal, d)
 				fmt.Fprintln(out)

@@ -104,7 +104,7 @@ func TestAccountImport(t *testing.T) {
 	if again := l.ok("done: 0 added, 0 changed, 2 unchanged, 0 wrong", "account", "import", list); strings.Contains(again, "line") {
 		t.Errorf("again:\n%s", again)
 	}
-	shown := l.ok("tied to       4711 at ldap", "account", "show", "alice@example.test")
+	shown := l.ok("bound to      4711 of ldap", "account", "show", "alice@example.test")
 	for _, want := range []string{"al@example.test", "u17", "tie.made"} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("show lacks %q:\n%s", want, shown)
@@ -210,21 +210,6 @@ func TestPrimaryChanged(t *testing.T) {
 	l.ok("primary.changed", "account", "show", "alice@example.test")
 	l.ok(`"revoked_app_passwords": 0`, "account", "primary-changed", "alice@example.test", "--yes", "--json")
 	l.fails(1, `there is no account "eve@example.test"`, "account", "primary-changed", "eve@example.test", "--yes")
-}
-
-func TestTie(t *testing.T) {
-	t.Parallel()
-	l := lines{t, configured(t)}
-	l.ok("added", "account", "add", "alice@example.test")
-	l.ok("added", "account", "add", "bob@example.test")
-	l.ok("tied alice@example.test to 4711 at https://id.example.test", "account", "tie", "alice@example.test", "https://id.example.test", "4711")
-	l.ok("tied alice", "account", "tie", "alice@example.test", "https://id.example.test", "4711")
-	l.fails(1, `"postern account untie" takes a tie back`, "account", "tie", "alice@example.test", "https://id.example.test", "4712")
-	l.fails(1, `"postern account untie" takes a tie back`, "account", "tie", "bob@example.test", "https://id.example.test", "4711")
-	l.ok(`"subject": "4711"`, "account", "show", "alice@example.test", "--json")
-	l.ok("is not tied to anybody", "account", "untie", "alice@example.test", "https://id.example.test")
-	l.fails(1, "is not tied to anybody at", "account", "untie", "alice@example.test", "https://id.example.test")
-	l.ok("tied bob", "account", "tie", "bob@example.test", "https://id.example.test", "4711")
 }
 
 // "check" says where the API is.

@@ -34,16 +34,19 @@ func (d accountData) Full() bool { return len(d.Active) >= d.Most }
 func (d accountData) Factored() bool { return len(d.Factors.List) > 0 || d.Factors.Recovery > 0 }
 
 // statusKinds are the events that change a status.
-var statusKinds = []string{"account.suspended", "account.resumed"}
+var statusKinds = []string{"account.suspended", "account.resumed", "account.gone", "account.returned"}
 
 func (s *Server) account(v *visit) error {
 	ctx, id := v.r.Context(), v.of.ID
-	d := accountData{Account: *v.of, Own: v.isOwn(), Path: v.under(), Links: s.o.People.ByInvitation(), Most: authstore.MaxActive,
+	policy, err := v.bounds()
+	if err != nil {
+		return err
+	}
+	d := accountData{Account: *v.of, Own: v.isOwn(), Path: v.under(), Links: s.o.People.ByInvitation(), Most: policy.Most(),
 		AuditURL: auditData{Account: v.of.Names[0]}.address("/admin/audit", 0)}
 	if key, ok := adminDone[v.r.URL.Query().Get("done")]; ok {
 		d.Done = v.text.Say(key)
 	}
-	var err error
 	if d.Overview, err = s.o.People.Overview(ctx, id); err != nil {
 		return err
 	}
