@@ -28,7 +28,9 @@ func (p *People) MayAdminister(ctx context.Context, s Session) error {
 }
 
 // ByInvitation reports whether whoever has no second factor needs a link to set one up.
-func (p *People) ByInvitation() bool { return p.o.InviteOnly || p.KeepsPrimary() }
+func (p *People) ByInvitation() bool {
+	return !p.o.Vouched && (p.o.InviteOnly || p.KeepsPrimary())
+}
 
 // mayRenew refuses an administrator who would make anew what one of them signs in with; ErrAdministrators.
 func (p *People) mayRenew(who authstore.Actor, of Person) error {

@@ -18,7 +18,7 @@ func (s *Server) administrate(mux *http.ServeMux) {
 	}
 	about := func(pattern string, h handler) { on(pattern, s.someone(h)) }
 	act := func(path string, show, do handler) {
-		about("GET /admin/accounts/{account}"+path, s.another(show))
+		about("GET /admin/accounts/{account}"+path, s.another(s.gated("confirm.title", show)))
 		about("POST /admin/accounts/{account}"+path, s.another(do))
 	}
 	on("GET /admin", s.findAccounts)
@@ -31,7 +31,7 @@ func (s *Server) administrate(mux *http.ServeMux) {
 		act("/"+a.name, s.actPage(a), s.act(a))
 	}
 	act("/invite", s.invitePage, s.invite)
-	on("GET /admin/domain", s.domainPage)
+	on("GET /admin/domain", s.gated("confirm.title", s.domainPage))
 	on("POST /admin/domain", s.endDomain)
 	on("GET /admin/audit", s.audit)
 	on("GET /admin/audit.csv", s.auditCSV)
@@ -127,6 +127,17 @@ func (v *visit) under() string {
 
 func accountPath(id authstore.AccountID) string {
 	return "/admin/accounts/" + strconv.FormatInt(int64(id), 10)
+}
+
+// back is the page that a question leads back to.
+func (v *visit) back() string {
+	switch {
+	case v.under() != "":
+		return v.under()
+	case v.administers:
+		return "/admin"
+	}
+	return "/passwords"
 }
 
 // madeBy is the administrator who makes an app password for somebody else; empty: its owner does.

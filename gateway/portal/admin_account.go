@@ -21,7 +21,7 @@ type accountData struct {
 	Open     []live.Session
 	Events   []line
 	Done     string
-	Links    bool // who has no second factor needs a link
+	Vouched  bool // another server vouches for people: there are no primary passwords, and no links
 	Path     string
 	Most     int
 	AuditURL string
@@ -42,7 +42,7 @@ func (s *Server) account(v *visit) error {
 	if err != nil {
 		return err
 	}
-	d := accountData{Account: *v.of, Own: v.isOwn(), Path: v.under(), Links: s.o.People.ByInvitation(), Most: policy.Most(),
+	d := accountData{Account: *v.of, Own: v.isOwn(), Path: v.under(), Vouched: s.o.People.Vouched(), Most: policy.Most(),
 		AuditURL: auditData{Account: v.of.Names[0]}.address("/admin/audit", 0)}
 	if key, ok := adminDone[v.r.URL.Query().Get("done")]; ok {
 		d.Done = v.text.Say(key)

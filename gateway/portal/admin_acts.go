@@ -45,7 +45,10 @@ func (s *Server) actPage(a adminAct) handler {
 func (v *visit) askAct(a adminAct, problem error) error {
 	text := v.text.Say("admin_act." + a.name + ".text")
 	if more := "admin_act." + a.name + ".then"; a.name == "reset-factors" {
-		if v.s.o.People.ByInvitation() {
+		switch {
+		case v.s.o.People.Vouched():
+			more += "_provider"
+		case v.s.o.People.ByInvitation():
 			more += "_link"
 		}
 		text += " " + v.text.Say(more)
@@ -153,6 +156,9 @@ type inviteData struct {
 }
 
 func (v *visit) inviteForm() (inviteData, error) {
+	if v.s.o.People.Vouched() { // there is nothing that a link could set up
+		return inviteData{}, authstore.ErrNotFound
+	}
 	o, err := v.s.o.People.Overview(v.r.Context(), v.of.ID)
 	if err != nil {
 		return inviteData{}, err

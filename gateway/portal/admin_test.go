@@ -15,6 +15,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/oidcsignin"
 )
 
 // administrator is a person who may administer.
@@ -357,8 +358,8 @@ func TestMadeForADeviceKeepsToThePolicy(t *testing.T) {
 	form.Del("scope")
 	form.Set("preset", "mail-read")
 	admin.post(path, form).says(200, "It is shown only now.")
-	admin.get(path).says(200, "has 1 app passwords")
-	admin.get(p.adminPage()).says(200, "as many as there can be").silent("/passwords/new")
+	admin.get(path).says(200, "no more than one")
+	admin.get(p.adminPage()).says(200, "no more than one").silent("/passwords/new")
 }
 
 // Accounts are found by parts of their names, and listed page by page.
@@ -593,5 +594,35 @@ func TestAdministratorsLink(t *testing.T) {
 	}
 	if slices.ContainsFunc([]string{p.adminPage(), "/admin/audit"}, func(path string) bool { return strings.Contains(admin.get(path).body, secret) }) {
 		t.Error("the link stands on another page")
+	}
+}
+
+// An administrator whose second factor is at the provider gives it there, before the form; there is no link to make.
+func TestAdministratorAtTheProvider(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t, func(who *identity.Options, _ *oidcsignin.Options) { who.AdminGroups = []string{"staff"} })
+	v := p.victim() // who is of the staff, at the provider
+	b, page := v.browser, accountPath(v.bob.ID)
+	b.get("/admin").at("/admin").says(bob)
+	b.get(page).at(page).says("People sign in at Example ID.")
+	if strings.Contains(b.source, "/invite") {
+		t.Error("a link is offered")
+	}
+	b.get(page + "/invite").says("no such page")
+	b.post(page+"/invite", url.Values{"purpose": {"factor"}}).says("no such page")
+	p.pass(6 * time.Minute)
+	for _, path := range []string{page + "/suspend", page + "/passwords/new", page + "/passwords/revoke-all", "/admin/domain"} {
+		b.get(path).at(path).says("You give it at Example ID")
+		if b.with("href", "/sign-in/oidc/again?to="+url.QueryEscape(path)) != "Confirm with Example ID" || strings.Contains(b.source, `name="label"`) {
+			t.Errorf("%s: %s", path, b.source)
+		}
+	}
+	b.post(page+"/suspend", nil).says("Confirm with Example ID")
+	if a, _ := p.accounts.Numbered(t.Context(), v.bob.ID); a.Status != authstore.Active {
+		t.Error("it is suspended without a second factor")
+	}
+	b.get("/sign-in/oidc/again?to="+url.QueryEscape(page+"/suspend")).at(page+"/suspend").submit(page+"/suspend", nil).says("bob@example.test is suspended")
+	if e, _ := p.accounts.Events(t.Context(), authstore.EventQuery{Account: v.bob.ID, Limit: 1}); e[0].Kind != "account.suspended" || e[0].Actor.Name != "admin:"+alice {
+		t.Errorf("%+v", e)
 	}
 }

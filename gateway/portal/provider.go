@@ -220,7 +220,7 @@ func (s *Server) gated(title string, h handler) handler {
 		if s.o.People.Fresh(v.session) || !v.there() {
 			return h(v)
 		}
-		return v.form("ask.html", askData{Title: v.text.Say(title), Back: "/passwords"}, nil)
+		return v.form("ask.html", askData{Title: v.text.Say(title), Back: v.back()}, nil)
 	}
 }
 
