@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -56,50 +55,11 @@ func (w *walker) checkIssuer(path, text string) {
 		w.say(path, fmt.Sprintf("%s %q must be https://, a host and perhaps a path, as the provider's own discovery document has it", path, text))
 		return
 	}
-	loopback := u.Hostname() == "localhost"
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil {
-		loopback = a.IsLoopback()
-	}
 	switch {
-	case u.Scheme == "http" && loopback:
+	case u.Scheme == "http" && isLoopback(u.Hostname()):
 	case u.Scheme != "https":
 		w.say(path, fmt.Sprintf("%s %q must begin with https://; only this machine may do without", path, text))
 	case strings.HasSuffix(text, "/.well-known/openid-configuration"):
 		w.say(path, fmt.Sprintf("%s is what stands before /.well-known/openid-configuration", path))
-	}
-}
-
-// vouching are the ways to sign in where another server tells of people's groups.
-var vouching = []string{"ldap", "oidc"}
-
-func (w *walker) checkProvisioning() {
-	p, a := &w.cfg.Provisioning, &w.cfg.Administration
-	if !w.cfg.HasPortal() {
-		w.meansNothing(`without a [[listener]] with protocol = "portal"`, append(w.written("provisioning."), w.written("administration.")...)...)
-		return
-	}
-	signIn := w.cfg.Portal.SignIn
-	with := fmt.Sprintf("with sign_in = %q", signIn)
-	if !slices.Contains(vouching, signIn) {
-		w.meansNothing(with+", which tells of no groups", w.among("provisioning.groups", "administration.groups")...)
-	}
-	if signIn == "local" {
-		w.meansNothing(with+", where everybody begins with an invitation", w.among("provisioning.domains")...)
-	}
-	for _, d := range p.Domains {
-		if d != strings.ToLower(d) || strings.ContainsAny(d, "@ */") || !strings.Contains(d, ".") {
-			w.say("provisioning.domains", fmt.Sprintf("provisioning.domains: %q is no domain such as \"example.org\", in lower case", d))
-		}
-	}
-	for path, groups := range map[string][]string{"provisioning.groups": p.Groups, "administration.groups": a.Groups} {
-		if slices.ContainsFunc(groups, func(g string) bool { return g == "" || strings.ContainsAny(g, "\r\n") }) {
-			w.say(path, path+": a group's name is one line that is not empty")
-		}
-		if len(groups) > 0 && signIn == "oidc" && w.cfg.Portal.OIDC.GroupsClaim == "" {
-			w.say(path, path+" needs portal.oidc.groups_claim, the claim that holds the groups")
-		}
-		if l := &w.cfg.Portal.LDAP; len(groups) > 0 && signIn == "ldap" && l.GroupsAttribute == "" && l.GroupBase == "" {
-			w.say(path, path+" needs groups_attribute or group_base in [portal.ldap], for else nobody's groups are known")
-		}
 	}
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -20,12 +19,7 @@ func (w *walker) checkPolicies() {
 				w.say(path+".domains", fmt.Sprintf("%q is no domain such as \"example.org\"; without domains and groups a policy is for all accounts", d))
 			}
 		}
-		if slices.Contains(p.Groups, "") {
-			w.say(path+".groups", "a group has a name")
-		}
-		if len(p.Groups) > 0 && !w.cfg.HasPortal() {
-			w.say(path+".groups", "groups are known of those who sign in at the portal, and there is none")
-		}
+		w.checkGroups(path+".groups", p.Groups)
 		if len(p.Domains)+len(p.Groups) == 0 && i < len(w.cfg.Policies)-1 {
 			w.say(path, "this policy is for all accounts, so that none of those behind it ever counts; put it last")
 		}

@@ -33,10 +33,12 @@ func (w *walker) checkShared(l, other *Listener, path string) {
 	}
 }
 
+const withoutPortal = `without a [[listener]] with protocol = "portal"`
+
 func (w *walker) checkPortal() {
 	p := &w.cfg.Portal
 	if !w.cfg.HasPortal() {
-		w.meansNothing(`without a [[listener]] with protocol = "portal"`, w.written("portal.")...)
+		w.meansNothing(withoutPortal, w.written("portal.")...)
 		return
 	}
 	w.checkURL()
