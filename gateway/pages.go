@@ -49,8 +49,12 @@ func (d *Desk) OpenSite() (site, with string) {
 
 // Issuer names the other server where people sign in, as ties do; empty: there is none that says who they are.
 func (d *Desk) Issuer() string {
-	if d.HasPortal() && d.cfg.Portal.SignIn == "oidc" {
+	switch {
+	case !d.HasPortal():
+	case d.cfg.Portal.SignIn == "oidc":
 		return d.cfg.Portal.OIDC.Issuer
+	case d.cfg.Portal.SignIn == "ldap":
+		return directory.Issuer
 	}
 	return ""
 }

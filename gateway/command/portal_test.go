@@ -160,6 +160,12 @@ func TestTies(t *testing.T) {
 	if _, stdout, _ := run(t, "", "check", "-c", file); !strings.Contains(stdout, "portal sign-in: http://127.0.0.1:1/id: ") || !strings.Contains(stdout, "connection refused") {
 		t.Errorf("check says\n%s", stdout)
 	}
+	file = withPortal(t, "sign_in = \"ldap\"\n[portal.ldap]\naddress = \"127.0.0.1:1\"\ntls = \"none\"\nbase = \"dc=example\"\n")
+	must("account", "add", "alice@example.test")
+	must("account", "tie", "alice@example.test", "4711")
+	if out := must("account", "untie", "alice@example.test"); !strings.Contains(out, "bound to nobody of ldap any more") {
+		t.Errorf("untie says %q", out)
+	}
 	file = withPortal(t, "")
 	must("account", "add", "alice@example.test")
 	fails("people sign in here, at no other server", "account", "tie", "alice@example.test", "a-1")

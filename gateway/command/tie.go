@@ -49,8 +49,9 @@ func (e *env) withPeople(c *cobra.Command, address string, do func(*gateway.Desk
 }
 
 const tieWords = `An account belongs to one person at the server where people sign in: by an
-OpenID Connect issuer and the subject there. That is noted at the first sign-in,
-and stays when addresses change.`
+OpenID Connect issuer and the subject there, or "ldap" and what the directory has
+in subject_attribute. That is noted at the first sign-in, and stays when addresses
+change.`
 
 func accountTie(e *env) *cobra.Command {
 	var issuer string
@@ -78,7 +79,7 @@ says whose an account is before the first sign-in. The account's sessions at the
 			})
 		},
 	})
-	c.Flags().StringVar(&issuer, "issuer", "", "another issuer than the one of [portal.oidc]")
+	c.Flags().StringVar(&issuer, "issuer", "", "another issuer than the one that people sign in at; \"ldap\" is the directory")
 	return c
 }
 
@@ -108,7 +109,7 @@ the portal end; app passwords stay, so look whose they are: "postern password li
 			})
 		},
 	})
-	c.Flags().StringVar(&issuer, "issuer", "", "another issuer than the one of [portal.oidc]")
+	c.Flags().StringVar(&issuer, "issuer", "", "another issuer than the one that people sign in at; \"ldap\" is the directory")
 	return c
 }
 
