@@ -73,8 +73,7 @@ func (p IdlePassword) next(idle time.Duration, now time.Time) (step idleStep, en
 
 // IdleWarning is what the detail of an event KindIdle holds, as JSON.
 type IdleWarning struct {
-	Since time.Time `json:"since"` // when the app password was used last, or else made
-	Ends  time.Time `json:"ends"`
+	Ends time.Time `json:"ends"`
 }
 
 // ParseIdleWarning reads the detail of such an event.
@@ -140,7 +139,7 @@ func (a *Accounts) applyIdle(ctx context.Context, ps Policies, shortest time.Dur
 			}
 			switch step, ends := p.next(idle, now); step {
 			case warnIdle:
-				detail, err := json.Marshal(IdleWarning{p.Since, ends})
+				detail, err := json.Marshal(IdleWarning{ends})
 				if err != nil {
 					return err
 				}

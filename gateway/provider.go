@@ -52,9 +52,9 @@ func checkProvider(ctx context.Context, cfg *config.Config) Finding {
 		f.Err = err
 		return f
 	}
-	found, err := p.Probe(ctx)
+	backChannel, err := p.Probe(ctx)
 	f.Detail = c.Issuer + " answers"
-	if found.BackChannel {
+	if backChannel {
 		f.Detail += "; back-channel logout can be registered: " + cfg.Portal.URL + "/sign-in/oidc/logout"
 	} else {
 		f.Detail += "; it tells of no back-channel logout, so sessions here may outlive those there"

@@ -130,7 +130,7 @@ func TestMails(t *testing.T) {
 	byAdministrator.Actor = authstore.Actor{Name: "cli:root"}
 	mails["password.revoked by administrator"] = byAdministrator
 	policy := authstore.Actor{Name: "policy"}
-	mails["password.idle"] = noticeOf(authstore.KindIdle, `{"since":"2026-09-01T08:00:00Z","ends":"2026-11-30T08:00:00Z"}`)
+	mails["password.idle"] = noticeOf(authstore.KindIdle, `{"ends":"2026-11-30T08:00:00Z"}`)
 	mails["password.yearly"] = noticeOf(authstore.KindYearly, `[{"id":7,"label":"Thunderbird","scopes":7,"last":"2026-11-01T08:00:00Z"},{"id":9,"label":"See https://evil.example","scopes":1}]`)
 	mails["password.yearly"].Password = 0
 	mails["password.revoked by policy"] = noticeOf("password.revoked", "not used for 90 days")

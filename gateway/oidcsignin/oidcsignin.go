@@ -266,14 +266,9 @@ func (p *Provider) SignOutURL(ctx context.Context) string {
 	return u.String()
 }
 
-// Findings are what Probe found.
-type Findings struct {
-	BackChannel bool // sessions that end there can end here
-	SignOut     bool // it has a page for signing out
-}
-
-// Probe asks the provider what it is and for its keys, and says in plain words what is wrong and what to do; nil: all is well.
-func (p *Provider) Probe(ctx context.Context) (Findings, error) {
+// Probe asks the provider what it is and for its keys, and says in plain words what is wrong and what to do; nil: all is well. backChannel:
+// sessions that end there can end here.
+func (p *Provider) Probe(ctx context.Context) (backChannel bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
 	defer cancel()
 	f, err := p.read(ctx)
@@ -282,13 +277,12 @@ func (p *Provider) Probe(ctx context.Context) (Findings, error) {
 		if _, other := errors.AsType[*oidc.IssuerMismatchError](err); other {
 			remedy = "; write issuer as it stands there"
 		}
-		return Findings{}, fmt.Errorf("%s%s", brief(err), remedy)
+		return false, fmt.Errorf("%s%s", brief(err), remedy)
 	}
-	found := Findings{BackChannel: f.BackChannel, SignOut: f.EndSession != ""}
 	if len(f.Challenges) > 0 && !slices.Contains(f.Challenges, "S256") && p.o.ClientSecret == "" {
-		return found, errors.New("it does not know PKCE with S256, which alone protects a public client; register a confidential one and set client_secret_file")
+		return f.BackChannel, errors.New("it does not know PKCE with S256, which alone protects a public client; register a confidential one and set client_secret_file")
 	}
-	return found, p.probeKeys(ctx, f.Keys)
+	return f.BackChannel, p.probeKeys(ctx, f.Keys)
 }
 
 func (p *Provider) probeKeys(ctx context.Context, address string) error {

@@ -355,7 +355,6 @@ type Connection struct {
 	Needed   bool      // the account's backends want it
 	Since    time.Time // when it was last refreshed, or when it failed; zero: there is none
 	Code     string    // why it failed
-	Expires  time.Time // the access token's end
 }
 
 // Needed reports whether an account's backends want tokens.
@@ -400,7 +399,7 @@ func (k *Keeper) Connections(ctx context.Context, a authstore.Account) ([]Connec
 		case err != nil:
 			return nil, err
 		default:
-			c.State, c.Since, c.Expires = Connected, row.Refreshed, row.Expires
+			c.State, c.Since = Connected, row.Refreshed
 			if row.Failure != "" {
 				c.State, c.Since, c.Code = Broken, row.Failed, row.Failure
 			}

@@ -93,7 +93,8 @@ type place struct {
 	provider string
 }
 
-func (p place) String() string { return fmt.Sprintf("upstream_token/%d/%s", p.account, p.provider) }
+// String names the place where its token is sealed for it, and where nodes take turns.
+func (p place) String() string { return authstore.UpstreamPlace(p.account, p.provider) }
 
 // entry is what memory knows of a token.
 type entry struct {
@@ -527,6 +528,6 @@ func (k *Keeper) seal(ctx context.Context, at place, got token) (authstore.Upstr
 	if row.Key, err = k.o.UsableKey(ctx); err != nil {
 		return row, err
 	}
-	row.Sealed, err = k.o.Keys().SealRow(row.Key, plain, authstore.UpstreamPlace(at.account, at.provider))
+	row.Sealed, err = k.o.Keys().SealRow(row.Key, plain, at.String())
 	return row, err
 }
