@@ -2,15 +2,9 @@ package gateway
 
 import (
 	"context"
-	"strings"
-	"time"
 
 	"postern/authstore"
-	"postern/authstore/apitoken"
 	"postern/authstore/identity"
-	"postern/authstore/secret"
-	"postern/config"
-	"postern/gateway/api"
 )
 
 // Person reads an account as identity sees it, with what binds it to other servers; authstore.ErrNotFound.
@@ -37,35 +31,4 @@ func (d *Desk) Tie(ctx context.Context, who authstore.Actor, id authstore.Accoun
 // Untie takes back what binds an account to an issuer's person; authstore.ErrNotFound.
 func (d *Desk) Untie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer string) (ended int, err error) {
 	return identity.Unbind(ctx, d.truth, who, id, issuer)
-}
-
-// CreateToken makes a bearer token of the API.
-func (d *Desk) CreateToken(ctx context.Context, who authstore.Actor, name string, scopes []apitoken.Scope, expires time.Time) (apitoken.Token, secret.Token, error) {
-	return apitoken.Create(ctx, d.truth, who, name, scopes, expires)
-}
-
-// Tokens lists the bearer tokens of the API.
-func (d *Desk) Tokens(ctx context.Context) ([]apitoken.Token, error) { return d.truth.Tokens(ctx) }
-
-// RevokeToken ends a bearer token of the API, on every node at once; authstore.ErrNotFound.
-func (d *Desk) RevokeToken(ctx context.Context, who authstore.Actor, name string) error {
-	return d.truth.RemoveToken(ctx, who, name)
-}
-
-// APIPlace is where programs reach the API, in words; empty: nowhere.
-func (d *Desk) APIPlace() string { return apiPlace(d.cfg) }
-
-func apiPlace(cfg *config.Config) string {
-	var places []string
-	if cfg.API.On("operations") {
-		at := "http://" + cfg.Operations.Address + api.Prefix
-		if path, ok := strings.CutPrefix(cfg.Operations.Address, "unix:"); ok {
-			at = "http://localhost" + api.Prefix + " on the socket " + path
-		}
-		places = append(places, at)
-	}
-	if cfg.API.On("portal") {
-		places = append(places, cfg.Portal.URL+api.Prefix)
-	}
-	return strings.Join(places, " and ")
 }

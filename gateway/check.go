@@ -60,7 +60,7 @@ func Check(ctx context.Context, cfg *config.Config, report func(Finding)) {
 	var vault route.Vault
 	var tokens *checkedTokens
 	if desk != nil {
-		vault, tokens = desk, desk.checkTokens(ctx, cfg, accounts, report)
+		vault, tokens = desk, desk.checkOAuth(ctx, cfg, accounts, report)
 	}
 	checkPortal(ctx, desk, cfg, report)
 	checkAPI(ctx, cfg, desk, report)

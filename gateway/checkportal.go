@@ -46,7 +46,7 @@ func checkPortal(ctx context.Context, desk *Desk, cfg *config.Config, report fun
 		report(Finding{Subject: "portal sign-in", Detail: p.IMAP.Address + " answers", Untried: "a sign-in was not tried", Err: err})
 	}
 	if p.SignIn == "oidc" {
-		report(checkProvider(ctx, cfg))
+		report(checkOIDC(ctx, cfg))
 	}
 	if p.SignIn == "ldap" && desk != nil {
 		checkDirectory(ctx, desk, cfg, report)

@@ -32,7 +32,7 @@ type Gateway struct {
 	live       live.Registry
 	limits     *protocols.Limits
 	metrics    *ops.Metrics
-	tokens     *apitoken.Tokens
+	apiTokens  *apitoken.Tokens
 	draining   atomic.Bool
 	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
 	servers    sync.WaitGroup              // front doors of all generations, with their connections
@@ -59,7 +59,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Gateway, e
 		SessionGrace: cfg.Store.SessionGrace.Duration(), StaleGrace: cfg.Store.StaleGrace.Duration(), Observe: g.metrics.Verify,
 		Operator: func(a netip.Addr) string { return g.atlas.Load().Operator(a) },
 	})
-	g.tokens = newTokens(g.desk)
+	g.apiTokens = newAPITokens(g.desk)
 	if g.current, err = g.build(ctx, cfg); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}

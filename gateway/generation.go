@@ -34,7 +34,7 @@ type server interface {
 type generation struct {
 	cfg       *config.Config
 	routes    *route.Table
-	tokens    *upstreamtoken.Keeper
+	keeper    *upstreamtoken.Keeper        // of the tokens that backends want
 	offers    map[string]*protocols.Offers // by protocol
 	people    *identity.People             // nil: there is no portal
 	provider  *oidcsignin.Provider         // where people sign in; nil: here
@@ -59,11 +59,11 @@ type door struct {
 
 // build makes a generation and opens the sockets that are new in it.
 func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, error) {
-	tokens, err := g.desk.keeper(cfg, upstreamtoken.Options{Log: g.log, Count: g.metrics.Token, Go: g.servers.Go})
+	keeper, err := g.desk.keeper(cfg, upstreamtoken.Options{Log: g.log, Count: g.metrics.Token, Go: g.servers.Go})
 	if err != nil {
 		return nil, err
 	}
-	table, err := buildRoutes(cfg, g.desk, backendTokens{tokens, cfg}, g.log)
+	table, err := buildRoutes(cfg, g.desk, backendTokens{keeper, cfg}, g.log)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (g *Gateway) build(ctx context.Context, cfg *config.Config) (*generation, e
 	if err != nil {
 		return nil, err
 	}
-	next := &generation{cfg: cfg, routes: table, tokens: tokens, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
+	next := &generation{cfg: cfg, routes: table, keeper: keeper, ops: &ops.Server{Metrics: g.metrics, Ready: g.Ready, Sessions: &g.live, Keys: g.desk.Keyring, Log: g.log}}
 	next.accepting, next.stop = context.WithCancelCause(context.Background())
 	next.operating, next.stopOps = context.WithCancel(context.Background())
 	g.makeOffers(next)

@@ -134,7 +134,7 @@ func (g *Gateway) buildPortal(n *generation) error {
 		return err
 	}
 	if n.cfg.Portal.SignIn == "oidc" {
-		if n.provider, err = newProvider(n.cfg, g.log); err != nil {
+		if n.provider, err = newOIDC(n.cfg, g.log); err != nil {
 			return err
 		}
 	}
@@ -186,7 +186,7 @@ func (g *Gateway) pages(n *generation, l *config.Listener, serverTLS *tls.Config
 		API: n.on("portal"), Log: g.log, Panicked: g.metrics.Panic,
 	}
 	if len(cfg.OAuth) > 0 {
-		o.Connections = n.tokens
+		o.Connections = n.keeper
 	}
 	if o.Served.Any(davproxy.Scopes) {
 		o.Collections = func(ctx context.Context, address, kind string) ([]portal.Collection, error) {

@@ -11,8 +11,8 @@ import (
 	"postern/gateway/oidcsignin"
 )
 
-// newProvider makes the OpenID Connect provider that people sign in at. It is not asked yet: it may be down while the gateway starts.
-func newProvider(cfg *config.Config, log *slog.Logger) (*oidcsignin.Provider, error) {
+// newOIDC makes the OpenID Connect provider that people sign in at. It is not asked yet: it may be down while the gateway starts.
+func newOIDC(cfg *config.Config, log *slog.Logger) (*oidcsignin.Provider, error) {
 	c := &cfg.Portal.OIDC
 	o := oidcsignin.Options{
 		Issuer: c.Issuer, ClientID: c.ClientID, Redirect: cfg.Portal.URL + "/sign-in/oidc/callback", Scopes: c.Scopes,
@@ -43,11 +43,11 @@ func providerName(c *config.OIDC) string {
 	return cmp.Or(c.Name, host)
 }
 
-// checkProvider asks the provider what it is.
-func checkProvider(ctx context.Context, cfg *config.Config) Finding {
+// checkOIDC asks the provider what it is.
+func checkOIDC(ctx context.Context, cfg *config.Config) Finding {
 	c := &cfg.Portal.OIDC
 	f := Finding{Subject: "portal sign-in", Untried: "a sign-in was not tried; redirect URI " + cfg.Portal.URL + "/sign-in/oidc/callback"}
-	p, err := newProvider(cfg, slog.New(slog.DiscardHandler))
+	p, err := newOIDC(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Err = err
 		return f

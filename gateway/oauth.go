@@ -25,7 +25,7 @@ func (d *Desk) keeper(cfg *config.Config, o upstreamtoken.Options) (*upstreamtok
 		o.Site = cfg.Portal.URL
 	}
 	for i := range cfg.OAuth {
-		p, err := buildProvider(cfg, &cfg.OAuth[i])
+		p, err := newOAuth(cfg, &cfg.OAuth[i])
 		if err != nil {
 			return nil, fmt.Errorf("[[oauth]] %q: %w", cfg.OAuth[i].Name, err)
 		}
@@ -34,7 +34,7 @@ func (d *Desk) keeper(cfg *config.Config, o upstreamtoken.Options) (*upstreamtok
 	return upstreamtoken.New(o), nil
 }
 
-func buildProvider(cfg *config.Config, c *config.OAuth) (p upstreamtoken.Provider, err error) {
+func newOAuth(cfg *config.Config, c *config.OAuth) (p upstreamtoken.Provider, err error) {
 	p = upstreamtoken.Provider{Name: c.Name, Issuer: c.Issuer, ClientID: c.ClientID, Scopes: c.Scopes, Client: c.Flow == "client", SamePerson: c.SamePerson}
 	if c.ClientSecretFile != "" {
 		secret, err := readSecretFile("client_secret_file", c.ClientSecretFile)
@@ -122,8 +122,8 @@ func (b backendTokens) AccessToken(ctx context.Context, id authstore.AccountID, 
 	return route.Token{Value: t.Value, Refused: t.Refused}, err
 }
 
-// checkTokens looks at the authorization servers, and at what people have connected. It gives the tokens for the backends' own check, and who has any.
-func (d *Desk) checkTokens(ctx context.Context, cfg *config.Config, accounts []authstore.Account, report func(Finding)) *checkedTokens {
+// checkOAuth looks at the authorization servers, and at what people have connected. It gives the tokens for the backends' own check, and who has any.
+func (d *Desk) checkOAuth(ctx context.Context, cfg *config.Config, accounts []authstore.Account, report func(Finding)) *checkedTokens {
 	keeper, err := d.keeper(cfg, upstreamtoken.Options{})
 	if err != nil {
 		report(Finding{Subject: "oauth", Err: err})
@@ -217,6 +217,6 @@ func (d *Desk) Connections() (*upstreamtoken.Keeper, error) {
 // keepTokens refreshes what nobody uses until the generation accepts no more.
 func (g *Gateway) keepTokens(n *generation) {
 	if len(n.cfg.OAuth) > 0 {
-		g.servers.Go(func() { n.tokens.Run(n.accepting) })
+		g.servers.Go(func() { n.keeper.Run(n.accepting) })
 	}
 }

@@ -46,11 +46,11 @@ func TestCheckProvider(t *testing.T) {
 	} {
 		more, keys = tt.more, tt.keys
 		c := &config.Config{Portal: config.Portal{URL: "https://pw.example.test", SignIn: "oidc", OIDC: config.OIDC{Issuer: tt.issuer, ClientID: "postern", ClientSecretFile: tt.secret}}}
-		if got := checkProvider(t.Context(), c).Text(); !strings.Contains(got, tt.want) {
+		if got := checkOIDC(t.Context(), c).Text(); !strings.Contains(got, tt.want) {
 			t.Errorf("%+v: %q", tt, got)
 		}
 	}
-	if _, err := newProvider(&config.Config{Portal: config.Portal{OIDC: config.OIDC{CAFile: "/nowhere"}}}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "[portal.oidc]: ca_file") {
+	if _, err := newOIDC(&config.Config{Portal: config.Portal{OIDC: config.OIDC{CAFile: "/nowhere"}}}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "[portal.oidc]: ca_file") {
 		t.Errorf("without its authority: %v", err)
 	}
 	for want, o := range map[string]config.OIDC{"Example ID": {Name: "Example ID", Issuer: srv.URL}, "id.example.org": {Issuer: "https://id.example.org:8443/x"}} {

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
+	"time"
 
 	"postern/authstore"
 	"postern/authstore/apitoken"
 	"postern/authstore/identity"
+	"postern/authstore/secret"
 	"postern/authstore/throttle"
 	"postern/config"
 	"postern/gateway/api"
@@ -28,7 +31,7 @@ func (g *Gateway) buildAPI(n *generation) {
 	}
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	n.api = api.New(api.Options{
-		Tokens: g.tokens, Accounts: g.desk.Accounts, Truth: g.desk.truth, People: n.people, Sessions: &g.live,
+		Tokens: g.apiTokens, Accounts: g.desk.Accounts, Truth: g.desk.truth, People: n.people, Sessions: &g.live,
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},
@@ -66,8 +69,8 @@ func (n *generation) on(listener string) http.Handler {
 	return n.api
 }
 
-// newTokens makes what checks the API's tokens, in all generations.
-func newTokens(d *Desk) *apitoken.Tokens {
+// newAPITokens makes what checks the API's tokens, in all generations.
+func newAPITokens(d *Desk) *apitoken.Tokens {
 	return apitoken.New(d.truth, throttle.New(nil, nil), nil)
 }
 
@@ -113,4 +116,35 @@ func checkAPI(ctx context.Context, cfg *config.Config, desk *Desk, report func(F
 	}
 	f.Detail = fmt.Sprintf("%s, tokens: %d", apiPlace(cfg), len(list))
 	report(f)
+}
+
+// CreateToken makes a bearer token of the API.
+func (d *Desk) CreateToken(ctx context.Context, who authstore.Actor, name string, scopes []apitoken.Scope, expires time.Time) (apitoken.Token, secret.Token, error) {
+	return apitoken.Create(ctx, d.truth, who, name, scopes, expires)
+}
+
+// Tokens lists the bearer tokens of the API.
+func (d *Desk) Tokens(ctx context.Context) ([]apitoken.Token, error) { return d.truth.Tokens(ctx) }
+
+// RevokeToken ends a bearer token of the API, on every node at once; authstore.ErrNotFound.
+func (d *Desk) RevokeToken(ctx context.Context, who authstore.Actor, name string) error {
+	return d.truth.RemoveToken(ctx, who, name)
+}
+
+// APIPlace is where programs reach the API, in words; empty: nowhere.
+func (d *Desk) APIPlace() string { return apiPlace(d.cfg) }
+
+func apiPlace(cfg *config.Config) string {
+	var places []string
+	if cfg.API.On("operations") {
+		at := "http://" + cfg.Operations.Address + api.Prefix
+		if path, ok := strings.CutPrefix(cfg.Operations.Address, "unix:"); ok {
+			at = "http://localhost" + api.Prefix + " on the socket " + path
+		}
+		places = append(places, at)
+	}
+	if cfg.API.On("portal") {
+		places = append(places, cfg.Portal.URL+api.Prefix)
+	}
+	return strings.Join(places, " and ")
 }
