@@ -9,13 +9,14 @@ import (
 
 	"postern/config"
 	"postern/gateway/oidcsignin"
+	"postern/gateway/portal"
 )
 
 // newOIDC makes the OpenID Connect provider that people sign in at. It is not asked yet: it may be down while the gateway starts.
 func newOIDC(cfg *config.Config, log *slog.Logger) (*oidcsignin.Provider, error) {
 	c := &cfg.Portal.OIDC
 	o := oidcsignin.Options{
-		Issuer: c.Issuer, ClientID: c.ClientID, Redirect: cfg.Portal.URL + "/sign-in/oidc/callback", Scopes: c.Scopes,
+		Issuer: c.Issuer, ClientID: c.ClientID, Redirect: cfg.Portal.URL + portal.ProviderCallback, Scopes: c.Scopes,
 		AddressClaim: c.AddressClaim, GroupsClaim: c.GroupsClaim, TrustAddresses: c.TrustAddresses, FactorACR: c.FactorACR, FactorAMR: c.FactorAMR, Log: log,
 	}
 	if c.ClientSecretFile != "" {
@@ -46,7 +47,7 @@ func providerName(c *config.OIDC) string {
 // checkOIDC asks the provider what it is.
 func checkOIDC(ctx context.Context, cfg *config.Config) Finding {
 	c := &cfg.Portal.OIDC
-	f := Finding{Subject: "portal sign-in", Untried: "a sign-in was not tried; redirect URI " + cfg.Portal.URL + "/sign-in/oidc/callback"}
+	f := Finding{Subject: "portal sign-in", Untried: "a sign-in was not tried; redirect URI " + cfg.Portal.URL + portal.ProviderCallback}
 	p, err := newOIDC(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Err = err
@@ -55,7 +56,7 @@ func checkOIDC(ctx context.Context, cfg *config.Config) Finding {
 	backChannel, err := p.Probe(ctx)
 	f.Detail = c.Issuer + " answers"
 	if backChannel {
-		f.Detail += "; back-channel logout can be registered: " + cfg.Portal.URL + "/sign-in/oidc/logout"
+		f.Detail += "; back-channel logout can be registered: " + cfg.Portal.URL + portal.ProviderLogout
 	} else {
 		f.Detail += "; it tells of no back-channel logout, so sessions here may outlive those there"
 	}

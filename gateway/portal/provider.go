@@ -13,9 +13,13 @@ import (
 	"postern/gateway/oidcsignin"
 )
 
+// What is registered at the provider, behind the site: where it sends browsers back to, and where it says that a session has ended.
 const (
-	// providerPath is below which the dialogue with the provider lies. SITE/sign-in/oidc/callback and SITE/sign-in/oidc/logout are registered
-	// there.
+	ProviderCallback = providerPath + "/callback"
+	ProviderLogout   = providerPath + "/logout"
+)
+
+const (
 	providerPath = "/sign-in/oidc"
 	// dialogueCookie holds the sealed state of the browser's dialogue with the provider, for as long as it may take.
 	dialogueCookie = "__Host-postern-provider"
@@ -27,9 +31,9 @@ const (
 // providerRoutes are the pages of signing in at the provider.
 func (s *Server) providerRoutes(mux *http.ServeMux) {
 	mux.Handle("GET "+providerPath, s.page(s.toProvider, 0))
-	mux.Handle("GET "+providerPath+"/callback", s.page(s.fromProvider, 0))
+	mux.Handle("GET "+ProviderCallback, s.page(s.fromProvider, 0))
 	mux.Handle("GET "+providerPath+"/again", s.page(s.again, identity.SignedIn))
-	mux.HandleFunc("POST "+providerPath+"/logout", s.endedThere)
+	mux.HandleFunc("POST "+ProviderLogout, s.endedThere)
 }
 
 // dialogue is what the browser's cookie holds while it is at the provider.
@@ -157,11 +161,6 @@ var providerProblems = []struct {
 	{identity.ErrNotAgain, "provider.not_again", "not_again"},
 }
 
-// told is the error of a form whose text stands in it, in the reader's words.
-type told string
-
-func (t told) Error() string { return string(t) }
-
 // providerFailed shows why a dialogue with the provider led to nothing, with the way to try again. Nothing that came with the request stands
 // on the page.
 func (v *visit) providerFailed(of *identity.Session, d dialogue, err error) error {
@@ -191,7 +190,7 @@ func (v *visit) providerFailed(of *identity.Session, d dialogue, err error) erro
 	}
 	v.s.o.Log.Info("sign-in refused", "proto", Protocol, "client", v.s.o.Client(v.r), "account", int64(v.session.Account), "method", "provider", "code", code, "err", err)
 	if key != "" {
-		err = told(v.text.Say(key, name))
+		err = said{key, []any{name}}
 	}
 	status := http.StatusUnprocessableEntity
 	if key == "provider.unavailable" {

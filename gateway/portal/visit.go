@@ -309,14 +309,11 @@ func (v *visit) problem(err error) string {
 	var weak *identity.Weak
 	var key refused
 	var full said
-	var words told
 	switch {
 	case errors.As(err, &full):
 		return v.text.Say(full.key, full.args...)
 	case errors.As(err, &key):
 		return v.text.Say(string(key))
-	case errors.As(err, &words):
-		return string(words)
 	case errors.Is(err, identity.ErrVouched):
 		return v.text.Say("provider.only", v.s.o.ProviderName)
 	case errors.As(err, &many):
