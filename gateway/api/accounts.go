@@ -43,7 +43,8 @@ func (s *Server) accounts(a huma.API) {
 		more:    "The history is there for a token that has events:read as well.", problems: []int{http.StatusNotFound}}, s.showAccount)
 	register(s, a, operation{id: "remove-account", method: http.MethodDelete, path: "/accounts/{account}", tag: "accounts", scope: apitoken.AccountsWrite,
 		summary: "Remove an account with its app passwords", more: "Mail, calendars and contacts at the backends are not touched.",
-		problems: []int{http.StatusNotFound}}, s.removeAccount)
+		problems: []int{http.StatusNotFound}},
+		s.changes("removed", (*authstore.Accounts).Remove))
 	register(s, a, operation{id: "suspend-account", method: http.MethodPost, path: "/accounts/{account}/suspend", tag: "accounts", scope: apitoken.AccountsWrite,
 		summary: "Refuse all logins and end all sessions, keeping the app passwords", problems: []int{http.StatusNotFound}},
 		s.changes("suspended", (*authstore.Accounts).Suspend))
@@ -147,10 +148,6 @@ func confirmed(did string, done authstore.Confirmation, err error) (*body[view.C
 		return nil, err
 	}
 	return answer(view.NewConfirmation(did, done)), nil
-}
-
-func (s *Server) removeAccount(ctx context.Context, in *OnAccount) (*body[view.Confirmation], error) {
-	return s.changes("removed", (*authstore.Accounts).Remove)(ctx, in)
 }
 
 type setAdmin struct {
