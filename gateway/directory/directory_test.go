@@ -120,6 +120,21 @@ func TestSlapd(t *testing.T) {
 	}
 }
 
+// A sign-in that was under way when a reload closed the directory leaves no connection behind.
+func TestNothingIsKeptOnceClosed(t *testing.T) {
+	t.Parallel()
+	d := directory(t, options(testlab.Slapd(t, 0)))
+	wantCheck(t, d, "before", alice, testlab.Primary(alice), nil)
+	if len(d.idle) == 0 {
+		t.Error("no connection is kept")
+	}
+	d.Close()
+	wantCheck(t, d, "afterwards", alice, testlab.Primary(alice), nil)
+	if len(d.idle) != 0 {
+		t.Error("a connection is kept that nobody will close")
+	}
+}
+
 // A name can't be more than a value of the filter, whatever it is.
 func TestNamesInFilters(t *testing.T) {
 	t.Parallel()

@@ -363,6 +363,9 @@ func (d *Directory) keep(l *link, err error) bool {
 	}
 	select {
 	case d.idle <- l:
+		if d.closed.Load() { // who closes may have looked before it was there
+			d.Close()
+		}
 	default:
 		l.close()
 	}
