@@ -121,9 +121,7 @@ func TestAdministratorsAreNotRenewed(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, func(o *identity.Options) { o.AdminGroups = []string{"postmasters"} })
 	root, other, member := p.administrator("root@example.test"), p.administrator("other@example.test"), p.signedUp(alice)
-	if _, err := p.Heed(ctx, tester, member.Account, identity.Claims{Issuer: "ldap", Subject: "a", Groups: []string{"postmasters"}}); err != nil {
-		t.Fatal(err)
-	}
+	p.bound(member.Account, "ldap", "a", "postmasters")
 	who := p.Administrator(visitor, root.Session)
 	for _, id := range []authstore.AccountID{root.Account, other.Account, member.Account} {
 		want(t, "reset", p.ResetFactors(ctx, who, id), identity.ErrAdministrators)

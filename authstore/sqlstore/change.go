@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"postern/authstore"
 	"postern/authstore/identity"
@@ -88,7 +87,7 @@ func (c *change) stillSignedIn(ctx context.Context) error {
 	case err != nil || by == nil:
 		return err
 	}
-	if !s.Admin && !slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(by.Groups, g) }) {
+	if !s.Admin && !identity.InGroup(s.Groups, by.Issuer, by.Groups) {
 		return authstore.ErrNotAdministrator
 	}
 	return nil
