@@ -102,4 +102,7 @@ func (w *walker) checkProvisioning() {
 			w.say(path, path+" needs groups_attribute or group_base in [portal.ldap], for else nobody's groups are known")
 		}
 	}
+	if l := &w.cfg.Portal.LDAP; len(a.Groups) > 0 && signIn == "ldap" && l.LookEvery == 0 { // a passkey opens the portal without asking the directory
+		w.say("administration.groups", `administration.groups needs portal.ldap.look_every, such as "5m": whoever left the group, and signs in with a passkey, would be an administrator still`)
+	}
 }
