@@ -240,7 +240,7 @@ func (t *trouble) Unwrap() error { return t.err }
 
 // compare goes over all accounts, and collects what differs. Nothing is changed yet.
 func (l *look) compare(ctx context.Context) error {
-	link, err := l.Directory.open(ctx)
+	link, err := l.Directory.openIn(ctx)
 	if err != nil {
 		return &trouble{err}
 	}

@@ -3,7 +3,9 @@ package directory
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -254,6 +256,22 @@ func TestBoundOtherwiseDuringALook(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	p.is("bound otherwise", map[string]string{alice: "active 1", bob: "active 1"})
+}
+
+// A directory that takes a connection and says nothing costs a look one question's time, not all that a look may take.
+func TestLookAtASilentDirectory(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 0)
+	for name, o := range map[string]Options{"TLS": options(s), "STARTTLS": withStartTLS(s)} {
+		silent := answering(t, func(nc net.Conn) { io.Copy(io.Discard, nc) })
+		r := *o.Route
+		r.Address, o.Time = silent, 50*time.Millisecond
+		o.Route = &r
+		p := newPlace(t, directory(t, o))
+		if r := p.look(LookOptions{}); r.Problem == "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
 }
 
 // Groups that the directory tells reach the sessions of their members.
