@@ -208,6 +208,11 @@ func (d *Directory) prove(ctx context.Context, dn string, password []byte) error
 			d.o.Log.Warn("the directory lets nobody in by this entry", "entry", dn, "code", r.why)
 		}
 		return identity.ErrWrong
+	case r.code == ldap.LDAPResultConstraintViolation:
+		// How 389 Directory Server says that wrong passwords have locked the entry. It is no outage: of one, people hear, and who asks about names that
+		// nobody has would hear it too, until somebody's password is refused, and so could tell which is which.
+		d.o.Log.Warn("the directory lets nobody in by this entry", "entry", dn, "code", r.Error())
+		return identity.ErrWrong
 	}
 	return err
 }

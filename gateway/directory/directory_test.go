@@ -493,6 +493,22 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// An entry that wrong passwords have locked is one that lets nobody in; a directory that is unwilling is none.
+func TestLockedElsewhere(t *testing.T) {
+	t.Parallel()
+	for code, wrong := range map[string]bool{"\x13": true, "\x35": false, "\x33": false} {
+		o := Options{Route: &protocols.Route{Network: "tcp", Address: answering(t, func(nc net.Conn) {
+			buf := make([]byte, 4096)
+			nc.Read(buf)
+			io.WriteString(nc, "\x30\x0c\x02\x01\x01\x61\x07\x0a\x01"+code+"\x04\x00\x04\x00")
+			nc.Read(buf)
+		})}, Base: "dc=x", Filter: "(mail={address})", Subject: "nsUniqueId", Log: slog.New(slog.DiscardHandler)}
+		if err := directory(t, o).prove(t.Context(), "cn=x", []byte("p")); err == nil || errors.Is(err, identity.ErrWrong) != wrong {
+			t.Errorf("%q: %v", code, err)
+		}
+	}
+}
+
 // Active Directory says more than that the password is wrong; the person hears no more than that.
 func TestActiveDirectorysReasons(t *testing.T) {
 	t.Parallel()
