@@ -219,6 +219,7 @@ type Actor struct {
 type Administrator struct {
 	Account AccountID
 	Groups  []string // whose members are administrators too
+	Issuer  string   // who tells of these groups
 }
 
 // Administers reports whether somebody does it who is not the account's own person: at the command line, at the portal's pages for

@@ -22,6 +22,9 @@ func (w *walker) checkProvisioning() {
 	}
 	w.checkGroups("provisioning.groups", w.cfg.Provisioning.Groups)
 	w.checkGroups("administration.groups", w.cfg.Administration.Groups)
+	if p := &w.cfg.Portal; len(w.cfg.Administration.Groups) > 0 && p.SignIn == "ldap" && p.LDAP.LookEvery == 0 { // a passkey opens the portal without asking the directory
+		w.say("administration.groups", `administration.groups needs portal.ldap.look_every, such as "5m": whoever left the group, and signs in with a passkey, would be an administrator still`)
+	}
 }
 
 // checkGroups checks groups that another server tells of: where none does, nobody would ever be in one.

@@ -20,7 +20,7 @@ func (d *Desk) Vouched() bool { return d.HasPortal() && d.cfg.Portal.SignIn == "
 
 // PrimaryChanged ends all that an account's primary password stood for, for it was changed elsewhere. It counts the app passwords.
 func (d *Desk) PrimaryChanged(ctx context.Context, who authstore.Actor, id authstore.AccountID) (int, authstore.Confirmation, error) {
-	return identity.PrimaryChanged(ctx, d.truth, d.Accounts, who, id)
+	return identity.PrimaryChanged(ctx, d.truth, d.Accounts, d.KeepsPrimary(), who, id)
 }
 
 // Tie binds an account to a person at another server; identity.ErrTied.

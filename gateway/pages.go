@@ -88,6 +88,12 @@ func (d *Desk) peopleOf(cfg *config.Config, dir *directory.Directory) (*identity
 		Provision:   identity.Provisioning{Domains: cfg.Provisioning.Domains, Groups: cfg.Provisioning.Groups},
 		AdminGroups: cfg.Administration.Groups,
 	}
+	switch p.SignIn {
+	case "ldap":
+		o.Vouching = directory.Issuer
+	case "oidc":
+		o.Vouching = p.OIDC.Issuer
+	}
 	if p.SignIn == "imap" {
 		r, err := signInRoute(&p.IMAP)
 		if err != nil {

@@ -18,7 +18,7 @@ var ErrAdministrators = errors.New("what an administrator signs in with is made 
 func (p *People) Administrator(v Visitor, s Session) authstore.Actor {
 	who := v.Actor()
 	who.Name, who.Session = "admin:"+s.Address, int64(s.ID)
-	who.Administrator = &authstore.Administrator{Account: s.Account, Groups: p.o.AdminGroups}
+	who.Administrator = &authstore.Administrator{Account: s.Account, Issuer: p.o.Vouching, Groups: p.o.AdminGroups}
 	return who
 }
 
@@ -40,7 +40,8 @@ func (p *People) mayRenew(who authstore.Actor, of Person) error {
 	return nil
 }
 
-// Administers reports whether an account is an administrator's, by its own mark or by a group.
+// Administers reports whether an account is an administrator's, by its own mark or by a group, whoever told of it: it keeps others from what is
+// his, and where somebody signs in may change again.
 func (p *People) Administers(of Person) bool {
 	return of.Admin || slices.ContainsFunc(of.Ties, func(t Tie) bool {
 		return slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })

@@ -116,14 +116,42 @@ func TestAdministratorsLateActs(t *testing.T) {
 	}
 }
 
+// A link that was made at the portal for somebody who is made an administrator afterwards is as good as one that was made for an administrator.
+func TestLinksToNewAdministrators(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	root, in := p.administrator("root@example.test"), p.signedUp(alice)
+	link := func(who authstore.Actor) string {
+		t.Helper()
+		secret, _, err := p.Invite(ctx, who, in.Account, identity.Begin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.pass(time.Minute)
+		return secret
+	}
+	hers := link(p.Administrator(visitor, root.Session))
+	p.accounts.SetAdmin(ctx, in.Account, false)
+	if _, err := p.Invitation(ctx, hers); err != nil {
+		t.Errorf("of somebody who is none: %v", err)
+	}
+	p.accounts.SetAdmin(ctx, in.Account, true)
+	_, err := p.Invitation(ctx, hers)
+	want(t, "made at the portal", err, identity.ErrNoInvitation)
+	p.accounts.SetAdmin(ctx, in.Account, false)
+	mine := link(tester)
+	p.accounts.SetAdmin(ctx, in.Account, true)
+	if _, err := p.Invitation(ctx, mine); err != nil {
+		t.Errorf("made on the command line: %v", err)
+	}
+}
+
 // Administrators by account or group, and oneself: how these sign in is not made anew at the portal, but on the command line.
 func TestAdministratorsAreNotRenewed(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, func(o *identity.Options) { o.AdminGroups = []string{"postmasters"} })
 	root, other, member := p.administrator("root@example.test"), p.administrator("other@example.test"), p.signedUp(alice)
-	if _, err := p.Heed(ctx, tester, member.Account, identity.Claims{Issuer: "ldap", Subject: "a", Groups: []string{"postmasters"}}); err != nil {
-		t.Fatal(err)
-	}
+	p.bound(member.Account, "ldap", "a", "postmasters")
 	who := p.Administrator(visitor, root.Session)
 	for _, id := range []authstore.AccountID{root.Account, other.Account, member.Account} {
 		want(t, "reset", p.ResetFactors(ctx, who, id), identity.ErrAdministrators)

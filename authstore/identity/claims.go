@@ -93,6 +93,24 @@ func (p *Provisioning) covers(name string) bool {
 	return domain != "" && slices.ContainsFunc(p.Domains, func(d string) bool { return strings.EqualFold(d, domain) })
 }
 
+// errTagged is of an address that only leads to somebody's.
+var errTagged = errors.New("an address with + is nobody's name")
+
+// told makes an address canonical that another server tells of. One with a tag is not taken for the address without it, as what is typed is: who
+// receives what is sent to alice+choir@example.org need not be alice.
+func (p *People) told(address string) (string, error) {
+	whole := p.o.Names
+	whole.PlusAddresses = false
+	name, err := whole.Canonical(address)
+	if err != nil {
+		return "", err
+	}
+	if again, err := p.o.Names.Canonical(name); err != nil || again != name {
+		return "", errTagged
+	}
+	return name, nil
+}
+
 // maxAliases bounds the aliases that an account is made with.
 const maxAliases = 20
 
@@ -106,7 +124,7 @@ func (p *People) provision(ctx context.Context, who authstore.Actor, name string
 	var aliases []string
 	his := len(c.Addresses) == 0
 	for _, a := range c.Addresses {
-		switch other, err := p.o.Names.Canonical(a); {
+		switch other, err := p.told(a); {
 		case err != nil:
 		case other == name:
 			his = true
@@ -133,27 +151,45 @@ func (p *People) provision(ctx context.Context, who authstore.Actor, name string
 		for _, alias := range aliases {
 			p.o.Accounts.As(who).AddAlias(ctx, made.ID, alias) // what can't be one, or is somebody's, stays out
 		}
+		return p.o.Truth.Person(ctx, made.ID)
 	}
-	return p.o.Truth.PersonNamed(ctx, name)
+	of, err := p.o.Truth.PersonNamed(ctx, name)
+	if err == nil && of.Names[0] != name { // it has become another newcomer's alias meanwhile, who may not be bound to it yet
+		err = ErrTied
+	}
+	return of, err
 }
 
 // mayAdminister reports whether a session's account is an administrator's, or in a group of administrators.
 func (p *People) mayAdminister(s StoredSession) bool {
-	return s.Admin || slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(p.o.AdminGroups, g) })
+	return s.Admin || InGroup(s.Groups, p.o.Vouching, p.o.AdminGroups)
 }
 
-// Heed keeps what a directory says of an account, unasked by its person: where the primary password was changed there, all that the old
-// one stood for ends, and ended is true. ErrTied, authstore.ErrNotFound.
+// InGroup reports whether an issuer says of somebody that he is in one of some groups.
+func InGroup(his []Told, issuer string, groups []string) bool {
+	return issuer != "" && slices.ContainsFunc(his, func(t Told) bool {
+		return t.Issuer == issuer && slices.ContainsFunc(t.Groups, func(g string) bool { return slices.Contains(groups, g) })
+	})
+}
+
+// Heed keeps what a directory said of an account at c.At, unasked by its person: where the primary password was changed there, all that the old
+// one stood for ends, and ended is true. ErrTied where the account is not
+// bound to that person, authstore.ErrNotFound.
 func (p *People) Heed(ctx context.Context, who authstore.Actor, id authstore.AccountID, c Claims) (ended bool, err error) {
 	change, err := p.o.Truth.Act(ctx, who, id, func(tx Tx) error {
 		of, err := tx.Person(ctx)
 		if err != nil {
 			return err
 		}
+		if was, bound := of.tied(c.Issuer); !bound || was.Subject != c.Subject { // taken back or bound otherwise since the directory was asked
+			return ErrTied
+		} else if was.Seen.After(c.At) && !c.At.IsZero() { // he signed in since, and what was told then of his groups is newer
+			c.Groups = was.Groups
+		}
 		if ended, err = heed(ctx, tx, of, c, p.now()); err != nil || !ended {
 			return err
 		}
-		_, err = changed(ctx, tx, 0)
+		_, err = changedUnseen(ctx, tx, p.KeepsPrimary())
 		return err
 	})
 	if err != nil {
@@ -165,14 +201,25 @@ func (p *People) Heed(ctx context.Context, who authstore.Actor, id authstore.Acc
 	return ended, nil
 }
 
+// changedUnseen is changed where nobody knows the new primary password yet. What is kept of the old one, unless it is the primary password
+// itself, is forgotten: compared with it, the new one would be told as a second change, and end what was made meanwhile.
+func changedUnseen(ctx context.Context, tx Tx, keeps bool) (int, error) {
+	if !keeps {
+		if err := tx.ForgetPrimary(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return changed(ctx, tx, 0)
+}
+
 // PrimaryChanged ends all that an account's primary password stood for, because somebody who must know says that it was changed elsewhere:
-// all app passwords and sessions, in one transaction. It counts the app passwords. authstore.ErrNotFound.
-func PrimaryChanged(ctx context.Context, truth Truth, accounts *authstore.Accounts, who authstore.Actor, id authstore.AccountID) (n int, done authstore.Confirmation, err error) {
+// all app passwords and sessions, in one transaction. It counts the app passwords. keeps: primary passwords are kept here. authstore.ErrNotFound.
+func PrimaryChanged(ctx context.Context, truth Truth, accounts *authstore.Accounts, keeps bool, who authstore.Actor, id authstore.AccountID) (n int, done authstore.Confirmation, err error) {
 	c, err := truth.Act(ctx, who, id, func(tx Tx) error {
 		if _, err := tx.Person(ctx); err != nil { // there must be one
 			return err
 		}
-		n, err = changed(ctx, tx, 0)
+		n, err = changedUnseen(ctx, tx, keeps)
 		return err
 	})
 	if err != nil {

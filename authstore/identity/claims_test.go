@@ -74,17 +74,122 @@ func TestPrimaryThatTheDirectorySaysWasChanged(t *testing.T) {
 	}
 }
 
+// bound binds an account to somebody elsewhere, who is in some groups.
+func (p *place) bound(id authstore.AccountID, issuer, subject string, groups ...string) {
+	p.t.Helper()
+	_, err := identity.Bind(ctx, p.store, tester, id, issuer, subject)
+	if err == nil {
+		_, err = p.Heed(ctx, tester, id, identity.Claims{Issuer: issuer, Subject: subject, Groups: groups})
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// However it was heard of that the primary password was changed elsewhere: what was made since stays when its person comes with the new one.
+func TestTheFirstSignInAfterAChangeElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, hear := range map[string]func(*place, authstore.AccountID){
+		"the directory looked into": func(p *place, id authstore.AccountID) {
+			if ended, err := p.Heed(ctx, tester, id, identity.Claims{Issuer: "ldap", Subject: "a", PrimaryChanged: p.clock().Add(time.Minute)}); err != nil || !ended {
+				t.Errorf("ended %v, %v", ended, err)
+			}
+		},
+		"a program's word": func(p *place, id authstore.AccountID) {
+			if _, _, err := identity.PrimaryChanged(ctx, p.store, p.accounts, p.KeepsPrimary(), tester, id); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := directory("a")
+			p := newPlace(t, func(o *identity.Options) { o.Checker, o.OnePrimary = m, true })
+			m.claims.PrimaryChanged = p.clock()
+			a := p.account(alice)
+			p.enrol(p.signIn(alice, good))
+			p.password(a.ID)
+			hear(p, a.ID)
+			if p.active(a.ID) != 0 {
+				t.Error("nothing was revoked")
+			}
+			made := p.password(a.ID) // an administrator's, say
+			m.set(better, nil)
+			m.claims.PrimaryChanged = p.clock().Add(time.Minute)
+			if name == "a program's word" {
+				m.claims.PrimaryChanged = p.clock()
+			}
+			p.signIn(alice, better)
+			p.signIn(alice, better)
+			if p.active(a.ID) != 1 || p.count(a.ID, "primary.changed") != 1 {
+				t.Errorf("app password %d: %d are active; told %d times", made.ID, p.active(a.ID), p.count(a.ID, "primary.changed"))
+			}
+			m.set(good, nil) // and what follows counts as ever
+			p.signIn(alice, good)
+			if p.active(a.ID) != 0 || p.count(a.ID, "primary.changed") != 2 {
+				t.Error("a further change ended nothing")
+			}
+		})
+	}
+}
+
+// A primary password that is kept here is not forgotten by somebody's word that it was changed: its person must get in to change it.
+func TestPrimaryThatIsKeptHereStays(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, nil)
+	in := p.signedUp(alice)
+	if _, _, err := identity.PrimaryChanged(ctx, p.store, p.accounts, p.KeepsPrimary(), tester, in.Account); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.signIn(alice, good); s.Stage != identity.AwaitsFactor {
+		t.Errorf("stage %d", s.Stage)
+	}
+}
+
+// What a look has read is old when it is written down: who was unbound or signed in meanwhile is as he was.
+func TestHeedingLate(t *testing.T) {
+	t.Parallel()
+	m := directory("a", "staff")
+	p := newPlace(t, func(o *identity.Options) { o.Checker, o.Vouching, o.AdminGroups = m, "ldap", []string{"admins"} })
+	a := p.account(alice)
+	before := p.clock()
+	p.pass(time.Minute)
+	in := p.enrol(p.signIn(alice, good))
+	late := identity.Claims{Issuer: "ldap", Subject: "a", Groups: []string{"staff", "admins"}, At: before}
+	if _, err := p.Heed(ctx, tester, a.ID, late); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.Session(ctx, visitor, in.token); err != nil || s.Admin {
+		t.Errorf("an administrator by what was read before the sign-in: %v, %v", s.Admin, err)
+	}
+	late.At = p.clock()
+	if _, err := p.Heed(ctx, tester, a.ID, late); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.Session(ctx, visitor, in.token); err != nil || !s.Admin {
+		t.Errorf("no administrator by what was read since: %v", err)
+	}
+	if _, err := identity.Unbind(ctx, p.store, tester, a.ID, "ldap"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := p.Heed(ctx, tester, a.ID, late)
+	want(t, "of somebody who was unbound", err, identity.ErrTied)
+	if of, err := p.store.Person(ctx, a.ID); err != nil || len(of.Ties) != 0 {
+		t.Errorf("bound to %+v, %v", of.Ties, err)
+	}
+}
+
 func TestPrimaryChangedElsewhere(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, nil)
 	in := p.signedUp(alice)
 	p.password(in.Account)
-	n, done, err := identity.PrimaryChanged(ctx, p.store, p.accounts, tester, in.Account)
+	n, done, err := identity.PrimaryChanged(ctx, p.store, p.accounts, true, tester, in.Account)
 	if n != 1 || done.Sequence == 0 || err != nil || p.active(in.Account) != 0 {
 		t.Errorf("PrimaryChanged = %d, %+v, %v", n, done, err)
 	}
 	p.dead("the session", in.token)
-	if _, _, err := identity.PrimaryChanged(ctx, p.store, p.accounts, tester, 99); !errors.Is(err, authstore.ErrNotFound) {
+	if _, _, err := identity.PrimaryChanged(ctx, p.store, p.accounts, true, tester, 99); !errors.Is(err, authstore.ErrNotFound) {
 		t.Errorf("of nobody: %v", err)
 	}
 }
@@ -174,7 +279,7 @@ func TestOneAccountForTwoFirstSignIns(t *testing.T) {
 func TestAdministrators(t *testing.T) {
 	t.Parallel()
 	m := directory("a", "staff")
-	p := newPlace(t, func(o *identity.Options) { o.Checker, o.AdminGroups = m, []string{"admins"} })
+	p := newPlace(t, func(o *identity.Options) { o.Checker, o.Vouching, o.AdminGroups = m, "ldap", []string{"admins"} })
 	a := p.account(alice)
 	in := p.enrol(p.signIn(alice, good))
 	is := func() bool {
@@ -196,6 +301,13 @@ func TestAdministrators(t *testing.T) {
 		{func() {}, false},
 		{func() { heed("staff", "admins") }, true},
 		{func() { heed("staff") }, false},
+		{func() { // who signs in at the directory is told of by that alone, whatever a provider once said
+			if _, err := p.store.Act(ctx, tester, a.ID, func(tx identity.Tx) error {
+				return tx.SetTie(ctx, identity.Tie{Issuer: provider, Subject: "a", Groups: []string{"admins"}, Seen: p.clock()})
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
 		{func() { p.accounts.SetAdmin(ctx, a.ID, true) }, true},
 		{func() { p.accounts.SetAdmin(ctx, a.ID, false) }, false},
 	} {

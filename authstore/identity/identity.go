@@ -208,8 +208,10 @@ type Options struct {
 	OnePrimary bool
 	// Provision says for whom an account is made at the first sign-in; the zero value: nobody.
 	Provision Provisioning
-	// AdminGroups are the groups, as ties name them, whose members are administrators.
+	// AdminGroups are the groups whose members are administrators, as the issuer Vouching tells of them: what another server told once, at which
+	// nobody signs in any more, makes none.
 	AdminGroups []string
+	Vouching    string
 	Breached    func(password []byte) (bool, error) // nil: there is no list
 	Site        string                              // the portal's origin: https://passwords.example.org, with the port if it is not 443
 	Issuer      string                              // what authenticator apps call the account's place; empty: the origin's host

@@ -68,6 +68,8 @@ type Tx interface {
 	EndSessions(ctx context.Context, but SessionID) (int, error)
 
 	SetPrimary(ctx context.Context, sealed Sealed, changed time.Time) error
+	// ForgetPrimary drops what is kept of the primary password, if anything is.
+	ForgetPrimary(ctx context.Context) error
 	// RevokeAll ends all app passwords and counts them. It makes the act a change of the feed.
 	RevokeAll(ctx context.Context, why string) (int, error)
 	SetPreferences(ctx context.Context, language, zone string) error
@@ -144,7 +146,13 @@ type StoredCode struct {
 type StoredSession struct {
 	Session                  // Admin says what stands at the account, without its groups
 	Status  authstore.Status // the account's
-	Groups  []string         // of the account's ties
+	Groups  []Told           // of the account's ties
+}
+
+// Told are the groups that an issuer told of somebody last.
+type Told struct {
+	Issuer string
+	Groups []string
 }
 
 // StoredInvitation is an invitation, whether it has run out or not.

@@ -147,7 +147,7 @@ func (p *People) whom(ctx context.Context, v Visitor, c Claims) (Person, error) 
 	}
 	first := ""
 	for i, address := range c.Addresses {
-		name, err := p.o.Names.Canonical(address)
+		name, err := p.told(address)
 		if err != nil {
 			continue
 		}

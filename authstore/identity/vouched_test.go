@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -42,6 +43,64 @@ func (p *place) from(c identity.Claims) session {
 		p.t.Fatalf("SignInFrom(%+v): %v", c, err)
 	}
 	return session{Session: s, token: t}
+}
+
+// meddling is a store in which something happens between a question and the next.
+type meddling struct {
+	identity.Truth
+	tied func() // before each question about a tie
+}
+
+func (m *meddling) PersonTied(ctx context.Context, issuer, subject string) (identity.Person, error) {
+	if m.tied != nil {
+		m.tied()
+	}
+	return m.Truth.PersonTied(ctx, issuer, subject)
+}
+
+// Of two newcomers who share an address, the one whose main one it is comes while it becomes the other's alias: he gets nothing that is the other's.
+func TestAnAddressThatBecomesAnAliasMeanwhile(t *testing.T) {
+	t.Parallel()
+	m := new(meddling)
+	p := vouched(t, func(o *identity.Options) {
+		m.Truth, o.Truth, o.Provision.Domains = o.Truth, m, []string{"example.test"}
+	})
+	var bob authstore.Account
+	asked := 0
+	m.tied = func() {
+		if asked++; asked == 2 { // he was not found by his address, and is about to be made
+			bob = p.account("bob@example.test")
+			if _, err := p.accounts.AddAlias(ctx, bob.ID, "choir@example.test"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	_, _, err := p.SignInFrom(ctx, visitor, p.with(claims("c", "choir@example.test")))
+	want(t, "the other", err, identity.ErrTied)
+	if asked != 2 {
+		t.Fatalf("asked %d times", asked)
+	}
+	if of, err := p.store.Person(ctx, bob.ID); err != nil || len(of.Ties) != 0 {
+		t.Errorf("bob's account is bound to %+v, %v", of.Ties, err)
+	}
+}
+
+// A tag leads to somebody's mailbox, but who receives what is sent there need not be him.
+func TestAVouchedAddressWithATag(t *testing.T) {
+	t.Parallel()
+	p := vouched(t, func(o *identity.Options) { o.Names.PlusAddresses, o.Provision.Domains = true, []string{"example.test"} })
+	a := p.account(alice)
+	for _, addresses := range [][]string{{"alice+choir@example.test"}, {"ALICE+choir@example.test"}, {"alice\uff0bchoir@example.test"}, {"@", "alice+x@example.test"}} {
+		_, _, err := p.SignInFrom(ctx, visitor, p.with(claims("c", addresses...)))
+		want(t, fmt.Sprintf("%q", addresses), err, identity.ErrNobody)
+	}
+	s := p.from(p.with(claims("d", "dave@example.test", "alice+y@example.test")))
+	if d, err := p.accounts.Get(ctx, "dave@example.test"); err != nil || s.Account != d.ID || len(d.Names) != 1 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if s := p.from(p.with(claims("a", alice))); s.Account != a.ID {
+		t.Errorf("alice gets account %d", s.Account)
+	}
 }
 
 func TestWhoIsVouchedFor(t *testing.T) {

@@ -132,6 +132,11 @@ ON CONFLICT (account) DO UPDATE SET key = excluded.key, sealed = excluded.sealed
 		a.id(), sealed.Key, sealed.Value, changed.Unix())
 }
 
+func (a *act) ForgetPrimary(ctx context.Context) error {
+	a.urgent = true
+	return a.run(ctx, "DELETE FROM primary_password WHERE account = $1", a.id())
+}
+
 func (a *act) RevokeAll(ctx context.Context, why string) (int, error) {
 	a.feed, a.urgent = true, true
 	before := len(a.Ended)

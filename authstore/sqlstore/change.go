@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"postern/authstore"
 	"postern/authstore/identity"
@@ -88,7 +87,7 @@ func (c *change) stillSignedIn(ctx context.Context) error {
 	case err != nil || by == nil:
 		return err
 	}
-	if !s.Admin && !slices.ContainsFunc(s.Groups, func(g string) bool { return slices.Contains(by.Groups, g) }) {
+	if !s.Admin && !identity.InGroup(s.Groups, by.Issuer, by.Groups) {
 		return authstore.ErrNotAdministrator
 	}
 	return nil
@@ -239,7 +238,8 @@ func (s *Store) SetBackendName(ctx context.Context, actor authstore.Actor, id au
 	})
 }
 
-// SetAdmin makes an account an administrator's, or takes that back.
+// SetAdmin makes an account an administrator's, or takes that back. A link to it that an administrator made at the portal ends when it becomes
+// one: for an administrator's account he could make none.
 func (s *Store) SetAdmin(ctx context.Context, actor authstore.Actor, id authstore.AccountID, admin bool) (authstore.Change, error) {
 	kind := "account.admin_made"
 	if !admin {
@@ -247,6 +247,12 @@ func (s *Store) SetAdmin(ctx context.Context, actor authstore.Actor, id authstor
 	}
 	return s.inChange(ctx, urgent(!admin), actor, kind, func(c *change) error {
 		c.Account = id
+		if admin { // a link that an administrator of the portal has made, and who has it now nobody knows, would make an administrator of whoever that is
+			if _, err := c.ExecContext(ctx, `DELETE FROM invitation WHERE account = $1 AND EXISTS (SELECT 1 FROM event e
+WHERE e.account = $1 AND e.kind = 'invitation.made' AND e.actor LIKE 'admin:%' AND e.at >= invitation.created)`, int64(id)); err != nil {
+				return err
+			}
+		}
 		return affected(c.ExecContext(ctx, "UPDATE account SET admin = $2 WHERE id = $1", int64(id), admin))
 	})
 }

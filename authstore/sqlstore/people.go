@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"time"
@@ -146,8 +147,7 @@ func readFactors(ctx context.Context, q querier, id authstore.AccountID) ([]iden
 
 const sessionQuery = `
 SELECT s.id, s.account, n.address, a.status, a.language, a.zone, a.admin, s.stage, s.began, s.seen, s.factor_at, s.method, s.client, s.agent,
-  s.issuer, s.subject, s.sid, COALESCE((SELECT string_agg(t.groups, '
-') FROM tie t WHERE t.account = a.id AND t.groups <> ''), '')
+  s.issuer, s.subject, s.sid, COALESCE((SELECT json_group_array(json_array(t.issuer, t.groups)) FROM tie t WHERE t.account = a.id AND t.groups <> ''), '[]')
 FROM portal_session s JOIN account a ON a.id = s.account JOIN login_name n ON n.account = a.id AND n.ordinal = 0
 WHERE `
 
@@ -157,11 +157,23 @@ func readSessions(ctx context.Context, q querier, where string, args ...any) ([]
 		var client, groups string
 		err := rows.Scan(&s.ID, &s.Account, &s.Address, &s.Status, &s.Language, &s.Zone, &s.Admin, &s.Stage, &began, &seen, &factorAt, &s.Method,
 			&client, &s.Agent, &s.Issuer, &s.Subject, &s.SID, &groups)
-		s.Groups = splitLines(groups)
+		if err == nil {
+			s.Groups, err = readTold(groups)
+		}
 		s.Began, s.Seen, s.FactorAt = fromSeconds(began), fromSeconds(seen), fromSeconds(factorAt)
 		s.Client, _ = netip.ParseAddr(client) // empty: none
 		return err
 	}, sessionQuery+where+" ORDER BY s.id DESC", args...)
+}
+
+// readTold reads what issuers told of groups, from pairs in JSON.
+func readTold(text string) (list []identity.Told, err error) {
+	var pairs [][2]string
+	err = json.Unmarshal([]byte(text), &pairs)
+	for _, p := range pairs {
+		list = append(list, identity.Told{Issuer: p[0], Groups: splitLines(p[1])})
+	}
+	return list, err
 }
 
 // SessionWith finds a session by its token's digest.

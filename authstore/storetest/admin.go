@@ -120,7 +120,7 @@ func testAdministers(t *testing.T, f *people) {
 	})
 	as := func(id authstore.AccountID, digest string) authstore.Actor {
 		return authstore.Actor{Name: "admin:x", Session: int64(f.session(id, identity.SignedIn, digest)),
-			Administrator: &authstore.Administrator{Account: id, Groups: []string{"postmasters"}}}
+			Administrator: &authstore.Administrator{Account: id, Issuer: "ldap", Groups: []string{"postmasters"}}}
 	}
 	p := f.password(t, f.alice, "phone", time.Time{})
 	acts := map[string]func(authstore.Actor) error{
@@ -174,6 +174,11 @@ func testAdministers(t *testing.T, f *people) {
 	left := as(member, "left")
 	left.Administrator.Groups = []string{"others"}
 	all(left, authstore.ErrNotAdministrator)
+	for _, issuer := range []string{"https://id.example.test", ""} { // people sign in elsewhere now
+		elsewhere := as(member, "elsewhere "+issuer)
+		elsewhere.Administrator.Issuer = issuer
+		all(elsewhere, authstore.ErrNotAdministrator)
+	}
 	suspended := as(member, "suspended")
 	f.SetStatus(ctx, tester, member, authstore.AccountPaused)
 	all(suspended, authstore.ErrSignedOut)

@@ -105,6 +105,12 @@ func testPerson(t *testing.T, f *people) {
 			t.Errorf("by %s: %+v, %v", how, p, err)
 		}
 	}
+	f.act(f.alice, func(ctx context.Context, tx identity.Tx) error {
+		return errors.Join(tx.ForgetPrimary(ctx), tx.ForgetPrimary(ctx)) // also what is not there
+	})
+	if p := f.person(f.alice); p.Primary.Key != 0 || len(p.Primary.Value) != 0 || len(p.Names) != 2 {
+		t.Errorf("without its primary password: %+v", p)
+	}
 	for how, find := range map[string]func() (identity.Person, error){
 		"number": func() (identity.Person, error) { return f.truth.Person(ctx, 99) },
 		"name":   func() (identity.Person, error) { return f.truth.PersonNamed(ctx, "nobody@example.test") },
@@ -596,7 +602,7 @@ func testTies(t *testing.T, f *people) {
 		t.Errorf("with a second factor there: %+v, %v", p.Ties, err)
 	}
 	s := f.session(f.alice, identity.SignedIn, "digest")
-	if got, err := f.truth.SessionNumbered(ctx, s); err != nil || fmt.Sprint(got.Groups) != "[all]" || got.Admin {
+	if got, err := f.truth.SessionNumbered(ctx, s); err != nil || fmt.Sprint(got.Groups) != "[{https://id.example.test [all]}]" || got.Admin {
 		t.Errorf("the session: %+v, %v", got, err)
 	}
 	if _, err := f.SetAdmin(ctx, tester, f.alice, true); err != nil {

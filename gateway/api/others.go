@@ -102,7 +102,8 @@ func (s *Server) primaryChanged(ctx context.Context, in *primaryChanged) (*body[
 		}
 		id, address = of.ID, of.Names[0]
 	}
-	n, done, err := identity.PrimaryChanged(ctx, s.o.Truth, s.o.Accounts, actor(ctx), id)
+	keeps := s.o.People == nil || s.o.People.KeepsPrimary()
+	n, done, err := identity.PrimaryChanged(ctx, s.o.Truth, s.o.Accounts, keeps, actor(ctx), id)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ const maxAtOnce = 16
 type Directory struct {
 	o          Options
 	idle       chan *link // connections that searches have bound
+	closed     atomic.Bool
 	places     chan struct{}
 	complained atomic.Int64 // when the log was last told of trouble, in Unix seconds
 }
@@ -74,8 +75,9 @@ func New(o Options) (*Directory, error) {
 	return &Directory{o: o, idle: make(chan *link, maxIdle), places: make(chan struct{}, maxAtOnce)}, nil
 }
 
-// Close ends the connections that are kept.
+// Close ends the connections that are kept. What is asked afterwards, by a sign-in that was under way, keeps none.
 func (d *Directory) Close() {
+	d.closed.Store(true)
 	for {
 		select {
 		case l := <-d.idle:
@@ -205,6 +207,11 @@ func (d *Directory) prove(ctx context.Context, dn string, password []byte) error
 		if r.why != "" {
 			d.o.Log.Warn("the directory lets nobody in by this entry", "entry", dn, "code", r.why)
 		}
+		return identity.ErrWrong
+	case r.code == ldap.LDAPResultConstraintViolation:
+		// How 389 Directory Server says that wrong passwords have locked the entry. It is no outage: of one, people hear, and who asks about names that
+		// nobody has would hear it too, until somebody's password is refused, and so could tell which is which.
+		d.o.Log.Warn("the directory lets nobody in by this entry", "entry", dn, "code", r.Error())
 		return identity.ErrWrong
 	}
 	return err

@@ -120,6 +120,21 @@ func TestSlapd(t *testing.T) {
 	}
 }
 
+// A sign-in that was under way when a reload closed the directory leaves no connection behind.
+func TestNothingIsKeptOnceClosed(t *testing.T) {
+	t.Parallel()
+	d := directory(t, options(testlab.Slapd(t, 0)))
+	wantCheck(t, d, "before", alice, testlab.Primary(alice), nil)
+	if len(d.idle) == 0 {
+		t.Error("no connection is kept")
+	}
+	d.Close()
+	wantCheck(t, d, "afterwards", alice, testlab.Primary(alice), nil)
+	if len(d.idle) != 0 {
+		t.Error("a connection is kept that nobody will close")
+	}
+}
+
 // A name can't be more than a value of the filter, whatever it is.
 func TestNamesInFilters(t *testing.T) {
 	t.Parallel()
@@ -474,6 +489,22 @@ func TestAddresses(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: %q, want %q", value, got, want)
+		}
+	}
+}
+
+// An entry that wrong passwords have locked is one that lets nobody in; a directory that is unwilling is none.
+func TestLockedElsewhere(t *testing.T) {
+	t.Parallel()
+	for code, wrong := range map[string]bool{"\x13": true, "\x35": false, "\x33": false} {
+		o := Options{Route: &protocols.Route{Network: "tcp", Address: answering(t, func(nc net.Conn) {
+			buf := make([]byte, 4096)
+			nc.Read(buf)
+			io.WriteString(nc, "\x30\x0c\x02\x01\x01\x61\x07\x0a\x01"+code+"\x04\x00\x04\x00")
+			nc.Read(buf)
+		})}, Base: "dc=x", Filter: "(mail={address})", Subject: "nsUniqueId", Log: slog.New(slog.DiscardHandler)}
+		if err := directory(t, o).prove(t.Context(), "cn=x", []byte("p")); err == nil || errors.Is(err, identity.ErrWrong) != wrong {
+			t.Errorf("%q: %v", code, err)
 		}
 	}
 }

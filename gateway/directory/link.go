@@ -108,15 +108,16 @@ func (d *Directory) dial(ctx context.Context) (*link, error) {
 	if bare.Security == protocols.ImplicitTLS {
 		bare.Security = protocols.StartTLS // so that the handshake has the question's time
 	}
-	nc, err := protocols.Dial(ctx, &bare)
+	plain, err := protocols.Dial(ctx, &bare)
 	if err != nil {
 		return nil, err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		nc.SetDeadline(deadline)
+		plain.SetDeadline(deadline)
 	}
-	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	if nc, err = secure(ctx, nc, d.o.Route); err != nil {
+	defer context.AfterFunc(ctx, func() { plain.Close() })()
+	nc, err := secure(ctx, plain, d.o.Route) // another variable: ctx may end while this one is written
+	if err != nil {
 		return nil, err
 	}
 	nc.SetDeadline(time.Time{})
@@ -363,6 +364,9 @@ func (d *Directory) keep(l *link, err error) bool {
 	}
 	select {
 	case d.idle <- l:
+		if d.closed.Load() { // who closes may have looked before it was there
+			d.Close()
+		}
 	default:
 		l.close()
 	}

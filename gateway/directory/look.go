@@ -240,7 +240,7 @@ func (t *trouble) Unwrap() error { return t.err }
 
 // compare goes over all accounts, and collects what differs. Nothing is changed yet.
 func (l *look) compare(ctx context.Context) error {
-	link, err := l.Directory.open(ctx)
+	link, err := l.Directory.openIn(ctx)
 	if err != nil {
 		return &trouble{err}
 	}
@@ -384,7 +384,7 @@ func (l *look) compareOne(ctx context.Context, link *link, t identity.Tied, p *p
 		l.name(t.Address, "changed")
 	}
 	if (changed || first || !slices.Equal(p.groups, t.Groups)) && (len(l.news) < maxNews || changed) {
-		l.news = append(l.news, news{t, identity.Claims{Issuer: Issuer, Subject: t.Subject, Groups: p.groups, PrimaryChanged: p.changed}})
+		l.news = append(l.news, news{t, identity.Claims{Issuer: Issuer, Subject: t.Subject, Groups: p.groups, At: l.began, PrimaryChanged: p.changed}})
 	}
 	return nil
 }
@@ -398,7 +398,10 @@ func (l *look) reused(ctx context.Context, link *link, t identity.Tied) (bool, e
 		if r, ok := errors.AsType[*refused](err); ok && r.code == ldap.LDAPResultSizeLimitExceeded && len(entries) > 0 {
 			err = nil
 		}
-		reused = slices.ContainsFunc(entries, func(e *ldap.Entry) bool { return d.read(e).subject != t.Subject })
+		reused = slices.ContainsFunc(entries, func(e *ldap.Entry) bool {
+			subject := d.read(e).subject
+			return subject != "" && subject != t.Subject // of an entry that does not show whose it is nothing follows
+		})
 		return err
 	})
 	return reused, err
@@ -439,7 +442,7 @@ func (l *look) judge() {
 func (l *look) apply(ctx context.Context) error {
 	accounts := l.Accounts.As(actor)
 	for _, t := range l.lost {
-		changed, err := accounts.SetGone(ctx, t.Account, true, t.why)
+		changed, err := l.ifStill(ctx, t.Tied, func() (bool, error) { return accounts.SetGone(ctx, t.Account, true, t.why) })
 		if err != nil {
 			return fmt.Errorf("suspend account %d: %w", t.Account, err)
 		}
@@ -451,7 +454,7 @@ func (l *look) apply(ctx context.Context) error {
 		}
 	}
 	for _, t := range l.back {
-		changed, err := accounts.SetGone(ctx, t.Account, false, "")
+		changed, err := l.ifStill(ctx, t, func() (bool, error) { return accounts.SetGone(ctx, t.Account, false, "") })
 		if err != nil {
 			return fmt.Errorf("resume account %d: %w", t.Account, err)
 		}
@@ -473,6 +476,15 @@ func (l *look) apply(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ifStill does what was found about an account's person, unless the account has been bound to another one, or to nobody, while the look went on.
+func (l *look) ifStill(ctx context.Context, t identity.Tied, do func() (bool, error)) (bool, error) {
+	now, err := l.Truth.Tied(ctx, Issuer, t.Account-1, 1)
+	if err != nil || len(now) == 0 || now[0].Account != t.Account || now[0].Subject != t.Subject {
+		return false, err
+	}
+	return do()
 }
 
 func (l *look) keepLease(ctx context.Context) error {

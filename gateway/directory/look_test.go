@@ -3,7 +3,9 @@ package directory
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,15 +84,25 @@ func (p *place) account(address string) authstore.Account {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if _, err := p.Heed(p.t.Context(), actor, a.ID, found.claims(address)); err != nil {
-		p.t.Fatal(err)
-	}
+	p.bind(a.ID, found, address)
 	if _, made, err := p.Accounts.CreatePassword(p.t.Context(), authstore.PasswordRequest{Account: a.ID, Label: "app", Scopes: authstore.ScopeMail}); err != nil {
 		p.t.Fatal(err)
 	} else {
 		made.Clear()
 	}
 	return a
+}
+
+// bind binds an account to a person, and keeps what the directory says of him.
+func (p *place) bind(id authstore.AccountID, of *person, address string) {
+	p.t.Helper()
+	_, err := identity.Bind(p.t.Context(), p.store, actor, id, Issuer, of.subject)
+	if err == nil {
+		_, err = p.Heed(p.t.Context(), actor, id, of.claims(address))
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *place) look(o LookOptions) *Report {
@@ -181,6 +193,87 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// An entry that has somebody's address and does not show whose it is proves nothing.
+func TestAnAddressAtAnEntryWithoutASubject(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 0)
+	o := options(s)
+	o.Subject = "employeeNumber"
+	s.Set(testlab.PersonDN("alice"), o.Subject, "1")
+	p := newPlace(t, directory(t, o))
+	p.account(alice)
+	s.Set(testlab.PersonDN("alice"), "mail", "new@example.test")
+	s.AddPerson("second", "second", alice)
+	p.Directory.o.Filter = "(&(objectClass=person)(mail={address}))"
+	if r := p.look(LookOptions{}); r.Problem != "" || r.Lost != 0 || len(r.Renamed) != 1 {
+		t.Errorf("%+v", r)
+	}
+	p.is("without", map[string]string{alice: "active 1"})
+	s.Set(testlab.PersonDN("second"), o.Subject, "2")
+	p.look(LookOptions{})
+	p.is("with one", map[string]string{alice: "gone 1"})
+}
+
+// unsteady is a store in which something happens once all accounts were gone over.
+type unsteady struct {
+	Truth
+	over func()
+}
+
+func (u *unsteady) Tied(ctx context.Context, issuer string, after authstore.AccountID, limit int) ([]identity.Tied, error) {
+	list, err := u.Truth.Tied(ctx, issuer, after, limit)
+	if len(list) == 0 && u.over != nil {
+		u.over()
+		u.over = nil
+	}
+	return list, err
+}
+
+// Who was bound otherwise while a look went on is not taken for whom it found gone.
+func TestBoundOtherwiseDuringALook(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 0)
+	p := newPlace(t, directory(t, options(s)))
+	a, b := p.account(alice), p.account(bob)
+	found, err := p.Directory.find(t.Context(), testlab.Carol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	untie := func(id authstore.AccountID) {
+		if _, err := identity.Unbind(t.Context(), p.store, actor, id, Issuer); err != nil {
+			t.Error(err)
+		}
+	}
+	u := &unsteady{Truth: p.store, over: func() {
+		untie(a.ID)
+		untie(b.ID)
+		p.bind(a.ID, found, testlab.Carol)
+	}}
+	p.Looker.Truth = u
+	s.Delete(testlab.PersonDN("alice"))
+	s.Delete(testlab.PersonDN("bob"))
+	if r := p.look(LookOptions{Accept: true}); r.Lost != 2 || u.over != nil {
+		t.Errorf("%+v", r)
+	}
+	p.is("bound otherwise", map[string]string{alice: "active 1", bob: "active 1"})
+}
+
+// A directory that takes a connection and says nothing costs a look one question's time, not all that a look may take.
+func TestLookAtASilentDirectory(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 0)
+	for name, o := range map[string]Options{"TLS": options(s), "STARTTLS": withStartTLS(s)} {
+		silent := answering(t, func(nc net.Conn) { io.Copy(io.Discard, nc) })
+		r := *o.Route
+		r.Address, o.Time = silent, 50*time.Millisecond
+		o.Route = &r
+		p := newPlace(t, directory(t, o))
+		if r := p.look(LookOptions{}); r.Problem == "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
 // Groups that the directory tells reach the sessions of their members.
 func TestLookTellsGroups(t *testing.T) {
 	t.Parallel()
@@ -264,12 +357,10 @@ func (p *place) fill(n int) {
 			p.t.Fatal(err)
 		}
 		a, _, err := p.store.AddAccount(p.t.Context(), actor, address, fmt.Sprintf("public%d", i))
-		if err == nil {
-			_, err = p.Heed(p.t.Context(), actor, a.ID, found.claims(address))
-		}
 		if err != nil {
 			p.t.Fatal(err)
 		}
+		p.bind(a.ID, found, address)
 	}
 }
 

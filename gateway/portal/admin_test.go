@@ -275,7 +275,9 @@ func TestAdministratorsOwnAccount(t *testing.T) {
 // Nobody who has one administrator's browser can stay as another one.
 func TestAdministratorsSignInIsNotRenewed(t *testing.T) {
 	t.Parallel()
-	l := newLabWith(t, func(who *identity.Options, _ *Options) { who.AdminGroups = []string{"postmasters"} })
+	l := newLabWith(t, func(who *identity.Options, _ *Options) {
+		who.Vouching, who.AdminGroups = "ldap", []string{"postmasters"}
+	})
 	admin, other, member := l.administrator("root@example.test"), l.administrator("other@example.test"), l.person("member@example.test")
 	if _, err := l.store.Act(t.Context(), authstore.Actor{Name: "test"}, member.account, func(tx identity.Tx) error {
 		return tx.SetTie(t.Context(), identity.Tie{Issuer: "ldap", Subject: "m", Groups: []string{"postmasters"}, Seen: l.clock()})

@@ -79,7 +79,7 @@ func newIDP(t *testing.T, change func(*identity.Options, *oidcsignin.Options)) *
 	p.issuer = "https://" + p.server.Listener.Addr().String() + "/id"
 	client := &tls.Config{}
 	p.scene = newScene(t, func(who *identity.Options, o *Options) {
-		who.Vouched = true
+		who.Vouched, who.Vouching = true, p.issuer
 		own := oidcsignin.Options{Issuer: p.issuer, ClientID: clientID, ClientSecret: clientSecret, Redirect: who.Site + "/sign-in/oidc/callback",
 			Scopes: []string{"openid", "email"}, AddressClaim: "email", GroupsClaim: "groups", FactorACR: []string{"phr"}, FactorAMR: []string{"mfa"},
 			TLS: client, Now: who.Now, Log: o.Log}
