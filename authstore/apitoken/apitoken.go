@@ -47,12 +47,12 @@ type Described struct {
 
 // Scopes are all there are.
 var Scopes = []Described{
-	{AccountsRead, "list accounts, and see one with its names, ties and ways to sign in"},
-	{AccountsWrite, "add, import, suspend, resume and remove accounts; their names and ties; sign people out of the portal"},
+	{AccountsRead, "list accounts, and see one with its names, ties, connections and ways to sign in; what the last look into the directory found"},
+	{AccountsWrite, "add, import, suspend, resume and remove accounts; their names and ties; look into the directory now; sign people out of the portal"},
 	{AdminsWrite, "make accounts administrators', or take that back"},
-	{CredentialsWrite, "store accounts' own passwords at backends"},
+	{CredentialsWrite, "store accounts' own passwords at backends, and remove their connections to authorization servers"},
 	{EventsRead, "read the history"},
-	{InvitationsWrite, "make links with which people set up signing in at the portal; whoever has one becomes that person"},
+	{InvitationsWrite, "make links with which people set up signing in at the portal, and take their second factors away; whoever has a link becomes that person"},
 	{KeysRead, "list the root keys and what needs them"},
 	{PasswordsRead, "list app passwords; never their secrets"},
 	{PasswordsWrite, "make, edit and revoke app passwords"},

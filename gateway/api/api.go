@@ -19,7 +19,9 @@ import (
 	"postern/authstore/apitoken"
 	"postern/authstore/identity"
 	"postern/gateway/appsettings"
+	"postern/gateway/directory"
 	"postern/gateway/live"
+	"postern/gateway/upstreamtoken"
 	"postern/gateway/view"
 )
 
@@ -35,7 +37,7 @@ const Protocol = "api"
 // Bounds of what programs may take.
 const (
 	requestTime = 30 * time.Second // a request, with its body and its answer
-	importTime  = 10 * time.Minute // of a hundred thousand accounts
+	importTime  = 10 * time.Minute // of a hundred thousand accounts, or a look into a directory of as many people
 	maxBody     = 64 << 10
 	maxImport   = 32 << 20
 )
@@ -57,6 +59,10 @@ type Options struct {
 	StoreBackendPassword func(ctx context.Context, who authstore.Actor, id authstore.AccountID, backend string, password []byte) error
 	// Import plans, and unless it is a dry run does, an import of accounts; *authstore.Unfit where the list can't be read.
 	Import func(ctx context.Context, who authstore.Actor, i Import) (view.Import, error)
+	// Upstream has the tokens of backends that want OAuth; nil: there are no such backends.
+	Upstream Upstream
+	// Directory is the LDAP directory that people sign in with; nil: there is none.
+	Directory Directory
 	// Ready says why the gateway takes no logins now; nil: it does.
 	Ready   func() error
 	Version string
@@ -74,6 +80,18 @@ type Options struct {
 type Sessions interface {
 	List(live.Selection) []live.Session
 	End(live.Selection) (count int, left <-chan struct{})
+}
+
+// Upstream keeps accounts' connections to authorization servers; an *upstreamtoken.Keeper.
+type Upstream interface {
+	Connections(ctx context.Context, a authstore.Account) ([]upstreamtoken.Connection, error)
+	Disconnect(ctx context.Context, who authstore.Actor, id authstore.AccountID, provider string) (revoked bool, err error)
+}
+
+// Directory looks who is in the directory still; a *directory.Looker.
+type Directory interface {
+	Last(ctx context.Context) (*directory.Report, error)
+	Look(ctx context.Context, o directory.LookOptions) (*directory.Report, error)
 }
 
 // Import is a list of accounts that is wanted, as CSV or as it is.
@@ -124,6 +142,8 @@ func New(o Options) *Server {
 	s.connections(a)
 	s.history(a)
 	s.imports(a)
+	s.upstream(a)
+	s.directory(a)
 	s.status(a)
 	var err error
 	if s.document, err = json.MarshalIndent(a.OpenAPI(), "", "  "); err != nil {

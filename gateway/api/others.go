@@ -23,6 +23,11 @@ func (s *Server) signIn(a huma.API) {
 		problems: []int{http.StatusNotFound, http.StatusConflict}}, s.invite)
 	register(s, a, operation{id: "sign-out", method: http.MethodPost, path: "/accounts/{account}/sign-out", tag: tag, scope: apitoken.AccountsWrite,
 		summary: "End all of an account's sessions at the portal; apps stay logged in", problems: []int{http.StatusNotFound, http.StatusConflict}}, s.signOut)
+	register(s, a, operation{id: "reset-factors", method: http.MethodPost, path: "/accounts/{account}/factors/reset", tag: tag, scope: apitoken.InvitationsWrite,
+		summary: "Take away an account's second factors and recovery codes, and end its sessions at the portal",
+		more: "The next sign-in sets up new ones; where only a link does that, make one by invite with new_factor. A link that is on its way is not valid any more. " +
+			"Apps stay logged in. " + administrators,
+		problems: []int{http.StatusNotFound, http.StatusConflict}}, s.resetFactors)
 	register(s, a, operation{id: "primary-changed", method: http.MethodPost, path: "/primary-changed", tag: tag, scope: apitoken.PrimaryChanged,
 		summary: "Say that somebody's primary password was changed elsewhere",
 		more: "All app passwords of the account are revoked, its sessions end, and its owner is told by mail: all of it, or nothing. " +
@@ -54,6 +59,20 @@ func (s *Server) invite(ctx context.Context, in *invite) (*body[view.Invitation]
 		return nil, err
 	}
 	return answer(view.NewInvitation(s.o.Link(secret), i)), nil
+}
+
+func (s *Server) resetFactors(ctx context.Context, in *OnAccount) (*body[Done], error) {
+	if s.o.People == nil {
+		return nil, noPortal()
+	}
+	a, err := s.renamed(ctx, in.Account)
+	if err == nil {
+		err = s.o.People.ResetFactors(ctx, actor(ctx), a.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer(Done{"took away the second factors of " + a.Names[0] + " and ended its sessions at the portal"}), nil
 }
 
 func (s *Server) signOut(ctx context.Context, in *OnAccount) (*body[view.Ended], error) {

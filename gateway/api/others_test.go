@@ -121,6 +121,7 @@ protocol = "imap"`, `credential = "header"`, `credential = "stored"`, "[[policy]
 	l.must(201, request{method: "POST", path: "/accounts", body: m{"address": "alice@example.test"}, token: all})
 	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/invitation", token: all})
 	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/sign-out", token: all})
+	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/factors/reset", token: all})
 	l.must(409, request{method: "GET", path: "/accounts/alice@example.test/collections", token: all})
 	l.must(422, request{method: "POST", path: "/accounts/alice@example.test/passwords", body: m{"label": "x", "for": "calendar", "collections": []m{{"kind": "calendar", "name": "work"}}}, token: all})
 	if r := l.must(200, request{method: "GET", path: "/accounts/alice@example.test", token: all}); strings.Contains(r.text, `"portal"`) {
