@@ -104,10 +104,11 @@ type Import struct {
 
 // Server answers programs. Goroutines may share it.
 type Server struct {
-	o        Options
-	mux      *http.ServeMux
-	document []byte
-	bounds   map[string]bound // by the mux's pattern
+	o         Options
+	mux       *http.ServeMux
+	document  []byte
+	bounds    map[string]bound // by the mux's pattern
+	importing chan struct{}    // has room for the one large body that is answered
 }
 
 // bound is what one request may take.
@@ -116,6 +117,7 @@ type bound struct {
 	scope     apitoken.Scope
 	body      int64
 	time      time.Duration
+	large     func(body []byte) error // see operation
 }
 
 // huma has no other way to be told these than its package's variables, and nobody else here uses it.
@@ -133,7 +135,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), bounds: make(map[string]bound)}
+	s := &Server{o: o, mux: http.NewServeMux(), bounds: make(map[string]bound), importing: make(chan struct{}, 1)}
 	a := humago.New(s.mux, config())
 	s.accounts(a)
 	s.names(a)
@@ -205,6 +207,9 @@ type operation struct {
 	problems         []int          // besides those that everything has
 	body             int64          // 0: maxBody
 	time             time.Duration  // 0: requestTime
+	// large is of an operation with large bodies, of which one is answered at a time. It refuses a body that would take many times its own
+	// size when it is read; nil: none does.
+	large func(body []byte) error
 }
 
 // register mounts an operation. do is called when the token may do it and the request fits the document.
@@ -219,7 +224,7 @@ func register[I, O any](s *Server, a huma.API, o operation, do func(context.Cont
 		DefaultStatus: o.status, MaxBodyBytes: o.body + 1, BodyReadTimeout: o.time,
 		Security:  []map[string][]string{{"token": scopesOf(o.scope)}},
 		Responses: s.problems(a, o.problems)}
-	s.bounds[o.method+" "+o.path] = bound{o.id, o.scope, o.body, o.time}
+	s.bounds[o.method+" "+o.path] = bound{o.id, o.scope, o.body, o.time, o.large}
 	huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, in)
 		if err != nil {
