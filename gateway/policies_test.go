@@ -1,12 +1,41 @@
 package gateway
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"postern/authstore"
 	"postern/config"
+	"postern/protocols"
 )
+
+// An app that never hangs up is in use, however often the gateway reads its configuration again.
+func TestOpenSessionsAreInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := new(Gateway)
+		ctx, end := context.WithCancelCause(t.Context())
+		defer end(nil)
+		g.live.Enter(&authstore.Grant{Account: 1, Password: 7}, &protocols.Facts{Protocol: "imap"}, end)
+		uses := 0
+		used := func(grant authstore.Grant, u authstore.Use) {
+			if grant.Password != 7 || u.Protocol != "imap" {
+				t.Errorf("told of %+v, %+v", grant, u)
+			}
+			uses++
+		}
+		for range 10 * 24 / 6 { // each six hours another generation begins with it
+			time.Sleep(6 * time.Hour)
+			g.tellOpen(time.Now(), used)
+			g.tellOpen(time.Now(), used)
+		}
+		if uses < 8 || uses > 10 || ctx.Err() != nil {
+			t.Errorf("in ten days it was told %d times that the session is open", uses)
+		}
+	})
+}
 
 // The configuration knows the presets by name only.
 func TestPresetsOfPolicies(t *testing.T) {
