@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"postern/authstore"
@@ -11,8 +12,12 @@ import (
 // policiesOf are the policies of a configuration.
 func policiesOf(cfg *config.Config) (ps authstore.Policies) {
 	for _, p := range cfg.Policies {
+		var networks []netip.Prefix
+		for _, n := range p.Networks {
+			networks = append(networks, authstore.PlainNetwork(n))
+		}
 		ps = append(ps, authstore.PolicyRule{Domains: p.Domains, Groups: p.Groups, Policy: authstore.Policy{
-			Longest: days(p.LongestDays), MustExpire: p.MustExpire, Presets: p.Presets, Networks: p.Networks,
+			Longest: days(p.LongestDays), MustExpire: p.MustExpire, Presets: p.Presets, Networks: networks,
 			MostActive: p.MostActive, Idle: days(p.IdleDays), Yearly: p.YearlyNotice,
 		}})
 	}
