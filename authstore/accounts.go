@@ -312,12 +312,17 @@ func checkNetworks(asked []netip.Prefix) ([]netip.Prefix, error) {
 		if !n.IsValid() {
 			return nil, fmt.Errorf("network %d is none", i+1)
 		}
-		if n.Addr().Is4In6() && n.Bits() >= 96 { // clients are compared in their IPv4 form
-			n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
-		}
-		networks[i] = n.Masked()
+		networks[i] = PlainNetwork(n)
 	}
 	return networks, nil
+}
+
+// PlainNetwork is the one form of a network: clients are compared in their IPv4 form.
+func PlainNetwork(n netip.Prefix) netip.Prefix {
+	if n.Addr().Is4In6() && n.Bits() >= 96 {
+		n = netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
+	}
+	return n.Masked()
 }
 
 // Passwords lists an account's app passwords, with those that have ended if asked for.

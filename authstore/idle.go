@@ -99,8 +99,13 @@ func ParseYearly(detail string) (list []YearlyEntry, err error) {
 // PolicyWork counts what policies have done.
 type PolicyWork struct{ Warned, Ended, Told int }
 
-// policyBatch is how many rows are read at once.
-const policyBatch = 200
+const (
+	// policyBatch is how many rows are read at once.
+	policyBatch = 200
+	// maxTold bounds the mails of a kind that one call gives to the outbox: those of a policy that is new are as many as there are people, and what
+	// somebody has to know at once would wait behind them. The others are the next call's, and have their time from then on.
+	maxTold = 300
+)
 
 // ApplyPolicies warns of app passwords that are not used, ends those that were warned of twice, and tells people once a year what they have. One
 // process at a time does it. It goes on from where it was when it is called again, and stops at the first error.
@@ -139,6 +144,9 @@ func (a *Accounts) applyIdle(ctx context.Context, ps Policies, shortest time.Dur
 			}
 			switch step, ends := p.next(idle, now); step {
 			case warnIdle:
+				if done.Warned == maxTold {
+					continue
+				}
 				detail, err := json.Marshal(IdleWarning{ends})
 				if err != nil {
 					return err
@@ -175,6 +183,9 @@ func (a *Accounts) applyYearly(ctx context.Context, ps Policies, done *PolicyWor
 			after = of.ID
 			if !ps.For(of.Names[0], of.Groups).Yearly {
 				continue
+			}
+			if done.Told == maxTold {
+				return nil
 			}
 			passwords, err := a.o.Truth.Passwords(ctx, of.ID, false)
 			if err != nil {

@@ -2,6 +2,7 @@ package authstore_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -327,5 +328,36 @@ func TestYearly(t *testing.T) {
 	list, err := authstore.ParseYearly(events[0].Detail)
 	if err != nil || len(list) != 1 || list[0].Label != "Phone of alice@example.test" || list[0].Scopes != authstore.ScopeMail || !list[0].Last.IsZero() {
 		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A policy that is new tells everybody, and not all at once: other notices would wait behind that.
+func TestManyAreToldInTurns(t *testing.T) {
+	t.Parallel()
+	const many = 310
+	r := newRuled(t, authstore.Policies{{Policy: authstore.Policy{Idle: 30 * days, Yearly: true}}})
+	list := make([]authstore.AccountImport, many)
+	for i := range list {
+		list[i].Address = fmt.Sprintf("u%d@example.test", i)
+	}
+	if _, err := r.Import(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := r.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range accounts {
+		_, made, err := r.CreatePassword(t.Context(), authstore.PasswordRequest{Account: a.ID, Label: "Phone", Scopes: authstore.ScopeMail})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Clear()
+	}
+	r.pass(400 * days)
+	for i, want := range []authstore.PolicyWork{{Warned: 300, Told: 300}, {Warned: 10, Told: 10}, {}} {
+		if done, err := r.ApplyPolicies(t.Context()); err != nil || done != want {
+			t.Errorf("call %d: %+v, %v; want %+v", i+1, done, err, want)
+		}
 	}
 }

@@ -170,7 +170,11 @@ func wanted(fields, columns []string, line int) Wanted {
 		case "address":
 			w.Address = field
 		case "aliases":
-			w.Aliases = strings.FieldsFunc(field, func(r rune) bool { return strings.ContainsRune(" ,;|\t\n", r) })
+			for alias := range strings.FieldsFuncSeq(field, func(r rune) bool { return strings.ContainsRune(" ,;|\t\n", r) }) {
+				if w.Aliases = append(w.Aliases, alias); len(w.Aliases) > maxAliases {
+					break // one line may be as long as the file
+				}
+			}
 		case "backend_name":
 			w.BackendName = field
 		case "issuer":

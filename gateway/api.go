@@ -32,6 +32,7 @@ func (g *Gateway) buildAPI(n *generation) {
 	trusted := protocols.TrustedProxies(cfg.TrustedProxies)
 	n.api = api.New(api.Options{
 		Tokens: g.apiTokens, Accounts: g.desk.Accounts, Truth: g.desk.truth, People: n.people, Sessions: &g.live,
+		Upstream: n.upstream(), Directory: g.looker(n),
 		Settings: func(address string, scopes authstore.Scopes) appsettings.Settings {
 			return settings(cfg, address, scopes)
 		},
@@ -59,6 +60,24 @@ func (g *Gateway) buildAPI(n *generation) {
 		Ready: g.Ready, Version: version.Text(), Log: g.log, Observe: g.metrics.API, Panicked: g.metrics.Panic,
 		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr().Unmap() },
 	})
+}
+
+// upstream has the connections that backends of the configuration want; nil: none do.
+func (n *generation) upstream() api.Upstream {
+	if len(n.cfg.OAuth) == 0 {
+		return nil
+	}
+	return n.keeper
+}
+
+// looker looks into the directory of a generation; nil: there is none.
+func (g *Gateway) looker(n *generation) api.Directory {
+	if n.directory == nil {
+		return nil
+	}
+	k := g.desk.looker(n.directory, n.people)
+	k.Observe = g.metrics.Look
+	return k
 }
 
 // on gives the API to a kind of listener; nil: it is not there.

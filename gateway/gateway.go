@@ -34,6 +34,7 @@ type Gateway struct {
 	metrics    *ops.Metrics
 	apiTokens  *apitoken.Tokens
 	draining   atomic.Bool
+	toldOpen   atomic.Int64                // when open sessions were last told to be in use, in Unix seconds; 0: never
 	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
 	servers    sync.WaitGroup              // front doors of all generations, with their connections
 	operations sync.WaitGroup              // the operations listeners of all generations, and keepMemory

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"postern/authstore"
@@ -11,8 +12,12 @@ import (
 // policiesOf are the policies of a configuration.
 func policiesOf(cfg *config.Config) (ps authstore.Policies) {
 	for _, p := range cfg.Policies {
+		var networks []netip.Prefix
+		for _, n := range p.Networks {
+			networks = append(networks, authstore.PlainNetwork(n))
+		}
 		ps = append(ps, authstore.PolicyRule{Domains: p.Domains, Groups: p.Groups, Policy: authstore.Policy{
-			Longest: days(p.LongestDays), MustExpire: p.MustExpire, Presets: p.Presets, Networks: p.Networks,
+			Longest: days(p.LongestDays), MustExpire: p.MustExpire, Presets: p.Presets, Networks: networks,
 			MostActive: p.MostActive, Idle: days(p.IdleDays), Yearly: p.YearlyNotice,
 		}})
 	}
@@ -37,14 +42,10 @@ func (g *Gateway) keepPolicies(n *generation) {
 	}
 	g.servers.Go(func() {
 		owner := rand.Text()
-		told := time.Now()
 		tick := time.NewTicker(policiesEvery)
 		defer tick.Stop()
 		for {
-			if now := time.Now(); now.Sub(told) >= stillOpen {
-				told = now
-				g.live.Each(now.Add(-stillOpen), g.store.Used)
-			}
+			g.tellOpen(time.Now(), g.store.Used)
 			g.applyPolicies(n, owner)
 			select {
 			case <-n.accepting.Done():
@@ -53,6 +54,16 @@ func (g *Gateway) keepPolicies(n *generation) {
 			}
 		}
 	})
+}
+
+// tellOpen notes once in stillOpen that sessions are open since before that. How often the configuration is read again is no matter: a certificate is
+// new more often than that in some places, and sessions outlive it.
+func (g *Gateway) tellOpen(now time.Time, used func(authstore.Grant, authstore.Use)) {
+	last := g.toldOpen.Load()
+	if now.Unix()-last < int64(stillOpen/time.Second) || !g.toldOpen.CompareAndSwap(last, now.Unix()) {
+		return
+	}
+	g.live.Each(now.Add(-stillOpen), used)
 }
 
 func (g *Gateway) applyPolicies(n *generation, owner string) {

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"postern/authstore"
@@ -47,12 +46,12 @@ type Described struct {
 
 // Scopes are all there are.
 var Scopes = []Described{
-	{AccountsRead, "list accounts, and see one with its names, ties and ways to sign in"},
-	{AccountsWrite, "add, import, suspend, resume and remove accounts; their names and ties; sign people out of the portal"},
+	{AccountsRead, "list accounts, and see one with its names, ties, connections and ways to sign in; what the last look into the directory found"},
+	{AccountsWrite, "add, import, suspend, resume and remove accounts; their names and ties; look into the directory now; sign people out of the portal"},
 	{AdminsWrite, "make accounts administrators', or take that back"},
-	{CredentialsWrite, "store accounts' own passwords at backends"},
+	{CredentialsWrite, "store accounts' own passwords at backends, and remove their connections to authorization servers"},
 	{EventsRead, "read the history"},
-	{InvitationsWrite, "make links with which people set up signing in at the portal; whoever has one becomes that person"},
+	{InvitationsWrite, "make links with which people set up signing in at the portal, and take their second factors away; whoever has a link becomes that person"},
 	{KeysRead, "list the root keys and what needs them"},
 	{PasswordsRead, "list app passwords; never their secrets"},
 	{PasswordsWrite, "make, edit and revoke app passwords"},
@@ -147,11 +146,7 @@ func Create(ctx context.Context, truth Truth, who authstore.Actor, name string, 
 	return t, made, nil
 }
 
-const (
-	usedEvery = time.Minute // how often is written that a token is in use
-	// maxKnown bounds the tokens that are known to be good.
-	maxKnown = 1024
-)
+const usedEvery = time.Minute // how often is written that a token is in use
 
 // Tokens checks tokens. Each is read from the truth each time, so that one that is revoked is dead at once on every node. Goroutines may
 // share it.
@@ -159,9 +154,6 @@ type Tokens struct {
 	truth   Truth
 	limiter *throttle.Limiter
 	now     func() time.Time
-
-	mu    sync.Mutex // guards known
-	known map[Digest]struct{}
 }
 
 // New makes a Tokens; now nil means time.Now.
@@ -169,7 +161,7 @@ func New(truth Truth, limiter *throttle.Limiter, now func() time.Time) *Tokens {
 	if now == nil {
 		now = time.Now
 	}
-	return &Tokens{truth: truth, limiter: limiter, now: now, known: make(map[Digest]struct{})}
+	return &Tokens{truth: truth, limiter: limiter, now: now}
 }
 
 // Check finds the token that a client shows. ErrWrong, ErrThrottled, or another error where it can't be known. The database looks its
@@ -184,44 +176,20 @@ func (s *Tokens) Check(ctx context.Context, client netip.Addr, text string) (Tok
 		return Token{}, ErrWrong
 	}
 	digest := shown.Digest()
-	if !s.isKnown(digest) && s.limiter.Over(client) { // who has a good one is not shut out by his neighbours
-		return Token{}, ErrThrottled
-	}
-	t, err := s.truth.TokenWith(ctx, digest)
+	t, err := s.truth.TokenWith(ctx, digest) // before the limit: who has a good one is not shut out by his neighbours, and nobody guesses one
 	now := s.now()
 	if errors.Is(err, authstore.ErrNotFound) || err == nil && !t.Expires.IsZero() && !t.Expires.After(now) {
-		s.forget(digest)
+		if s.limiter.Over(client) {
+			return Token{}, ErrThrottled
+		}
 		s.limiter.Wrong(ctx, client, "", digest[:])
 		return Token{}, ErrWrong
 	}
 	if err != nil {
 		return Token{}, fmt.Errorf("look a token up: %w", err)
 	}
-	s.note(digest)
 	if now.Sub(t.LastUsed) >= usedEvery {
 		_ = s.truth.TokenUsed(ctx, t.ID, now) // that it can't be noted, on a full disk say, must not keep a revocation out
 	}
 	return t, nil
-}
-
-func (s *Tokens) isKnown(d Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.known[d]
-	return ok
-}
-
-func (s *Tokens) note(d Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.known) >= maxKnown {
-		clear(s.known)
-	}
-	s.known[d] = struct{}{}
-}
-
-func (s *Tokens) forget(d Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.known, d)
 }

@@ -36,9 +36,10 @@ func (s *Store) Idle(ctx context.Context, since time.Time, after authstore.Passw
 	}, idleQuery, int64(after), s.now().Unix(), since.Unix(), authstore.KindIdle, int(authstore.Active), limit)
 }
 
-// RevokeIdle ends an app password that was used last, or made, at a time, and not since.
+// RevokeIdle ends an app password that was used last, or made, at a time, and not since. On a full disk it ends none: whether it was used since
+// could not be written either.
 func (s *Store) RevokeIdle(ctx context.Context, actor authstore.Actor, id authstore.PasswordID, since time.Time, why string) (authstore.Change, error) {
-	return s.inChange(ctx, true, actor, "password.revoked", func(c *change) error {
+	return s.inChange(ctx, false, actor, "password.revoked", func(c *change) error {
 		err := c.QueryRowContext(ctx, `UPDATE app_password SET revoked = $2, why = $3 WHERE id = $1 AND revoked IS NULL
 AND NOT EXISTS (SELECT 1 FROM usage u WHERE u.app_password = $1 AND u.count > 0 AND u.last > $4) RETURNING account`,
 			int64(id), s.now().Unix(), why, since.Unix()).Scan(&c.Account)

@@ -19,7 +19,9 @@ import (
 	"postern/authstore/apitoken"
 	"postern/authstore/identity"
 	"postern/gateway/appsettings"
+	"postern/gateway/directory"
 	"postern/gateway/live"
+	"postern/gateway/upstreamtoken"
 	"postern/gateway/view"
 )
 
@@ -35,7 +37,7 @@ const Protocol = "api"
 // Bounds of what programs may take.
 const (
 	requestTime = 30 * time.Second // a request, with its body and its answer
-	importTime  = 10 * time.Minute // of a hundred thousand accounts
+	importTime  = 10 * time.Minute // of a hundred thousand accounts, or a look into a directory of as many people
 	maxBody     = 64 << 10
 	maxImport   = 32 << 20
 )
@@ -57,6 +59,10 @@ type Options struct {
 	StoreBackendPassword func(ctx context.Context, who authstore.Actor, id authstore.AccountID, backend string, password []byte) error
 	// Import plans, and unless it is a dry run does, an import of accounts; *authstore.Unfit where the list can't be read.
 	Import func(ctx context.Context, who authstore.Actor, i Import) (view.Import, error)
+	// Upstream has the tokens of backends that want OAuth; nil: there are no such backends.
+	Upstream Upstream
+	// Directory is the LDAP directory that people sign in with; nil: there is none.
+	Directory Directory
 	// Ready says why the gateway takes no logins now; nil: it does.
 	Ready   func() error
 	Version string
@@ -76,6 +82,18 @@ type Sessions interface {
 	End(live.Selection) (count int, left <-chan struct{})
 }
 
+// Upstream keeps accounts' connections to authorization servers; an *upstreamtoken.Keeper.
+type Upstream interface {
+	Connections(ctx context.Context, a authstore.Account) ([]upstreamtoken.Connection, error)
+	Disconnect(ctx context.Context, who authstore.Actor, id authstore.AccountID, provider string) (revoked bool, err error)
+}
+
+// Directory looks who is in the directory still; a *directory.Looker.
+type Directory interface {
+	Last(ctx context.Context) (*directory.Report, error)
+	Look(ctx context.Context, o directory.LookOptions) (*directory.Report, error)
+}
+
 // Import is a list of accounts that is wanted, as CSV or as it is.
 type Import struct {
 	CSV               []byte // nil: List
@@ -86,10 +104,11 @@ type Import struct {
 
 // Server answers programs. Goroutines may share it.
 type Server struct {
-	o        Options
-	mux      *http.ServeMux
-	document []byte
-	bounds   map[string]bound // by the mux's pattern
+	o         Options
+	mux       *http.ServeMux
+	document  []byte
+	bounds    map[string]bound // by the mux's pattern
+	importing chan struct{}    // has room for the one large body that is answered
 }
 
 // bound is what one request may take.
@@ -98,6 +117,7 @@ type bound struct {
 	scope     apitoken.Scope
 	body      int64
 	time      time.Duration
+	large     func(body []byte) error // see operation
 }
 
 // huma has no other way to be told these than its package's variables, and nobody else here uses it.
@@ -115,7 +135,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), bounds: make(map[string]bound)}
+	s := &Server{o: o, mux: http.NewServeMux(), bounds: make(map[string]bound), importing: make(chan struct{}, 1)}
 	a := humago.New(s.mux, config())
 	s.accounts(a)
 	s.names(a)
@@ -124,6 +144,8 @@ func New(o Options) *Server {
 	s.connections(a)
 	s.history(a)
 	s.imports(a)
+	s.upstream(a)
+	s.directory(a)
 	s.status(a)
 	var err error
 	if s.document, err = json.MarshalIndent(a.OpenAPI(), "", "  "); err != nil {
@@ -185,6 +207,9 @@ type operation struct {
 	problems         []int          // besides those that everything has
 	body             int64          // 0: maxBody
 	time             time.Duration  // 0: requestTime
+	// large is of an operation with large bodies, of which one is answered at a time. It refuses a body that would take many times its own
+	// size when it is read; nil: none does.
+	large func(body []byte) error
 }
 
 // register mounts an operation. do is called when the token may do it and the request fits the document.
@@ -199,7 +224,7 @@ func register[I, O any](s *Server, a huma.API, o operation, do func(context.Cont
 		DefaultStatus: o.status, MaxBodyBytes: o.body + 1, BodyReadTimeout: o.time,
 		Security:  []map[string][]string{{"token": scopesOf(o.scope)}},
 		Responses: s.problems(a, o.problems)}
-	s.bounds[o.method+" "+o.path] = bound{o.id, o.scope, o.body, o.time}
+	s.bounds[o.method+" "+o.path] = bound{o.id, o.scope, o.body, o.time, o.large}
 	huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, in)
 		if err != nil {

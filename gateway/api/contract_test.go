@@ -167,8 +167,17 @@ func TestEveryOperation(t *testing.T) {
 	}
 	try(201, "POST", alice+"/invitation", m{"new_factor": true})
 	try(404, "POST", nobody+"/invitation", nil)
+	try(200, "POST", alice+"/factors/reset", nil)
+	try(404, "POST", nobody+"/factors/reset", nil)
 	try(200, "POST", alice+"/sign-out", nil)
 	try(404, "POST", nobody+"/sign-out", nil)
+
+	// what other servers say
+	try(200, "GET", alice+"/connections", nil)
+	try(404, "GET", nobody+"/connections", nil)
+	try(404, "DELETE", alice+"/connections/idp", nil)
+	try(409, "GET", "/directory/look", nil)
+	try(409, "POST", "/directory/look", nil)
 
 	// connections
 	try(200, "GET", "/sessions?account="+testlab.Alice+"&app_password="+made.get("id"), nil)
@@ -234,7 +243,7 @@ func (l *lab) operation(method, path string) string {
 func (l *lab) unseen(seen map[string]bool) {
 	l.t.Helper()
 	elsewhere := []string{"default", "401", "403", "429", "502"}
-	other := []string{"sign-out 409", "invite 409", "list-collections 409"}
+	other := []string{"sign-out 409", "invite 409", "reset-factors 409", "list-collections 409", "remove-connection 200", "last-look 200", "last-look 404", "look 200"}
 	for _, item := range l.spec.Paths.Map() {
 		for _, op := range item.Operations() {
 			for _, status := range slices.Sorted(maps.Keys(op.Responses.Map())) {

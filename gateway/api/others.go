@@ -1,9 +1,13 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,6 +27,11 @@ func (s *Server) signIn(a huma.API) {
 		problems: []int{http.StatusNotFound, http.StatusConflict}}, s.invite)
 	register(s, a, operation{id: "sign-out", method: http.MethodPost, path: "/accounts/{account}/sign-out", tag: tag, scope: apitoken.AccountsWrite,
 		summary: "End all of an account's sessions at the portal; apps stay logged in", problems: []int{http.StatusNotFound, http.StatusConflict}}, s.signOut)
+	register(s, a, operation{id: "reset-factors", method: http.MethodPost, path: "/accounts/{account}/factors/reset", tag: tag, scope: apitoken.InvitationsWrite,
+		summary: "Take away an account's second factors and recovery codes, and end its sessions at the portal",
+		more: "The next sign-in sets up new ones; where only a link does that, make one by invite with new_factor. A link that is on its way is not valid any more. " +
+			"Apps stay logged in. " + administrators,
+		problems: []int{http.StatusNotFound, http.StatusConflict}}, s.resetFactors)
 	register(s, a, operation{id: "primary-changed", method: http.MethodPost, path: "/primary-changed", tag: tag, scope: apitoken.PrimaryChanged,
 		summary: "Say that somebody's primary password was changed elsewhere",
 		more: "All app passwords of the account are revoked, its sessions end, and its owner is told by mail: all of it, or nothing. " +
@@ -54,6 +63,20 @@ func (s *Server) invite(ctx context.Context, in *invite) (*body[view.Invitation]
 		return nil, err
 	}
 	return answer(view.NewInvitation(s.o.Link(secret), i)), nil
+}
+
+func (s *Server) resetFactors(ctx context.Context, in *OnAccount) (*body[Done], error) {
+	if s.o.People == nil {
+		return nil, noPortal()
+	}
+	a, err := s.renamed(ctx, in.Account)
+	if err == nil {
+		err = s.o.People.ResetFactors(ctx, actor(ctx), a.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer(Done{"took away the second factors of " + a.Names[0] + " and ended its sessions at the portal"}), nil
 }
 
 func (s *Server) signOut(ctx context.Context, in *OnAccount) (*body[view.Ended], error) {
@@ -265,17 +288,70 @@ func (s *Server) imports(a huma.API) {
 	const how = "Accounts that are missing are made, those that are there get what they lack, and nothing is ever taken away: the same list may be sent again. " +
 		"Where a line is wrong nothing is done, but with skip_wrong the others are. To change accounts of administrators admins:write is needed as well."
 	o := operation{id: "import-accounts", method: http.MethodPost, path: "/import", tag: "accounts", scope: apitoken.AccountsWrite,
-		summary: "Add many accounts", more: how, problems: []int{http.StatusUnprocessableEntity}, body: maxImport, time: importTime}
+		summary: "Add many accounts", more: how, problems: []int{http.StatusUnprocessableEntity}, body: maxImport, time: importTime, large: likeAccounts}
 	register(s, a, o, s.importList)
+	o.large = func([]byte) error { return nil }
 	o.id, o.path, o.summary = "import-csv", "/import/csv", "Add many accounts from a CSV file, as \"postern account import\" reads it"
 	register(s, a, o, s.importCSV)
 }
 
 type importList struct {
 	Body struct {
-		Accounts  []WantedAccount `json:"accounts" maxItems:"200000"`
+		Accounts  []WantedAccount `json:"accounts" maxItems:"200000"` // maxWanted
 		DryRun    bool            `json:"dry_run,omitempty" doc:"Say what would be done, and do nothing"`
 		SkipWrong bool            `json:"skip_wrong,omitempty"`
+	}
+}
+
+const (
+	maxWanted      = 200_000 // accounts of a list
+	maxWantedNames = 100     // aliases of one
+)
+
+var wantedFields = []json.Token{"address", "aliases", "backend_name", "issuer", "subject"}
+
+// likeAccounts refuses what is no list of accounts, from how it is built alone, at the first thing that is wrong: huma reads a body into maps and
+// notes all that is wrong in it, which of a body of nothing but wrong things takes two hundred times its size.
+func likeAccounts(text []byte) error {
+	var inside []int // how much stands in each list and object that is open: names of fields count as well
+	lists := 0
+	for d := json.NewDecoder(bytes.NewReader(text)); ; {
+		token, err := d.Token()
+		if err != nil { // its end, or something for huma to tell of
+			return nil
+		}
+		depth := len(inside)
+		if token == json.Delim(']') || token == json.Delim('}') {
+			inside = inside[:depth-1]
+			continue
+		}
+		if depth > 0 {
+			inside[depth-1]++
+		}
+		open, opens := token.(json.Delim)
+		_, isText := token.(string)
+		at := -1 // which account
+		if depth > 2 {
+			at = inside[1] - 1
+		}
+		switch {
+		case depth == 0, depth == 1 && inside[0] <= 2*3 && !opens: // three fields
+		case depth == 1 && open == '[' && lists == 0:
+			lists++
+		case depth == 2 && open == '{' && inside[1] <= maxWanted:
+		case depth == 2 && inside[1] > maxWanted:
+			return fmt.Errorf("there are more than %d accounts", maxWanted)
+		case depth == 3 && inside[2]%2 == 1 && !slices.Contains(wantedFields, token), depth == 3 && inside[2] > 2*len(wantedFields):
+			return fmt.Errorf("accounts[%d] has a field that no account has, or one twice", at)
+		case depth == 3 && (isText || open == '['), depth == 4 && isText && inside[3] <= maxWantedNames:
+		case depth == 4 && isText:
+			return fmt.Errorf("accounts[%d] has more than %d aliases", at, maxWantedNames)
+		default:
+			return errors.New("it is no list of accounts as the document has it at " + documentPath)
+		}
+		if opens {
+			inside = append(inside, 0)
+		}
 	}
 }
 

@@ -2,8 +2,12 @@ package api_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/authstore"
 	"postern/authstore/apitoken"
@@ -109,6 +113,66 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// A body of nothing but wrong things takes no more memory than a good one, and no second one is read beside it.
+func TestLargeBodies(t *testing.T) {
+	l := newLab(t, "") // alone, for it looks at what is allocated
+	l.document()
+	token := l.token(apitoken.AccountsWrite)
+	const n = 300_000
+	for name, tt := range map[string]struct{ body, fault string }{
+		"empty accounts": {`{"accounts":[` + strings.Repeat("{},", n) + `{}]}`, "more than 200000"},
+		"numbers":        {`{"accounts":[` + strings.Repeat("1,", n) + `1]}`, "no list"},
+		"fields":         {`{"accounts":[{"a":"",` + strings.Repeat(`"b":1,`, n) + `"c":1}]}`, "accounts[0] has a field"},
+		"a field":        {`{"accounts":[{"address":"",` + strings.Repeat(`"address":"",`, n) + `"address":""}]}`, "accounts[0] has a field"},
+		"aliases":        {`{"accounts":[{"aliases":[` + strings.Repeat(`"a",`, n) + `"a"]}]}`, "accounts[0] has more than 100 aliases"},
+		"null aliases":   {`{"accounts":[{"aliases":[` + strings.Repeat(`null,`, n) + `null]}]}`, "no list"},
+		"lists":          {`{"accounts":[],"accounts":[` + strings.Repeat("{},", n) + `{}]}`, "no list"},
+		"other fields":   {`{` + strings.Repeat(`"x":1,`, n) + `"x":1}`, "no list"},
+		"a list":         {`[` + strings.Repeat(`1,`, n) + `1]`, "no list"},
+		"deep":           {`{"accounts":[{"aliases":[[` + strings.Repeat(`1,`, n), "no list"},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r := l.must(422, request{method: "POST", path: "/import", body: tt.body, token: token})
+		runtime.ReadMemStats(&after)
+		if !strings.Contains(r.get("detail"), tt.fault) {
+			t.Errorf("%s: %s, want %q", name, r.text, tt.fault)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 24<<20+10*uint64(len(tt.body)) {
+			t.Errorf("%s: %d MiB were allocated for a body of %d KiB", name, took>>20, len(tt.body)>>10)
+		}
+	}
+	held, sender := io.Pipe()
+	slow := make(chan int)
+	go func() {
+		r, _ := http.NewRequest("POST", "http://api/api/v1/import/csv", held)
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("Content-Type", "text/csv")
+		resp, err := l.client.Do(r)
+		if err != nil {
+			slow <- 0
+			return
+		}
+		resp.Body.Close()
+		slow <- resp.StatusCode
+	}()
+	sender.Write([]byte("address\n")) // taken when its request is under way
+	list := request{method: "POST", path: "/import", body: m{"accounts": []m{{"address": "alice@example.test"}}}, token: token}
+	for began := time.Now(); ; {
+		if r := l.ask(list); r.status == 503 && r.header.Get("Retry-After") != "" {
+			break
+		} else if r.status != 200 || time.Since(began) > 30*time.Second {
+			t.Fatalf("beside another import: %d %s", r.status, r.text)
+		}
+	}
+	sender.Write([]byte("bob@example.test\n"))
+	sender.Close()
+	if status := <-slow; status != 200 {
+		t.Errorf("the slow one: %d", status)
+	}
+	l.must(200, list)
+}
+
 // What is not there is said.
 func TestWithoutPortalAndBackend(t *testing.T) {
 	t.Parallel()
@@ -121,6 +185,7 @@ protocol = "imap"`, `credential = "header"`, `credential = "stored"`, "[[policy]
 	l.must(201, request{method: "POST", path: "/accounts", body: m{"address": "alice@example.test"}, token: all})
 	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/invitation", token: all})
 	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/sign-out", token: all})
+	l.must(409, request{method: "POST", path: "/accounts/alice@example.test/factors/reset", token: all})
 	l.must(409, request{method: "GET", path: "/accounts/alice@example.test/collections", token: all})
 	l.must(422, request{method: "POST", path: "/accounts/alice@example.test/passwords", body: m{"label": "x", "for": "calendar", "collections": []m{{"kind": "calendar", "name": "work"}}}, token: all})
 	if r := l.must(200, request{method: "GET", path: "/accounts/alice@example.test", token: all}); strings.Contains(r.text, `"portal"`) {

@@ -13,6 +13,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/directory"
 )
 
 const problemType = "application/problem+json"
@@ -102,7 +103,7 @@ func (s *Server) problems(a huma.API, more []int) map[string]*huma.Response {
 }
 
 // conflicts are the errors that another state of things would not have given; what they say is for everybody.
-var conflicts = []error{authstore.ErrNameTaken, authstore.ErrTooMany, authstore.ErrNotActive, identity.ErrTied}
+var conflicts = []error{authstore.ErrNameTaken, authstore.ErrTooMany, authstore.ErrNotActive, identity.ErrTied, identity.ErrVouched, directory.ErrBusy}
 
 // problem puts an error of an operation into an answer. What nobody has words for is for the log alone.
 func (s *Server) problem(ctx context.Context, err error) error {

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"path"
@@ -75,7 +77,36 @@ func (s *Server) serve(c *call, w *watched, r *http.Request) {
 	}
 	inner = inner.WithContext(ctx)
 	inner.Body = http.MaxBytesReader(w, r.Body, b.body)
+	if b.large != nil {
+		select {
+		case s.importing <- struct{}{}:
+			defer func() { <-s.importing }()
+		default:
+			p := problem(http.StatusServiceUnavailable, "another import is under way; ask again when it is done")
+			p.header = http.Header{"Retry-After": {"5"}}
+			p.write(w)
+			return
+		}
+		if p := inspect(inner, b.large); p != nil {
+			p.write(w)
+			return
+		}
+	}
 	s.mux.ServeHTTP(w, inner)
+}
+
+// inspect looks at a large body before anything is made of it.
+func inspect(r *http.Request, look func([]byte) error) *Problem {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		status, detail, _ := readFault([]error{err})
+		return problem(status, detail)
+	}
+	if err := look(text); err != nil {
+		return unfit("%v", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(text))
+	return nil
 }
 
 // unknown answers what is no operation: another path, or another method of one.

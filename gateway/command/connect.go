@@ -12,6 +12,7 @@ import (
 	"postern/authstore"
 	"postern/gateway"
 	"postern/gateway/upstreamtoken"
+	"postern/gateway/view"
 )
 
 // withConnections is withAccount for commands about its connections to authorization servers.
@@ -26,15 +27,6 @@ func (e *env) withConnections(c *cobra.Command, address string, do func(*upstrea
 	})
 }
 
-// connectionView is a connection as --json prints it.
-type connectionView struct {
-	Provider string     `json:"provider"`
-	State    string     `json:"state"` // "none", "connected", "failed"
-	Needed   bool       `json:"needed"`
-	Since    *time.Time `json:"since,omitempty"`   // when it was last refreshed, or has failed
-	Failure  string     `json:"failure,omitempty"` // a code of the server's
-}
-
 func accountConnections(e *env) *cobra.Command {
 	return e.jsonFlag(&cobra.Command{
 		Use:   "connections ADDRESS",
@@ -46,17 +38,12 @@ func accountConnections(e *env) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				views, rows := make([]connectionView, 0, len(list)), [][]string(nil)
+				var rows [][]string
 				for _, one := range list {
-					view := connectionView{Provider: one.Provider, State: string(one.State), Needed: one.Needed, Failure: one.Code}
-					if !one.Since.IsZero() {
-						view.Since = &one.Since
-					}
-					views = append(views, view)
 					rows = append(rows, []string{one.Provider, string(one.State), day(one.Since), map[bool]string{true: "yes", false: "no"}[one.Needed], cmp.Or(one.Code, "-")})
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), views)
+					return printJSON(c.OutOrStdout(), view.NewConnections(list))
 				}
 				return table(c.OutOrStdout(), []string{"PROVIDER", "STATE", "SINCE", "NEEDED", "FAILURE"}, rows)
 			})
@@ -150,10 +137,7 @@ func accountDisconnect(e *env) *cobra.Command {
 					return err
 				}
 				if e.json {
-					return printJSON(c.OutOrStdout(), struct {
-						Done    string `json:"done"`
-						Revoked bool   `json:"revoked"` // the server has taken the tokens back
-					}{"disconnected " + a.Names[0] + " from " + provider, revoked})
+					return printJSON(c.OutOrStdout(), view.Disconnected{Done: "disconnected " + a.Names[0] + " from " + provider, Revoked: revoked})
 				}
 				text := "the server has taken the tokens back"
 				if !revoked {

@@ -49,31 +49,31 @@ type Truth interface {
 // Report is what a look found. It is kept as JSON.
 type Report struct {
 	At       time.Time     `json:"at"`
-	Took     time.Duration `json:"took"`
-	Slowest  time.Duration `json:"slowest"`  // question
-	Accounts int           `json:"accounts"` // that are bound to people of the directory
-	Present  int           `json:"present"`  // of these, who are there and not disabled
-	Lost     int           `json:"lost"`     // who were active, and are not there
-	Back     int           `json:"back"`     // who are there again
-	Changed  int           `json:"changed"`  // whose primary password was changed there
-	Reused   int           `json:"reused"`   // of the lost, whose address is somebody else's
-	Problem  string        `json:"problem,omitempty"`
-	Held     bool          `json:"held,omitempty"` // it answered well, and so many were lost or changed that it is not believed
-	Dry      bool          `json:"dry,omitempty"`
-	Named    []Named       `json:"named,omitempty"`   // some of those that something was or would be done about
-	Renamed  []Named       `json:"renamed,omitempty"` // some of those who have another address there
+	Took     time.Duration `json:"took" doc:"In nanoseconds"`
+	Slowest  time.Duration `json:"slowest" doc:"The slowest question to the directory, in nanoseconds"`                         // question
+	Accounts int           `json:"accounts" doc:"Accounts that are bound to people of the directory"`                           // that are bound to people of the directory
+	Present  int           `json:"present" doc:"Of these, whose people are there and not disabled"`                             // of these, who are there and not disabled
+	Lost     int           `json:"lost" doc:"Whose people were there, and are gone or disabled: suspended now"`                 // who were active, and are not there
+	Back     int           `json:"back" doc:"Whose people are there again"`                                                     // who are there again
+	Changed  int           `json:"changed" doc:"Whose primary password was changed there: their app passwords are revoked now"` // whose primary password was changed there
+	Reused   int           `json:"reused" doc:"Of the lost, whose address is somebody else's"`                                  // of the lost, whose address is somebody else's
+	Problem  string        `json:"problem,omitempty" doc:"Why nothing was changed"`
+	Held     bool          `json:"held,omitempty" doc:"It answered well, and so many were lost or changed that it is not believed"` // it answered well, and so many were lost or changed that it is not believed
+	Dry      bool          `json:"dry,omitempty" doc:"It was only looked at"`
+	Named    []Named       `json:"named,omitempty" doc:"Some of those that something was or would be done about"` // some of those that something was or would be done about
+	Renamed  []Named       `json:"renamed,omitempty" doc:"Some of those who have another address there"`          // some of those who have another address there
 
-	Good      time.Time `json:"good"`       // when the last look was one that counts
-	Expected  int       `json:"expected"`   // who were there then
-	Since     time.Time `json:"since"`      // from when on losses are added up
-	SinceHad  int       `json:"since_had"`  // who were there then
-	SinceLost int       `json:"since_lost"` // who were lost from then on
+	Good      time.Time `json:"good" doc:"When a look counted last"`              // when the last look was one that counts
+	Expected  int       `json:"expected" doc:"How many people were there then"`   // who were there then
+	Since     time.Time `json:"since" doc:"From when on losses are added up"`     // from when on losses are added up
+	SinceHad  int       `json:"since_had" doc:"How many people were there then"`  // who were there then
+	SinceLost int       `json:"since_lost" doc:"How many were lost from then on"` // who were lost from then on
 }
 
 // Named is an account that a report names.
 type Named struct {
 	Address string `json:"address"`
-	What    string `json:"what"` // one of the reasons, "returned", "changed", or the other address
+	What    string `json:"what" doc:"gone, disabled, reused, returned, changed, or the other address"` // one of the reasons, "returned", "changed", or the other address
 }
 
 // LookOptions change a look.

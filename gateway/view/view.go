@@ -11,6 +11,7 @@ import (
 	"postern/authstore/identity"
 	"postern/gateway/appsettings"
 	"postern/gateway/live"
+	"postern/gateway/upstreamtoken"
 )
 
 // Account is one person's account.
@@ -251,6 +252,35 @@ type PrimaryChanged struct {
 	Confirmation
 	Address string `json:"address"`
 	Revoked int    `json:"revoked_app_passwords"`
+}
+
+// Connection is an account's at an authorization server whose tokens its backends want.
+type Connection struct {
+	Provider string     `json:"provider" doc:"The name of the [[oauth]] in the configuration"`
+	State    string     `json:"state" enum:"none,connected,failed"`
+	Needed   bool       `json:"needed" doc:"The account's backends want its tokens"`
+	Since    *time.Time `json:"since,omitempty" doc:"When it was last refreshed, or has failed"`
+	Failure  string     `json:"failure,omitempty" doc:"A code of the server's"`
+}
+
+// NewConnections shows connections.
+func NewConnections(list []upstreamtoken.Connection) []Connection {
+	views := make([]Connection, 0, len(list))
+	for _, c := range list {
+		v := Connection{Provider: c.Provider, State: string(c.State), Needed: c.Needed, Failure: c.Code}
+		if !c.Since.IsZero() {
+			since := c.Since.UTC()
+			v.Since = &since
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+// Disconnected says that a connection was removed.
+type Disconnected struct {
+	Done    string `json:"done" doc:"What was done, in words"`
+	Revoked bool   `json:"revoked" doc:"The server has taken the tokens back"`
 }
 
 // Session is an open connection of an app.
