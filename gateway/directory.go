@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/config"
 	"postern/gateway/directory"
@@ -43,16 +44,19 @@ func (d *Desk) directory(cfg *config.Config) (*directory.Directory, error) {
 }
 
 // tiedTo is whom in the directory an address's account is bound to; empty: nobody.
-func (d *Desk) tiedTo(ctx context.Context, address string) string {
+func (d *Desk) tiedTo(ctx context.Context, address string) (string, error) {
 	p, err := d.truth.PersonNamed(ctx, address)
+	if errors.Is(err, authstore.ErrNotFound) {
+		return "", nil
+	}
 	if err != nil {
-		return ""
+		return "", err
 	}
 	i := slices.IndexFunc(p.Ties, func(t identity.Tie) bool { return t.Issuer == directory.Issuer })
 	if i < 0 {
-		return ""
+		return "", nil
 	}
-	return p.Ties[i].Subject
+	return p.Ties[i].Subject, nil
 }
 
 // looker looks who is in the directory still.

@@ -25,20 +25,20 @@ const Issuer = "ldap"
 
 // Options say how a directory is reached and read.
 type Options struct {
-	Route    *protocols.Route                     // the way there; its credential is not used
-	BindDN   string                               // whom searches are made as; empty: anonymous
-	Password func() ([]byte, error)               // BindDN's, read at each bind; the caller clears it
-	Base     string                               // where people are
-	Filter   string                               // finds a person: {address}, {local} and {domain} stand for the name that was typed
-	Disabled string                               // a filter that fits those who are disabled; empty: nobody is
-	Address  string                               // the attribute with a person's addresses
-	Subject  string                               // the attribute that names an entry for ever
-	Groups   string                               // the attribute with a person's groups; empty: none is asked for
-	Changed  string                               // the attribute that says when the password was changed; empty: none is asked for
-	GroupsAt string                               // where groups are searched that name their members; empty: they are not
-	GroupsBy string                               // a filter that finds a person's groups there: {dn} stands for his entry's name
-	Tied     func(context.Context, string) string // the subject that an address's account is bound to; empty: none
-	Time     time.Duration                        // what one question may take; 0: ten seconds
+	Route    *protocols.Route                              // the way there; its credential is not used
+	BindDN   string                                        // whom searches are made as; empty: anonymous
+	Password func() ([]byte, error)                        // BindDN's, read at each bind; the caller clears it
+	Base     string                                        // where people are
+	Filter   string                                        // finds a person: {address}, {local} and {domain} stand for the name that was typed
+	Disabled string                                        // a filter that fits those who are disabled; empty: nobody is
+	Address  string                                        // the attribute with a person's addresses
+	Subject  string                                        // the attribute that names an entry for ever
+	Groups   string                                        // the attribute with a person's groups; empty: none is asked for
+	Changed  string                                        // the attribute that says when the password was changed; empty: none is asked for
+	GroupsAt string                                        // where groups are searched that name their members; empty: they are not
+	GroupsBy string                                        // a filter that finds a person's groups there: {dn} stands for his entry's name
+	Tied     func(context.Context, string) (string, error) // the subject that an address's account is bound to; empty: none
+	Time     time.Duration                                 // what one question may take; 0: ten seconds
 	Log      *slog.Logger
 }
 
@@ -147,7 +147,10 @@ func (d *Directory) find(ctx context.Context, address string) (p *person, err er
 		if !errors.Is(err, errNoOne) || d.o.Tied == nil {
 			return err
 		}
-		subject := d.o.Tied(ctx, address)
+		subject, tiedErr := d.o.Tied(ctx, address)
+		if tiedErr != nil { // whether he has another name there is not known, so that it is no wrong password
+			return fmt.Errorf("look whom the account is bound to: %w", tiedErr)
+		}
 		if subject == "" {
 			return err
 		}

@@ -173,11 +173,12 @@ func TestRenamedAndReused(t *testing.T) {
 	s := testlab.Slapd(t, 0)
 	o := options(s)
 	var tied string
-	o.Tied = func(_ context.Context, address string) string {
+	var broken error
+	o.Tied = func(_ context.Context, address string) (string, error) {
 		if address == alice {
-			return tied
+			return tied, broken
 		}
-		return ""
+		return "", broken
 	}
 	d := directory(t, o)
 	right := testlab.Primary(alice)
@@ -190,6 +191,11 @@ func TestRenamedAndReused(t *testing.T) {
 	if c := wantCheck(t, d, "by the new name", "AJ@example.test", right, nil); c.Subject != tied || !slices.Equal(c.Addresses, []string{"AJ@example.test", "alice.jones@example.test"}) {
 		t.Errorf("claims %+v", c)
 	}
+	broken = errors.New("the database is down")
+	if _, err := d.Check(t.Context(), alice, []byte(right)); !errors.Is(err, broken) || errors.Is(err, identity.ErrWrong) {
+		t.Errorf("while it is not known whom the account is bound to: %v", err)
+	}
+	broken = nil
 	wantCheck(t, d, "renamed, wrong", alice, "wrong password", identity.ErrWrong)
 	s.AddPerson("alice2", "second-password", alice)
 	if c := wantCheck(t, d, "somebody new", alice, "second-password", nil); c.Subject == tied || c.Subject == "" {
