@@ -5,6 +5,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/directory"
 )
 
 // Person reads an account as identity sees it, with what binds it to other servers; authstore.ErrNotFound.
@@ -23,8 +24,19 @@ func (d *Desk) PrimaryChanged(ctx context.Context, who authstore.Actor, id auths
 	return identity.PrimaryChanged(ctx, d.truth, d.Accounts, d.KeepsPrimary(), who, id)
 }
 
-// Tie binds an account to a person at another server; identity.ErrTied.
+// Tie binds an account to a person at another server; identity.ErrTied. Whom the directory does not know is not bound: the next look would suspend
+// the account.
 func (d *Desk) Tie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) (ended int, err error) {
+	if issuer == directory.Issuer {
+		dir, err := d.ownDirectory()
+		if err != nil {
+			return 0, err
+		}
+		defer dir.Close()
+		if err := dir.Knows(ctx, subject); err != nil {
+			return 0, err
+		}
+	}
 	return identity.Bind(ctx, d.truth, who, id, issuer, subject)
 }
 

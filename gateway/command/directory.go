@@ -85,13 +85,13 @@ func (e *env) printReport(w io.Writer, r *directory.Report) error {
 		}
 		return failed
 	}
-	fmt.Fprintf(w, "looked        %s, in %v\naccounts      %d bound to people of the directory, %d of these are there\n",
-		day(r.At), r.Took.Round(time.Millisecond), r.Accounts, r.Present)
+	fmt.Fprintf(w, "looked        %s, in %v\n", day(r.At), r.Took.Round(time.Millisecond))
 	would := ""
 	if r.Dry || r.Problem != "" {
 		would = "would be "
 	}
-	if r.Problem == "" || r.Held {
+	if r.Problem == "" || r.Held { // else it has not got through
+		fmt.Fprintf(w, "accounts      %d bound to people of the directory, %d of these are there\n", r.Accounts, r.Present)
 		fmt.Fprintf(w, "gone          %d accounts of people who are gone or disabled %ssuspended\n", r.Lost, would)
 		fmt.Fprintf(w, "returned      %d suspended accounts of people who are there again %sresumed\n", r.Back, would)
 		fmt.Fprintf(w, "changed       %d primary passwords were changed; the accounts' app passwords %srevoked\n", r.Changed, would)

@@ -11,6 +11,7 @@ import (
 	"postern/authstore"
 	"postern/authstore/identity"
 	"postern/gateway"
+	"postern/gateway/directory"
 	"postern/gateway/view"
 )
 
@@ -108,14 +109,17 @@ func printPortal(w io.Writer, v *view.Portal, d *gateway.Desk) {
 	if v == nil {
 		return
 	}
-	primary, factors, keeps := "set", "none", d.KeepsPrimary()
+	primary, factors, keeps, server := "set", "none", d.KeepsPrimary(), "the server of [portal.imap]"
+	if d.Issuer() == directory.Issuer {
+		server = "the directory of [portal.ldap]"
+	}
 	switch {
 	case d.Vouched():
 		primary = "none here; people sign in at the provider of [portal.oidc]"
 	case !keeps && v.Primary:
-		primary = "the server of [portal.imap] has it"
+		primary = server + " has it"
 	case !keeps:
-		primary = "the server of [portal.imap] has it; nobody has signed in yet"
+		primary = server + " has it; nobody has signed in yet"
 	case !v.Primary:
 		primary = "not set; its owner begins with the link of \"postern account invite\""
 	}

@@ -179,6 +179,20 @@ func (d *Directory) one(ctx context.Context, l *link, filter string) (*person, e
 	return p, nil
 }
 
+// Knows wants a person to be there by what an entry keeps for ever, and not disabled.
+func (d *Directory) Knows(ctx context.Context, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.o.Time)
+	defer cancel()
+	err := d.withLink(ctx, func(l *link) error {
+		_, err := d.one(ctx, l, d.enabled(anybody(d.o.Filter), d.subjectFilter(subject)))
+		return err
+	})
+	if errors.Is(err, errNoOne) {
+		return fmt.Errorf("the directory has nobody with the %s %q who fits filter and is not disabled; look there for the right one", d.o.Subject, subject)
+	}
+	return d.explain(err)
+}
+
 // addGroups searches for the groups that name a person among their members.
 func (d *Directory) addGroups(ctx context.Context, l *link, p *person) error {
 	if d.o.GroupsAt == "" {

@@ -248,6 +248,7 @@ func TestProbe(t *testing.T) {
 		"no such subject":     {func(o *Options) { o.Subject = "employeeNumber" }, "set subject_attribute"},
 		"GUIDs that are none": {func(o *Options) { o.Subject = "objectGUID" }, "set subject_attribute"},
 		"no addresses":        {func(o *Options) { o.Address = "telephoneNumber" }, "set address_attribute"},
+		"no such group_base":  {func(o *Options) { o.GroupsAt, o.GroupsBy = "ou=gruops,"+testlab.SlapdBase, "(member={dn})" }, "look at group_base"},
 		"a part elsewhere":    {func(o *Options) { o.Base = "ou=part," + testlab.SlapdBase }, "it refers to another server"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -271,6 +272,29 @@ func TestProbe(t *testing.T) {
 	o.Changed = "shadowLastChange"
 	if _, untried, err := directory(t, o).Probe(t.Context()); err != nil || !strings.Contains(untried, "changed_attribute") {
 		t.Errorf("without times: %q, %v", untried, err)
+	}
+}
+
+// An account is not bound by a slip to somebody who is not there.
+func TestKnows(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 0)
+	d := directory(t, options(s))
+	c, err := d.Check(t.Context(), alice, []byte(testlab.Primary(alice)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Knows(t.Context(), c.Subject); err != nil {
+		t.Errorf("Knows(alice) = %v", err)
+	}
+	for _, subject := range []string{"", "nobody", strings.Replace(c.Subject, c.Subject[:1], "f", 1) + "0"} {
+		if err := d.Knows(t.Context(), subject); err == nil || !strings.Contains(err.Error(), "the directory has nobody with the entryUUID") {
+			t.Errorf("Knows(%q) = %v", subject, err)
+		}
+	}
+	s.Stop()
+	if err := d.Knows(t.Context(), c.Subject); err == nil || strings.Contains(err.Error(), "has nobody") {
+		t.Errorf("without the directory: %v", err)
 	}
 }
 

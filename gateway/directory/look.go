@@ -63,11 +63,11 @@ type Report struct {
 	Named    []Named       `json:"named,omitempty" doc:"Some of those that something was or would be done about"` // some of those that something was or would be done about
 	Renamed  []Named       `json:"renamed,omitempty" doc:"Some of those who have another address there"`          // some of those who have another address there
 
-	Good      time.Time `json:"good" doc:"When a look counted last"`              // when the last look was one that counts
-	Expected  int       `json:"expected" doc:"How many people were there then"`   // who were there then
-	Since     time.Time `json:"since" doc:"From when on losses are added up"`     // from when on losses are added up
-	SinceHad  int       `json:"since_had" doc:"How many people were there then"`  // who were there then
-	SinceLost int       `json:"since_lost" doc:"How many were lost from then on"` // who were lost from then on
+	Good      time.Time `json:"good" doc:"When a look counted last"`                                            // when the last look was one that counts
+	Expected  int       `json:"expected" doc:"How many people were there then"`                                 // who were there then
+	Since     time.Time `json:"since" doc:"From when on losses are added up"`                                   // from when on losses are added up
+	SinceHad  int       `json:"since_had" doc:"How many people were there then, or later when there were more"` // likewise
+	SinceLost int       `json:"since_lost" doc:"How many were lost from then on"`                               // who were lost from then on
 }
 
 // Named is an account that a report names.
@@ -245,7 +245,7 @@ func (l *look) compare(ctx context.Context) error {
 		return &trouble{err}
 	}
 	defer link.close()
-	if err := l.ask(ctx, func(ctx context.Context) error { return l.Directory.base(ctx, link) }); err != nil {
+	if err := l.ask(ctx, func(ctx context.Context) error { return l.Directory.base(ctx, link, l.Directory.o.Base) }); err != nil {
 		return err
 	}
 	for after := authstore.AccountID(0); ; {
@@ -424,6 +424,7 @@ func (l *look) judge() {
 	if r.Since.IsZero() || l.began.Sub(r.Since) > erosion || r.Since.After(l.began) {
 		r.Since, r.SinceHad, r.SinceLost = l.began, had, 0
 	}
+	r.SinceHad = max(r.SinceHad, had) // accounts were added meanwhile
 	lost, changed := r.Lost > 1 && (r.SinceLost+r.Lost)*10 > r.SinceHad, r.Changed > 1 && r.Changed*10 > had
 	if l.o.Accept || !lost && !changed {
 		r.SinceLost = max(0, r.SinceLost+r.Lost-r.Back)

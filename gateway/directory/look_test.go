@@ -402,6 +402,26 @@ func TestLossesThatAreBelieved(t *testing.T) {
 	}
 }
 
+// Who was added since losses are added up counts among those that were there.
+func TestLossesAfterAnImport(t *testing.T) {
+	t.Parallel()
+	s := testlab.Slapd(t, 30)
+	p := newPlace(t, directory(t, options(s)))
+	p.look(LookOptions{})
+	p.fill(30)
+	p.look(LookOptions{})
+	s.Delete(testlab.PersonDN("u0"))
+	s.Delete(testlab.PersonDN("u1"))
+	if r := p.look(LookOptions{}); r.Held || r.Lost != 2 {
+		t.Errorf("2 of 30: %+v", r)
+	}
+	s.Delete(testlab.PersonDN("u2"))
+	s.Delete(testlab.PersonDN("u3"))
+	if r := p.look(LookOptions{}); !r.Held || !strings.HasPrefix(r.Problem, "4 of 30 people are suddenly gone") {
+		t.Errorf("4 of 30: %+v", r)
+	}
+}
+
 // Of two nodes one looks at a time, and who was lost is told once.
 func TestTwoNodesLook(t *testing.T) {
 	t.Parallel()

@@ -24,8 +24,13 @@ func (d *Directory) Probe(ctx context.Context) (seen, untried string, err error)
 		return "", "", d.explain(err)
 	}
 	defer l.close()
-	if err := d.base(ctx, l); err != nil {
+	if err := d.base(ctx, l, d.o.Base); err != nil {
 		return "", "", d.explain(err)
+	}
+	if d.o.GroupsAt != "" {
+		if err := d.base(ctx, l, d.o.GroupsAt); err != nil {
+			return "", "", fmt.Errorf("%s: no groups can be searched below %s, so that nobody can sign in; look at group_base and at the rights there: %w", d.o.Route.Address, d.o.GroupsAt, err)
+		}
 	}
 	people, err := l.search(ctx, d.o.Base, d.enabled(anybody(d.o.Filter)), d.attributes(), sampled, maxAnswer)
 	if r, ok := errors.AsType[*refused](err); ok && r.code == ldap.LDAPResultSizeLimitExceeded && len(people) > 0 {
@@ -64,9 +69,9 @@ func (d *Directory) judgeSample(people []*ldap.Entry) (seen, untried string, err
 	return fmt.Sprintf("%s answers, %s finds people below %s", d.o.Route.Address, d.who(), d.o.Base), untried, nil
 }
 
-// base wants the entry below which people are: whoever may not see it is told that nobody is there.
-func (d *Directory) base(ctx context.Context, l *link) error {
-	r, err := l.searched(ctx, ldap.ScopeBaseObject, d.o.Base, "(objectClass=*)", []string{"1.1"}, 1, maxAnswer)
+// base wants the entry below which people or groups are: whoever may not see it is told that nobody is there.
+func (d *Directory) base(ctx context.Context, l *link, dn string) error {
+	r, err := l.searched(ctx, ldap.ScopeBaseObject, dn, "(objectClass=*)", []string{"1.1"}, 1, maxAnswer)
 	if err == nil && len(r.Entries) != 1 {
 		err = errNoBase
 	}
@@ -77,7 +82,7 @@ var errNoBase = errors.New("it does not show the entry of base")
 
 func (d *Directory) who() string {
 	if d.o.BindDN == "" {
-		return "everybody"
+		return "an anonymous client"
 	}
 	return d.o.BindDN
 }
