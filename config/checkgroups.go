@@ -49,4 +49,18 @@ func (w *walker) checkGroups(path string, groups []string) {
 	case portal.SignIn == "ldap" && portal.LDAP.GroupsAttribute == "" && portal.LDAP.GroupBase == "":
 		w.say(path, path+" needs groups_attribute or group_base in [portal.ldap], for else nobody's groups are known")
 	}
+	w.checkGroupNames(path, groups)
+}
+
+// checkGroupNames refuses short names of groups where the directory has whole ones only, so that they would fit nobody.
+func (w *walker) checkGroupNames(path string, groups []string) {
+	l := &w.cfg.Portal.LDAP
+	if w.cfg.Portal.SignIn != "ldap" || !strings.EqualFold(l.GroupsAttribute, "memberOf") {
+		return
+	}
+	for _, g := range groups {
+		if g != "" && !strings.Contains(g, "=") {
+			w.say(path, fmt.Sprintf("%q is no whole name of a group, as the directory has them: \"cn=staff,ou=groups,dc=example,dc=org\"", g))
+		}
+	}
 }

@@ -54,7 +54,6 @@ func (d *Desk) Issuer() string {
 	case d.cfg.Portal.SignIn == "oidc":
 		return d.cfg.Portal.OIDC.Issuer
 	case d.cfg.Portal.SignIn == "ldap":
-	case d.HasPortal() && d.cfg.Portal.SignIn == "ldap":
 		return directory.Issuer
 	}
 	return ""
