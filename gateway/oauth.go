@@ -133,6 +133,9 @@ func (d *Desk) checkOAuth(ctx context.Context, cfg *config.Config, accounts []au
 	for _, c := range cfg.OAuth {
 		probe, cancel := context.WithTimeout(ctx, checkTimeout)
 		f := Finding{Subject: "oauth " + c.Name, Detail: "the server answers", Err: keeper.Probe(probe, c.Name)}
+		if f.Err != nil {
+			f.Err = fmt.Errorf("%s%w", webRemedy(f.Err), f.Err)
+		}
 		cancel()
 		if c.Flow == "person" {
 			f = d.checkConnections(ctx, cfg, keeper, c.Name, accounts, checked, f)

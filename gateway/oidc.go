@@ -3,9 +3,13 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
+	"syscall"
 
 	"postern/config"
 	"postern/gateway/oidcsignin"
@@ -61,7 +65,34 @@ func checkOIDC(ctx context.Context, cfg *config.Config) Finding {
 		f.Detail += "; it tells of no back-channel logout, so sessions here may outlive those there"
 	}
 	if err != nil {
-		f.Err = fmt.Errorf("%s: %w", c.Issuer, err)
+		f.Err = fmt.Errorf("%s: %s%w", c.Issuer, webRemedy(err), err)
 	}
 	return f
+}
+
+// webRemedy is what is wrong with a server that was asked over https, and what to do, for people who set one up; empty: the error says it.
+func webRemedy(err error) string {
+	unknown, okUnknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, okName := errors.AsType[x509.HostnameError](err)
+	dns, okDNS := errors.AsType[*net.DNSError](err)
+	slow, okSlow := errors.AsType[net.Error](err)
+	switch {
+	case okUnknown:
+		issuer := ""
+		if unknown.Cert != nil {
+			issuer = fmt.Sprintf(" (%s)", unknown.Cert.Issuer)
+		}
+		return "its certificate is signed by an authority that this machine does not know" + issuer + "; name the authority's certificate as ca_file: "
+	case okName:
+		return "its certificate is for another name; look at the address: "
+	case okDNS && dns.IsNotFound:
+		return "there is no such host; look at the address: "
+	case okDNS:
+		return "its name can't be looked up; look at this machine's name servers: "
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nobody listens there; start it, or look at the address: "
+	case okSlow && slow.Timeout():
+		return "it does not answer in time; look at the address and at firewalls, and whether it hangs: "
+	}
+	return ""
 }

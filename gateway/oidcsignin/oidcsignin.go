@@ -226,6 +226,15 @@ func (p *Provider) down(what string, err error) error {
 	return unavailable(fmt.Errorf("%s: %s", what, brief(err)))
 }
 
+// failed is an error in few words.
+type failed struct {
+	text  string
+	cause error
+}
+
+func (f *failed) Error() string { return f.text }
+func (f *failed) Unwrap() error { return f.cause }
+
 // brief is an error without what a provider may have put into it at length.
 func brief(err error) string {
 	text := strings.Map(func(r rune) rune {
@@ -277,7 +286,10 @@ func (p *Provider) Probe(ctx context.Context) (backChannel bool, err error) {
 		if _, other := errors.AsType[*oidc.IssuerMismatchError](err); other {
 			remedy = "; write issuer as it stands there"
 		}
-		return false, fmt.Errorf("%s%s", brief(err), remedy)
+		if strings.HasPrefix(err.Error(), "404 ") {
+			remedy = "; there is no " + p.o.Issuer + "/.well-known/openid-configuration; look at issuer"
+		}
+		return false, &failed{brief(err) + remedy, err}
 	}
 	if len(f.Challenges) > 0 && !slices.Contains(f.Challenges, "S256") && p.o.ClientSecret == "" {
 		return f.BackChannel, errors.New("it does not know PKCE with S256, which alone protects a public client; register a confidential one and set client_secret_file")
