@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -56,8 +57,11 @@ is wrong nothing is done at all, but with --skip-wrong the others are.`,
 				return &usageError{errors.New("--filter needs --from ldap")}
 			}
 			list, err := readAccounts(c.InOrStdin(), args[0])
+			if _, names := errors.AsType[*fs.PathError](err); err != nil && !names {
+				err = fmt.Errorf("%s: %w", args[0], err)
+			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return err
 			}
 			return e.withDesk(c.Context(), func(d *gateway.Desk) error { return e.importAccounts(c, d, list, dry, skip) })
 		},
