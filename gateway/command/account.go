@@ -23,7 +23,7 @@ func accountCommand(e *env) *cobra.Command {
 		accountAdd(e), accountList(e), accountShow(e),
 		accountStatus(e, "suspend", "Refuse all logins and end all sessions, keeping the app passwords", (*authstore.Accounts).Suspend),
 		accountStatus(e, "resume", "Let a suspended account log in again", (*authstore.Accounts).Resume),
-		accountRemove(e), accountAdmin(e), accountInvite(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
+		accountRemove(e), accountAdmin(e), accountInvite(e), accountResetFactors(e), accountSignOut(e), accountAlias(e), accountBackendName(e), accountCredential(e), accountCollections(e),
 		accountConnections(e), accountConnect(e), accountDisconnect(e),
 		accountImport(e), accountPrimaryChanged(e), accountTies(e), accountTie(e), accountUntie(e),
 	)

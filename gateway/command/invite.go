@@ -89,6 +89,47 @@ func accountSignOut(e *env) *cobra.Command {
 	})
 }
 
+func accountResetFactors(e *env) *cobra.Command {
+	var yes bool
+	c := e.jsonFlag(&cobra.Command{
+		Use:   "reset-factors ADDRESS",
+		Short: "Take away an account's second factors and recovery codes at the portal, for who has lost them all",
+		Long: `Takes away all second factors and recovery codes of an account, and ends its
+sessions at the portal. Its owner is told by mail; app passwords stay. Where people
+sign in at an OpenID Connect provider, or a directory or IMAP server has their
+primary passwords, the next sign-in sets up a new second factor: make sure that it
+will be its owner's. Elsewhere a link does ("postern account invite --new-factor"),
+which needs no such command before.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.withPeople(c, args[0], func(d *gateway.Desk, people *identity.People, a authstore.Account) error {
+				o, err := people.Overview(c.Context(), a.ID)
+				if err != nil {
+					return err
+				}
+				if !yes && !confirmed(c, fmt.Sprintf("Take away all %d second factors and the recovery codes of %s?", len(view.NewPortal(o).Factors), a.Names[0])) {
+					return errors.New("nothing was taken away; to do it without being asked: --yes")
+				}
+				if err := people.ResetFactors(c.Context(), actor(), a.ID); err != nil {
+					return err
+				}
+				did := "took away the second factors of " + a.Names[0]
+				if e.json {
+					return printJSON(c.OutOrStdout(), map[string]string{"done": did})
+				}
+				next := "the next sign-in sets up a new one"
+				if people.ByInvitation() {
+					next = fmt.Sprintf("\"postern account invite %s --new-factor\" makes the link that sets up a new one", a.Names[0])
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "%s; %s\n", did, next)
+				return err
+			})
+		},
+	})
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
 // overview tells how an account signs in; nil: there is no portal.
 func overview(ctx context.Context, d *gateway.Desk, id authstore.AccountID) (*view.Portal, error) {
 	people, err := d.People()

@@ -63,6 +63,31 @@ func TestInvite(t *testing.T) {
 	if out := must("account", "sign-out", "alice@example.test"); out != "signed alice@example.test out of the portal: sessions ended: 0\n" {
 		t.Errorf("sign-out says %q", out)
 	}
+	const next = "took away the second factors of alice@example.test; \"postern account invite alice@example.test --new-factor\" makes the link that sets up a new one\n"
+	if out := must("account", "reset-factors", "alice@example.test", "--yes"); out != next {
+		t.Errorf("reset-factors says %q", out)
+	}
+	if out := must("account", "show", "alice@example.test"); !strings.Contains(out, "factors.reset") {
+		t.Errorf("the history lacks it:\n%s", out)
+	}
+}
+
+// Where people sign in at a provider, who has lost his second factor sets up another one at the next sign-in; administrators too.
+func TestResetFactors(t *testing.T) {
+	t.Parallel()
+	file := withPortal(t, "sign_in = \"oidc\"\n[portal.oidc]\nissuer = \"https://id.example.test\"\nclient_id = \"postern\"\n")
+	for _, args := range [][]string{{"account", "add", "alice@example.test"}, {"account", "admin", "alice@example.test"}} {
+		if code, _, stderr := run(t, "", append(args, "-c", file)...); code != 0 {
+			t.Fatalf("%v: %d %s", args, code, stderr)
+		}
+	}
+	if code, _, stderr := run(t, "n\n", "account", "reset-factors", "alice@example.test", "-c", file); code != 1 || !strings.Contains(stderr, "nothing was taken away") {
+		t.Errorf("without a yes: %d %q", code, stderr)
+	}
+	code, stdout, stderr := run(t, "y\n", "account", "reset-factors", "alice@example.test", "-c", file)
+	if code != 0 || stdout != "took away the second factors of alice@example.test; the next sign-in sets up a new one\n" {
+		t.Errorf("reset-factors: %d %q %q", code, stdout, stderr)
+	}
 }
 
 // Without a portal the commands say what to write.
@@ -70,7 +95,7 @@ func TestNoPortal(t *testing.T) {
 	t.Parallel()
 	file := configured(t)
 	run(t, "", "account", "add", "alice@example.test", "-c", file)
-	for _, command := range []string{"invite", "sign-out"} {
+	for _, command := range []string{"invite", "sign-out", "reset-factors"} {
 		code, _, stderr := run(t, "", "account", command, "alice@example.test", "-c", file)
 		if code != 1 || !strings.Contains(stderr, `write a [[listener]] with protocol = "portal"`) {
 			t.Errorf("account %s: %d %q", command, code, stderr)
