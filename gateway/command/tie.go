@@ -119,7 +119,7 @@ func issuerOf(d *gateway.Desk, named string) (string, error) {
 		named = d.Issuer()
 	}
 	if named == "" {
-		return "", errors.New("people sign in here and at no other server; name the one that is meant by --issuer (\"postern account ties\" lists them)")
+		return "", errors.New("people sign in here, at no other server; name one with --issuer (\"postern account ties\" lists them)")
 	}
 	return named, nil
 }
