@@ -281,7 +281,7 @@ func TestPoliciesPage(t *testing.T) {
 		t.Fatalf("%d examples", len(blocks))
 	}
 	text := strings.Replace(Example(), "listener = [\n", "listener = [\n  { protocol = \"portal\", address = \":8443\" },\n", 1) +
-		"\n[portal]\nurl = \"https://passwords.example.org:8443\"\nsign_in = \"ldap\"\n[portal.ldap]\naddress = \"127.0.0.1:389\"\ntls = \"none\"\nbase = \"dc=example,dc=org\"\n[notices]\naddress = \"127.0.0.1:25\"\ntls = \"none\"\nfrom = \"postmaster@example.org\"\n" + string(blocks[0][1])
+		"\n[portal]\nurl = \"https://passwords.example.org:8443\"\nsign_in = \"oidc\"\n[portal.oidc]\nissuer = \"https://id.example.org\"\nclient_id = \"postern\"\n[notices]\naddress = \"127.0.0.1:25\"\ntls = \"none\"\nfrom = \"postmaster@example.org\"\n" + string(blocks[0][1])
 	c, err := Parse("policies.md", []byte(text))
 	if err != nil || len(c.Policies) != 3 || c.Policies[1].IdleDays != 90 || c.Policies[2].MostActive != 25 {
 		t.Errorf("%+v, %v", c, err)
