@@ -181,7 +181,6 @@ func TestAdministratorsActs(t *testing.T) {
 		p.made("Phone", authstore.ScopeMail)
 		path := p.adminPage() + strings.Replace(tt.path, "{id}", strconv.FormatInt(int64(p.made("Scanner", authstore.ScopeSubmit).ID), 10), 1)
 		before, own := p.state(), admin.active()
-		admin.signInAgain()
 		l.pass(6 * time.Minute)
 		form := admin.get(path).says(200, tt.asks, "Confirm that it is you").form()
 		for name, values := range tt.form {
@@ -213,28 +212,6 @@ func TestAdministratorsActs(t *testing.T) {
 			t.Errorf("%s hit somebody else", tt.path)
 		}
 	}
-}
-
-// signInAgain gives the administrator a session of now: the lab's clock runs over what a session lasts.
-func (p *person) signInAgain() {
-	p.t.Helper()
-	l := p.lab
-	a, err := l.accounts.Numbered(p.t.Context(), p.account)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	v := identity.Visitor{}
-	_, s, err := l.people.SignIn(p.t.Context(), v, a.Names[0], []byte("plum anchor velvet 93 drizzle"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	l.pass(30 * time.Second)
-	token, _, err := l.people.GiveCode(p.t.Context(), v, s, p.code())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.token = token
-	p.browser.Jar.SetCookies(p.address(), []*http.Cookie{{Name: sessionCookie, Value: string(token), Path: "/", Secure: true}})
 }
 
 func TestSuspendAndResume(t *testing.T) {
