@@ -239,4 +239,10 @@ func (l *link) skipTrailer() error {
 	return err
 }
 
+// isAlert tells TLS's word of why the other side ended it (RFC 8446 section 6).
+func isAlert(err error) bool {
+	told, ok := errors.AsType[*net.OpError](err)
+	return ok && told.Op == "remote error"
+}
+
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -90,10 +90,16 @@ func (l *link) converse(m *message, method string) (h *head, whole bool, far pro
 		return l.converseLong(m)
 	}
 	n, errSend := l.write(*m.text)
-	if errSend != nil && n == 0 {
+	switch {
+	case errSend == nil:
+	case n == 0 && isTimeout(errSend):
 		return nil, false, unsent, errSend
-	}
-	if errSend != nil && isTimeout(errSend) {
+	case n == 0:
+		if _, _, err := l.readHead(); isAlert(err) { // it does not take our certificate, which TLS 1.3 tells behind the handshake
+			errSend = err
+		}
+		return nil, false, unsent, errSend
+	case isTimeout(errSend):
 		return nil, false, sent, errSend
 	}
 	h, far, err = l.readHead() // where it has hung up in the middle, it may have said why
