@@ -27,12 +27,19 @@ func (d *Desk) PrimaryChanged(ctx context.Context, who authstore.Actor, id auths
 // Tie binds an account to a person at another server; identity.ErrTied. Whom the directory does not know is not bound: the next look would suspend
 // the account.
 func (d *Desk) Tie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) (ended int, err error) {
+	var dir *directory.Directory
 	if issuer == directory.Issuer {
-		dir, err := d.ownDirectory()
-		if err != nil {
+		if dir, err = d.OwnDirectory(); err != nil {
 			return 0, err
 		}
 		defer dir.Close()
+	}
+	return d.tie(ctx, who, id, issuer, subject, dir)
+}
+
+// tie is Tie with a directory that is open; nil: there is none, and nobody looks.
+func (d *Desk) tie(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string, dir *directory.Directory) (ended int, err error) {
+	if issuer == directory.Issuer && dir != nil {
 		if err := dir.Knows(ctx, subject); err != nil {
 			return 0, err
 		}

@@ -18,6 +18,7 @@ import (
 	"postern/config"
 	"postern/gateway/api"
 	"postern/gateway/appsettings"
+	"postern/gateway/directory"
 	"postern/gateway/version"
 	"postern/gateway/view"
 	"postern/protocols"
@@ -55,7 +56,14 @@ func (g *Gateway) buildAPI(n *generation) {
 			return g.desk.As(who).StoreBackendPassword(ctx, id, backend, password)
 		},
 		Import: func(ctx context.Context, who authstore.Actor, i api.Import) (view.Import, error) {
-			return g.desk.importFor(ctx, who, n.people, i)
+			return g.desk.importFor(ctx, who, n, i)
+		},
+		Tie: func(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) error {
+			_, err := g.desk.tie(ctx, who, id, issuer, subject, n.directory)
+			if errors.Is(err, directory.ErrNotThere) {
+				return &authstore.Unfit{Err: err}
+			}
+			return err
 		},
 		Ready: g.Ready, Version: version.Text(), Log: g.log, Observe: g.metrics.API, Panicked: g.metrics.Panic,
 		Client: func(r *http.Request) netip.Addr { return trusted.Client(r).Addr().Unmap() },
@@ -94,10 +102,10 @@ func newAPITokens(d *Desk) *apitoken.Tokens {
 }
 
 // importFor is an import that a program asks for.
-func (d *Desk) importFor(ctx context.Context, who authstore.Actor, people *identity.People, i api.Import) (view.Import, error) {
+func (d *Desk) importFor(ctx context.Context, who authstore.Actor, n *generation, i api.Import) (view.Import, error) {
 	list := make([]Wanted, 0, len(i.List))
-	for n, w := range i.List {
-		list = append(list, Wanted{Where: fmt.Sprintf("accounts[%d]", n), Address: w.Address, Aliases: w.Aliases, BackendName: w.BackendName,
+	for at, w := range i.List {
+		list = append(list, Wanted{Where: fmt.Sprintf("accounts[%d]", at), Address: w.Address, Aliases: w.Aliases, BackendName: w.BackendName,
 			Issuer: w.Issuer, Subject: w.Subject})
 	}
 	if i.CSV != nil {
@@ -106,13 +114,13 @@ func (d *Desk) importFor(ctx context.Context, who authstore.Actor, people *ident
 			return view.Import{}, &authstore.Unfit{Err: err}
 		}
 	}
-	plan, err := d.PlanImport(ctx, list)
+	plan, err := d.PlanImport(ctx, list, n.directory)
 	if err != nil {
 		return view.Import{}, err
 	}
 	if !i.Administrators {
 		plan.SpareAdministrators(func(of identity.Person) bool {
-			return of.Admin || people != nil && people.Administers(of)
+			return of.Admin || n.people != nil && n.people.Administers(of)
 		})
 	}
 	if !i.DryRun {

@@ -64,8 +64,8 @@ func (d *Desk) looker(dir *directory.Directory, people *identity.People) *direct
 	return &directory.Looker{Directory: dir, Truth: d.truth, Accounts: d.Accounts, Heed: people.Heed, Owner: rand.Text(), Log: d.log}
 }
 
-// ownDirectory is the directory of the desk's configuration; ErrNoDirectory.
-func (d *Desk) ownDirectory() (*directory.Directory, error) {
+// OwnDirectory is the directory of the desk's configuration; ErrNoDirectory.
+func (d *Desk) OwnDirectory() (*directory.Directory, error) {
 	if !d.cfg.HasPortal() || d.cfg.Portal.SignIn != "ldap" {
 		return nil, ErrNoDirectory
 	}
@@ -74,7 +74,7 @@ func (d *Desk) ownDirectory() (*directory.Directory, error) {
 
 // ListDirectory lists whom the directory knows, or those of them whom a filter chooses, for an import; ErrNoDirectory.
 func (d *Desk) ListDirectory(ctx context.Context, filter string) (list []Wanted, err error) {
-	dir, err := d.ownDirectory()
+	dir, err := d.OwnDirectory()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (d *Desk) ListDirectory(ctx context.Context, filter string) (list []Wanted,
 
 // Looker looks into the directory for the command line; ErrNoDirectory.
 func (d *Desk) Looker() (*directory.Looker, error) {
-	dir, err := d.ownDirectory()
+	dir, err := d.OwnDirectory()
 	if err != nil {
 		return nil, err
 	}

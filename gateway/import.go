@@ -9,6 +9,7 @@ import (
 
 	"postern/authstore"
 	"postern/authstore/identity"
+	"postern/gateway/directory"
 )
 
 // Wanted is an account as a list from elsewhere has it: a file, a directory.
@@ -73,13 +74,14 @@ func (i *Import) SpareAdministrators(administers func(identity.Person) bool) {
 // ErrWrongLines says that nothing was done, for some lines are wrong.
 var ErrWrongLines = errors.New("nothing was imported, for some lines are wrong")
 
-// PlanImport compares a list with the accounts that are here. It changes nothing.
-func (d *Desk) PlanImport(ctx context.Context, list []Wanted) (*Import, error) {
+// PlanImport compares a list with the accounts that are here. It changes nothing. Who is to be bound to a person of dir must be there, for
+// the next look would suspend him otherwise; nil: nobody looks, or the list is the directory's own.
+func (d *Desk) PlanImport(ctx context.Context, list []Wanted, dir *directory.Directory) (*Import, error) {
 	accounts, err := d.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{desk: d, here: make(map[string]*authstore.Account, len(accounts)), byID: make(map[authstore.AccountID]*authstore.Account, len(accounts)),
+	p := &planner{desk: d, directory: dir, here: make(map[string]*authstore.Account, len(accounts)), byID: make(map[authstore.AccountID]*authstore.Account, len(accounts)),
 		claimed: make(map[string]string), subjects: make(map[[2]string]string), used: make(map[authstore.AccountID]string)}
 	for i := range accounts {
 		p.byID[accounts[i].ID] = &accounts[i]
@@ -128,12 +130,13 @@ func (d *Desk) ApplyImport(ctx context.Context, who authstore.Actor, plan *Impor
 
 // planner knows what is here and what earlier lines of the list want.
 type planner struct {
-	desk     *Desk
-	here     map[string]*authstore.Account // by each name
-	byID     map[authstore.AccountID]*authstore.Account
-	claimed  map[string]string // where the list has a name, as address or alias
-	subjects map[[2]string]string
-	used     map[authstore.AccountID]string
+	desk      *Desk
+	directory *directory.Directory
+	here      map[string]*authstore.Account // by each name
+	byID      map[authstore.AccountID]*authstore.Account
+	claimed   map[string]string // where the list has a name, as address or alias
+	subjects  map[[2]string]string
+	used      map[authstore.AccountID]string
 }
 
 // line plans one account. An error is none of the line's.
@@ -208,6 +211,13 @@ func (p *planner) find(ctx context.Context, w *Wanted) (a *authstore.Account, ti
 			a = p.byID[of.ID]
 			tied = a != nil // else it was made at this moment
 		} else if !errors.Is(err, authstore.ErrNotFound) {
+			return nil, false, err
+		}
+	}
+	if w.Issuer == directory.Issuer && !tied && p.directory != nil {
+		if err := p.directory.Knows(ctx, w.Subject); errors.Is(err, directory.ErrNotThere) {
+			return nil, false, wrongLine("%v", err)
+		} else if err != nil {
 			return nil, false, err
 		}
 	}

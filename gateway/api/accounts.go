@@ -315,7 +315,7 @@ type addTie struct {
 func (s *Server) addTie(ctx context.Context, in *addTie) (*body[Done], error) {
 	a, err := s.renamed(ctx, in.Account)
 	if err == nil {
-		_, err = identity.Bind(ctx, s.o.Truth, actor(ctx), a.ID, in.Body.Issuer, in.Body.Subject)
+		err = s.o.Tie(ctx, actor(ctx), a.ID, in.Body.Issuer, in.Body.Subject)
 	}
 	if err != nil {
 		return nil, err

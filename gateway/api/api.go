@@ -57,6 +57,8 @@ type Options struct {
 	Collections func(ctx context.Context, address, kind string) ([]view.Collection, error)
 	// StoreBackendPassword seals an account's own password at a backend; *authstore.Unfit where none can be.
 	StoreBackendPassword func(ctx context.Context, who authstore.Actor, id authstore.AccountID, backend string, password []byte) error
+	// Tie binds an account to a person at another server; identity.ErrTied, *authstore.Unfit where the directory has no such person.
+	Tie func(ctx context.Context, who authstore.Actor, id authstore.AccountID, issuer, subject string) error
 	// Import plans, and unless it is a dry run does, an import of accounts; *authstore.Unfit where the list can't be read.
 	Import func(ctx context.Context, who authstore.Actor, i Import) (view.Import, error)
 	// Upstream has the tokens of backends that want OAuth; nil: there are no such backends.

@@ -93,6 +93,15 @@ look_every = "0s"
 		accounts = append(accounts, api.WantedAccount{Address: w.Address, Issuer: w.Issuer, Subject: w.Subject})
 	}
 	l.must(200, request{method: "POST", path: "/import", body: m{"accounts": accounts}, token: write})
+	// a slip in a subject must not suspend the account at the next look
+	slip := api.WantedAccount{Address: "slip@example.test", Issuer: "ldap", Subject: "00000000-0000-0000-0000-000000000000"}
+	if r := l.must(200, request{method: "POST", path: "/import", body: m{"accounts": []api.WantedAccount{slip}}, token: write}); r.get("wrong") != "1" || !strings.Contains(r.text, "the directory has nobody with the entryUUID") {
+		t.Errorf("an import of somebody who is not there: %s", r.text)
+	}
+	admins := l.token(apitoken.Everything)
+	if r := l.must(422, request{method: "POST", path: "/accounts/u1@example.test/ties", body: m{"issuer": "ldap", "subject": slip.Subject}, token: admins}); !strings.Contains(r.text, "the directory has nobody") {
+		t.Errorf("a tie to somebody who is not there: %s", r.text)
+	}
 	l.must(403, request{method: "POST", path: "/directory/look", token: read})
 	if r := l.must(200, request{method: "POST", path: "/directory/look", token: write}); r.get("accounts") != fmt.Sprint(len(list)) || r.get("lost") != "0" || r.get("problem") != "" {
 		t.Errorf("all there: %s", r.text)

@@ -11,6 +11,7 @@ import (
 
 	"postern/authstore"
 	"postern/gateway"
+	"postern/gateway/directory"
 	"postern/gateway/view"
 )
 
@@ -50,7 +51,7 @@ is wrong nothing is done at all, but with --skip-wrong the others are.`,
 					if err != nil {
 						return err
 					}
-					return e.importAccounts(c, d, list, dry, skip)
+					return e.importAccounts(c, d, list, nil, dry, skip)
 				})
 			}
 			if filter != "" {
@@ -63,7 +64,17 @@ is wrong nothing is done at all, but with --skip-wrong the others are.`,
 			if err != nil {
 				return err
 			}
-			return e.withDesk(c.Context(), func(d *gateway.Desk) error { return e.importAccounts(c, d, list, dry, skip) })
+			return e.withDesk(c.Context(), func(d *gateway.Desk) error {
+				dir, err := d.OwnDirectory()
+				if errors.Is(err, gateway.ErrNoDirectory) {
+					return e.importAccounts(c, d, list, nil, dry, skip)
+				}
+				if err != nil {
+					return err
+				}
+				defer dir.Close()
+				return e.importAccounts(c, d, list, dir, dry, skip)
+			})
 		},
 	})
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
@@ -85,9 +96,9 @@ func readAccounts(stdin io.Reader, path string) ([]gateway.Wanted, error) {
 	return gateway.ReadAccountList(f)
 }
 
-// importAccounts plans, does unless it is a dry run, and tells of a list from wherever.
-func (e *env) importAccounts(c *cobra.Command, d *gateway.Desk, list []gateway.Wanted, dry, skip bool) error {
-	plan, err := d.PlanImport(c.Context(), list)
+// importAccounts plans, does unless it is a dry run, and tells of a list from wherever; dir is as in PlanImport.
+func (e *env) importAccounts(c *cobra.Command, d *gateway.Desk, list []gateway.Wanted, dir *directory.Directory, dry, skip bool) error {
+	plan, err := d.PlanImport(c.Context(), list, dir)
 	if err != nil {
 		return err
 	}

@@ -183,7 +183,7 @@ func TestLargeImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, err := d.PlanImport(t.Context(), list)
+		plan, err := d.PlanImport(t.Context(), list, nil)
 		if err != nil || plan.Count(want) != 1001 {
 			t.Fatalf("%d are %s, %v", plan.Count(want), want, err)
 		}

@@ -179,7 +179,10 @@ func (d *Directory) one(ctx context.Context, l *link, filter string) (*person, e
 	return p, nil
 }
 
-// Knows wants a person to be there by what an entry keeps for ever, and not disabled.
+// ErrNotThere says that the directory answered, and has no such person.
+var ErrNotThere = errors.New("the directory has nobody")
+
+// Knows wants a person to be there by what an entry keeps for ever, and not disabled; ErrNotThere.
 func (d *Directory) Knows(ctx context.Context, subject string) error {
 	ctx, cancel := context.WithTimeout(ctx, d.o.Time)
 	defer cancel()
@@ -188,7 +191,7 @@ func (d *Directory) Knows(ctx context.Context, subject string) error {
 		return err
 	})
 	if errors.Is(err, errNoOne) {
-		return fmt.Errorf("the directory has nobody with the %s %q who fits filter and is not disabled; look there for the right one", d.o.Subject, subject)
+		return fmt.Errorf("%w with the %s %q who fits filter and is not disabled; look there for the right one", ErrNotThere, d.o.Subject, subject)
 	}
 	return d.explain(err)
 }
