@@ -1,10 +1,14 @@
 package imapsignin
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,6 +61,30 @@ func (b *bounded) cause() error {
 func (b *bounded) SetDeadline(time.Time) error      { return nil }
 func (b *bounded) SetReadDeadline(time.Time) error  { return nil }
 func (b *bounded) SetWriteDeadline(time.Time) error { return nil }
+
+// greeted gives a connection once the server has sent its greeting, which is there to be read again, or the error of one that sends us
+// away (RFC 9051 section 7.1.5). imapclient does not wait for a greeting before STARTTLS, and elsewhere chooses at random between a BYE and
+// the end that follows it.
+func greeted(nc net.Conn) (net.Conn, error) {
+	r := bufio.NewReader(nc)
+	line, err := r.ReadSlice('\n')
+	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		return nil, err
+	}
+	answer, untagged := strings.CutPrefix(string(line), "* ")
+	if kind, text, _ := strings.Cut(strings.TrimSpace(answer), " "); untagged && strings.EqualFold(kind, "BYE") {
+		return nil, &imap.Error{Type: imap.StatusResponseTypeBye, Text: text}
+	}
+	return &again{nc, io.MultiReader(bytes.NewReader(bytes.Clone(line)), r)}, nil
+}
+
+// again is a connection of which something was read that is read again.
+type again struct {
+	net.Conn
+	r io.Reader
+}
+
+func (a *again) Read(p []byte) (int, error) { return a.r.Read(p) }
 
 // blame finds the cause of what imapclient says once it knows the password, without its words: they may quote what the server sent,
 // which may be what we sent.

@@ -5,10 +5,12 @@ package imapsignin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -169,6 +171,9 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 		v.logout()
 		v.close()
 	}
+	if err != nil && ctx.Err() != nil { // it is the cause of whatever went wrong
+		err = context.Cause(ctx)
+	}
 	remedy := ""
 	switch {
 	case errors.Is(err, errNoSense):
@@ -236,24 +241,32 @@ func (v *visited) open(ctx context.Context, r *protocols.Route) error {
 }
 
 func (v *visited) greet(ctx context.Context, r *protocols.Route) error {
-	switch r.Security {
-	case protocols.StartTLS:
-		options := &imapclient.Options{TLSConfig: named(r)}
-		var err error
-		if v.client, err = imapclient.NewStartTLS(v.conn, options); err != nil {
-			return v.explain(err)
-		}
-		return nil
-	case protocols.ImplicitTLS:
+	if r.Security == protocols.ImplicitTLS {
 		tc, err := protocols.Secure(ctx, v.conn, r)
 		if err != nil {
 			return err
 		}
-		v.client = imapclient.New(tc, nil)
-	default:
-		v.client = imapclient.New(v.conn, nil)
+		return v.start(tc, nil)
 	}
-	if err := v.client.WaitGreeting(); err != nil {
+	var start *tls.Config
+	if r.Security == protocols.StartTLS {
+		start = named(r)
+	}
+	return v.start(v.conn, start)
+}
+
+// start makes the client once the server has greeted it, and goes on to TLS if there is a configuration for it.
+func (v *visited) start(nc net.Conn, c *tls.Config) error {
+	nc, err := greeted(nc)
+	switch {
+	case err != nil:
+	case c != nil:
+		v.client, err = imapclient.NewStartTLS(nc, &imapclient.Options{TLSConfig: c})
+	default:
+		v.client = imapclient.New(nc, nil)
+		err = v.client.WaitGreeting()
+	}
+	if err != nil {
 		return v.explain(err)
 	}
 	return nil

@@ -99,6 +99,9 @@ func TestProbe(t *testing.T) {
 		tag, _, _ := strings.Cut(line, " ")
 		return "* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\n" + tag + " OK\r\n"
 	})
+	full := scripted(t, "* BYE full\r\n", func(string) string { return "" })
+	fullTLS := *full
+	fullTLS.Security, fullTLS.TLS = protocols.StartTLS, startTLS.TLS
 	notIMAP := *startTLS
 	notIMAP.Address = d.IMAPS
 	for name, tt := range map[string]struct {
@@ -111,14 +114,18 @@ func TestProbe(t *testing.T) {
 		"the same with STARTTLS ":             {&stranger2, "name the authority's certificate as ca_file"},
 		"no TLS where it is expected":         {&noTLS, `set tls = "starttls"`},
 		"no login without TLS":                {disabled, `set tls = "starttls" or "implicit"`},
+		"sent away":                           {full, `it answers BYE "full"`},
+		"sent away before STARTTLS":           {&fullTLS, `it answers BYE "full"`},
 		"TLS where a greeting is expected":    {&notIMAP, `set tls = "implicit"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if err := Probe(t.Context(), tt.route); err == nil || !strings.Contains(err.Error(), tt.want) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := Probe(ctx, tt.route); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Probe = %v, want %q", err, tt.want)
 			}
-			if _, err := checker(tt.route).Check(t.Context(), testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
+			if _, err := checker(tt.route).Check(ctx, testlab.Alice, []byte(testlab.Primary(testlab.Alice))); err == nil || errors.Is(err, identity.ErrWrong) {
 				t.Errorf("Check = %v, want that it can't be known", err)
 			}
 		})
@@ -216,6 +223,8 @@ func TestAnswers(t *testing.T) {
 		"another's answer":     {answer: "T99 OK in\r\n", want: "speak IMAP"},
 		"known already":        {greeting: "* PREAUTH hello\r\n", answer: "%[1]s OK in\r\n", want: "speak IMAP"},
 		"sent away":            {greeting: "* BYE full\r\n", answer: "%[1]s OK in\r\n", want: "full"},
+		"sent away unsaid":     {greeting: "* BYE\r\n", answer: "%[1]s OK in\r\n", want: "BYE"},
+		"a long greeting":      {greeting: "* OK " + strings.Repeat("x", 5000) + "\r\n", answer: "%[1]s OK in\r\n"},
 		"a web server":         {greeting: "HTTP/1.1 400 Bad Request\r\n\r\n", answer: "", want: "speak IMAP"},
 	} {
 		t.Run(name, func(t *testing.T) {
