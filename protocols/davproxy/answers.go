@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"postern/authstore"
 )
@@ -117,10 +119,29 @@ var (
 )
 
 // guard sets the headers of every answer: what is served belongs to others, so no browser may run it or show it as a page.
-func guard(h http.Header) {
+func (s *Server) guard(h http.Header) {
+	h["Date"] = s.clock.date()
 	h["Content-Security-Policy"] = sandbox
 	h["X-Content-Type-Options"] = nosniff
 	h["Cache-Control"] = private
+}
+
+// clock keeps the header Date for a second: net/http would write it anew for each answer, which takes 1 of a PROPFIND's 69 us on HTTP/2.
+type clock struct{ last atomic.Pointer[dated] }
+
+type dated struct {
+	second int64
+	header []string
+}
+
+func (c *clock) date() []string {
+	now := time.Now()
+	d := c.last.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &dated{now.Unix(), []string{now.UTC().Format(http.TimeFormat)}}
+		c.last.Store(d)
+	}
+	return d.header
 }
 
 // statusOf maps a backend's status to ours; zero: the backend's answer can't be told, and there is another one.

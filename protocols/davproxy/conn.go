@@ -3,7 +3,6 @@ package davproxy
 import (
 	"context"
 	"crypto/rand"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -22,7 +21,7 @@ type connKey struct{}
 type conn struct {
 	id     string
 	server *Server
-	line   *line // nil: none that may be closed
+	line   *line
 	slot   *protocols.Slot
 
 	located sync.Once
@@ -58,12 +57,12 @@ const (
 	usedEvery = 5 * time.Minute // "last used" of a connection that goes on
 )
 
-// newConn takes a place for a connection; nil: there is none to close. ended is called when it has closed and its requests have
+// newConn takes a place for a connection. ended is called when it has closed and its requests have
 // ended.
 func (s *Server) newConn(l *line, ended func()) *conn {
 	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, line: l, logins: make(map[loginKey]*loginState), ended: ended}
 	c.slot = s.o.Limits.Enter(c.hangUp)
-	if l == nil || len(s.o.Proxies) > 0 {
+	if len(s.o.Proxies) > 0 {
 		return c // who the client is comes later
 	}
 	if from, err := netip.ParseAddrPort(l.RemoteAddr().String()); err == nil && !s.o.TrustedProxies.Trusts(protocols.Unmapped(from).Addr()) {
@@ -75,21 +74,8 @@ func (s *Server) newConn(l *line, ended func()) *conn {
 	return c
 }
 
-// connOf finds a request's connection. done is to be called when it is answered.
-func (s *Server) connOf(r *http.Request) (c *conn, done func()) {
-	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
-		return c, func() {}
-	}
-	c = s.newConn(nil, func() {})
-	return c, func() { c.close("client closed") }
-}
-
 // hangUp cuts the connection.
-func (c *conn) hangUp() {
-	if c.line != nil {
-		c.line.hangUp()
-	}
-}
+func (c *conn) hangUp() { c.line.hangUp() }
 
 // locate counts the connection for its client's network.
 func (c *conn) locate(client netip.AddrPort) error {

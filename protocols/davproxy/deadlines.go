@@ -1,6 +1,7 @@
 package davproxy
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -18,7 +19,7 @@ var longAgo = time.Unix(1, 0)
 // deadlines is the one place that moves a request's deadlines. While somebody waits for the client a timer runs, and a deadline is
 // moved, into the past, only when it has run out. A deadline of its own for each read and write would be a message to another
 // goroutine on HTTP/2, and would end the stream even while nobody waits. For a request that is answered at once, the one that
-// http.Server has set for writing when it began is good enough; where it takes longer, that one is taken away.
+// http.Server has set for writing when it began is good enough; where it takes longer, that one is taken away, and the client watched.
 type deadlines struct {
 	ctl   http.ResponseController
 	began time.Time
@@ -32,6 +33,16 @@ type deadlines struct {
 	writing time.Time  // until when somebody may wait for the client to take ours
 	timer   *time.Timer
 	due     time.Time // when the timer runs out; zero: it does not run
+	client  context.Context
+	gone    func(cause error) // is called when client ends; nil: nobody wants to know, or does already
+	unwatch func() bool
+}
+
+// watch has gone called once the client has left, of a request that lasts: of others nobody would be glad.
+func (d *deadlines) watch(client context.Context, gone func(cause error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.client, d.gone = client, gone
 }
 
 // read says that reading may take so long from now on; 0: it is over.
@@ -51,11 +62,22 @@ func (d *deadlines) expect(until *time.Time, most time.Duration) {
 	d.wind()
 }
 
-// outlive takes http.Server's deadline away when the request lasts. It is called with mu held.
+// outlive takes http.Server's deadline away when the request lasts, and begins to watch the client. It is called with mu held.
 func (d *deadlines) outlive(now time.Time) {
-	if d.stands && !d.over && now.Sub(d.began) >= atOnce {
+	if d.over || now.Sub(d.began) < atOnce {
+		return
+	}
+	if d.stands {
 		d.stands = false
 		d.ctl.SetWriteDeadline(time.Time{})
+	}
+	if gone := d.gone; gone != nil {
+		d.gone = nil
+		d.unwatch = context.AfterFunc(d.client, func() {
+			if !d.hasStopped() { // else it was us who ended reading, which net/http takes for a client that has gone
+				gone(context.Cause(d.client))
+			}
+		})
 	}
 }
 
@@ -70,11 +92,7 @@ func (d *deadlines) wind() {
 		return
 	}
 	d.due = next
-	if d.timer == nil {
-		d.timer = time.AfterFunc(time.Until(next), d.expire)
-	} else {
-		d.timer.Reset(time.Until(next))
-	}
+	d.timer.Reset(time.Until(next))
 }
 
 // expire wakes whoever has waited too long.
@@ -133,8 +151,9 @@ func (d *deadlines) cut() {
 // leave is called with mu held.
 func (d *deadlines) leave() {
 	d.over = true
-	if d.timer != nil {
-		d.timer.Stop()
+	d.timer.Stop()
+	if d.unwatch != nil {
+		d.unwatch()
 	}
 }
 
@@ -170,10 +189,9 @@ func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw}
 	d := &w.deadlines
 	d.ctl, d.began = *http.NewResponseController(rw), time.Now()
+	d.due, d.timer = d.began.Add(atOnce), time.AfterFunc(atOnce, d.expire)
 	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.WriteTimeout == stallTime {
 		d.stands = true
-		d.due = d.began.Add(stallTime / 2)
-		d.timer = time.AfterFunc(stallTime/2, d.expire)
 	}
 	if r.ProtoMajor == 1 {
 		w.reads, w.expects = r.ContentLength != 0, r.Header.Get("Expect") != ""

@@ -20,9 +20,7 @@ func hostName(host string) string {
 
 // serveHost leads a request to another handler than DAV's. Its connection counts as one that has not logged in, for that is what it is here.
 // Over which connection it came is no matter: a browser may use one that it made for another name of the certificate.
-func (s *Server) serveHost(w http.ResponseWriter, r *http.Request, h http.Handler) {
-	c, done := s.connOf(r)
-	defer done()
+func (s *Server) serveHost(c *conn, w http.ResponseWriter, r *http.Request, h http.Handler) {
 	if c.locate(s.o.TrustedProxies.Client(r)) != nil {
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Retry-After", "60")

@@ -71,6 +71,7 @@ type Server struct {
 	homes    cache[homeKey, homePaths]
 	kinds    kinds
 	shares   shares
+	clock    clock
 	refusals protocols.Refusals
 }
 
@@ -133,7 +134,7 @@ func (s *Server) httpServer(life context.Context, conns *connections) *http.Serv
 			if r.ProtoMajor == 2 {
 				growStack(0)
 			}
-			s.ServeHTTP(w, r)
+			s.handle(c, w, r)
 		}),
 		ReadHeaderTimeout: s.o.times.header,
 		IdleTimeout:       s.o.times.keep,
@@ -155,21 +156,21 @@ func (s *Server) httpServer(life context.Context, conns *connections) *http.Serv
 	return srv
 }
 
-// ServeHTTP answers one request. Behind another server than Serve's, each request counts as a connection of its own.
-func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+// handle answers one request.
+func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 	if s.endsInDoubt(r) {
 		rw.Header().Set("Connection", "close")
 	}
-	if h := s.o.Hosts[hostName(r.Host)]; h != nil {
-		s.serveHost(rw, r, h)
-		return
+	if len(s.o.Hosts) > 0 {
+		if h := s.o.Hosts[hostName(r.Host)]; h != nil {
+			s.serveHost(c, rw, r, h)
+			return
+		}
 	}
 	w := newWriter(rw, r)
 	defer w.finish()
 	defer s.recover()
-	guard(w.Header())
-	c, done := s.connOf(r)
-	defer done()
+	s.guard(w.Header())
 	client := s.o.TrustedProxies.Client(r)
 	t, err := locate(r.RequestURI, r.Host)
 	switch {
@@ -232,11 +233,7 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		end(cause)
 		go w.deadlines.cut()
 	}
-	defer context.AfterFunc(r.Context(), func() {
-		if !w.deadlines.hasStopped() { // else it was us who ended reading, which net/http takes for a client that has gone
-			cut(context.Cause(r.Context()))
-		}
-	})()
+	w.deadlines.watch(r.Context(), cut)
 	defer s.o.Sessions.Enter(&ss.grant, &ss.facts, cut).Leave()
 	if err := ss.confirm(); err != nil {
 		ss.tell(err, began)

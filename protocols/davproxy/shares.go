@@ -20,20 +20,23 @@ type shares struct {
 func (s *shares) enter(id authstore.AccountID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.requests[id] >= maxRequests {
+	n := s.requests[id]
+	if n >= maxRequests {
 		return false
 	}
 	if s.requests == nil {
 		s.requests = make(map[authstore.AccountID]int)
 	}
-	s.requests[id]++
+	s.requests[id] = n + 1
 	return true
 }
 
 func (s *shares) leave(id authstore.AccountID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.requests[id]--; s.requests[id] == 0 {
+	if n := s.requests[id]; n > 1 {
+		s.requests[id] = n - 1
+	} else {
 		delete(s.requests, id)
 	}
 }
