@@ -13,9 +13,17 @@ import (
 )
 
 // framing are headers that say where a message ends, or what becomes of its connection. Of a request they are ours alone to write.
-var framing = map[string]bool{
-	"Connection": true, "Content-Length": true, "Expect": true, "Host": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true,
-	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+var framing = []string{
+	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+func isFraming(name string) bool {
+	for _, f := range framing {
+		if len(f) == len(name) && strings.EqualFold(f, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // errUnwritable says that a request can't be written so that everybody reads it alike.
@@ -33,7 +41,7 @@ func appendHead(b []byte, req *http.Request, length int64) ([]byte, error) {
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", host)
 	for name, values := range req.Header {
-		if framing[textproto.CanonicalMIMEHeaderKey(name)] || !httpguts.ValidHeaderFieldName(name) {
+		if isFraming(name) || !httpguts.ValidHeaderFieldName(name) {
 			return nil, fmt.Errorf("%w: the name %q", errUnwritable, name)
 		}
 		for _, value := range values {
