@@ -25,7 +25,7 @@ type answerBody struct {
 var errNoEnd = errors.New("over TLS it must say its length, or come in chunks")
 
 // frame says where the body ends.
-func (a *answerBody) frame(h *head, method string) {
+func (a *answerBody) frame(h head, method string) {
 	switch {
 	case h.bodiless(method):
 		a.keep = a.keep && h.status >= 200 // behind 101 comes another protocol

@@ -96,12 +96,12 @@ var errHead = errors.New("no answer in HTTP/1.1")
 // parseHead reads an answer's status line and header, with the empty line behind. It is stricter than net/http: no folded lines, no
 // lengths besides chunks, for where an answer ends must be beyond doubt: what follows belongs to somebody else's request. Its errors
 // quote no lines: they may be a cookie, or an event that a wrong length left behind.
-func parseHead(raw []byte) (*head, error) {
+func parseHead(raw []byte) (head, error) {
 	text := string(raw)
 	line, rest, _ := strings.Cut(text, "\n")
-	h := &head{length: -1}
+	h := head{length: -1}
 	if !h.readStatus(strings.TrimSuffix(line, "\r")) {
-		return nil, fmt.Errorf("%w: it begins with something else", errHead)
+		return head{}, fmt.Errorf("%w: it begins with something else", errHead)
 	}
 	fields := bytes.Count(raw, []byte("\n")) - 2
 	h.header = make(http.Header, max(0, min(fields, 100)))
@@ -109,7 +109,7 @@ func parseHead(raw []byte) (*head, error) {
 	for {
 		var ok bool
 		if line, rest, ok = strings.Cut(rest, "\n"); !ok {
-			return nil, fmt.Errorf("%w: the header has no end", errHead)
+			return head{}, fmt.Errorf("%w: the header has no end", errHead)
 		}
 		line = strings.TrimSuffix(line, "\r")
 		if line == "" {
@@ -118,7 +118,7 @@ func parseHead(raw []byte) (*head, error) {
 		name, value, ok := strings.Cut(line, ":")
 		value = strings.Trim(value, " \t")
 		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return nil, fmt.Errorf("%w: there is a line that is no header", errHead)
+			return head{}, fmt.Errorf("%w: there is a line that is no header", errHead)
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		if before := h.header[name]; before != nil {
@@ -129,9 +129,10 @@ func parseHead(raw []byte) (*head, error) {
 		h.header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 	if rest != "" {
-		return nil, fmt.Errorf("%w: there is more than a header", errHead)
+		return head{}, fmt.Errorf("%w: there is more than a header", errHead)
 	}
-	return h, h.readFraming()
+	err := h.readFraming()
+	return h, err
 }
 
 func (h *head) readStatus(line string) bool {

@@ -182,22 +182,17 @@ func (l *link) outcome() (whole bool, err error) {
 	return !l.stopped && !l.isCut && l.failed == nil, l.failed
 }
 
-// readHead reads the head of the final answer. Those that only say that it will come (RFC 9110 section 15.2) are skipped; together
-// they are bounded as one is.
-func (l *link) readHead() (*head, progress, error) {
-	text := texts.Get().(*[]byte)
-	defer func() { texts.Put(text) }()
+// readHead reads the head of the final answer, into the room behind a slice where it fits. Those that only say that it will come (RFC 9110
+// section 15.2) are skipped; together they are bounded as one is.
+func (l *link) readHead(room []byte) (head, progress, error) {
 	for left := maxHeader; ; {
-		b, err := l.readLines((*text)[:0], left)
-		if cap(b) <= 2*maxAtOnce {
-			*text = b
-		}
+		b, err := l.readLines(room, left)
 		far := sent
 		if len(b) > 0 {
 			far = answered
 		}
 		if err != nil {
-			return nil, far, err
+			return head{}, far, err
 		}
 		h, err := parseHead(b)
 		if err != nil || h.status >= 200 || h.status == http.StatusSwitchingProtocols {

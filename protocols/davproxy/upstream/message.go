@@ -16,23 +16,24 @@ const (
 // message is a request as it is sent: head and short body in one piece, or the head, and a long body behind it.
 type message struct {
 	req    *http.Request
-	text   *[]byte
+	text   []byte        // an answer's head is read into what is left behind it
 	rest   io.ReadCloser // nil: text is all
 	length int64         // of rest; -1: unknown
 	used   bool          // some of rest was read
 }
 
-var texts = sync.Pool{New: func() any { b := make([]byte, 0, maxAtOnce+2<<10); return &b }}
+var messages = sync.Pool{New: func() any { return &message{text: make([]byte, 0, maxAtOnce+2<<10)} }}
 
 // compose reads a short body whole, so that a client's slowness or end is no matter between us and the backend.
 func compose(req *http.Request) (*message, error) {
-	m := &message{req: req, text: texts.Get().(*[]byte)}
+	m := messages.Get().(*message)
+	m.req = req
 	if req.Body != nil && req.Body != http.NoBody {
 		if m.length = req.ContentLength; m.length == 0 {
 			m.length = -1
 		}
 	}
-	b, err := appendHead((*m.text)[:0], req, m.length)
+	b, err := appendHead(m.text, req, m.length)
 	switch {
 	case err != nil:
 	case m.length < 0, m.length > maxAtOnce:
@@ -44,7 +45,7 @@ func compose(req *http.Request) (*message, error) {
 			err = &BodyError{errBody}
 		}
 	}
-	*m.text = b
+	m.text = b
 	if err != nil {
 		m.free()
 		return nil, err
@@ -53,11 +54,11 @@ func compose(req *http.Request) (*message, error) {
 }
 
 func (m *message) free() {
-	if m.text != nil && cap(*m.text) <= 2*maxAtOnce {
-		clear(*m.text) // there may be a credential in it
-		texts.Put(m.text)
+	clear(m.text) // there may be a credential in it
+	*m = message{text: m.text[:0]}
+	if cap(m.text) <= 2*maxAtOnce {
+		messages.Put(m)
 	}
-	m.text = nil
 }
 
 // again tells whether a request that failed may be sent once more, and makes it ready for that.
@@ -85,24 +86,24 @@ func (m *message) again(far progress) bool {
 }
 
 // converse sends a request and reads the head of its answer. whole: all of the request was sent.
-func (l *link) converse(m *message, method string) (h *head, whole bool, far progress, err error) {
+func (l *link) converse(m *message, method string) (h head, whole bool, far progress, err error) {
 	if m.rest != nil {
 		return l.converseLong(m)
 	}
-	n, errSend := l.write(*m.text)
+	n, errSend := l.nc.Write(m.text) // begin has just given it its time
 	switch {
 	case errSend == nil:
 	case n == 0 && isTimeout(errSend):
-		return nil, false, unsent, errSend
+		return head{}, false, unsent, errSend
 	case n == 0:
-		if _, _, err := l.readHead(); isAlert(err) { // it does not take our certificate, which TLS 1.3 tells behind the handshake
+		if _, _, err := l.readHead(m.text[len(m.text):]); isAlert(err) { // it does not take our certificate, which TLS 1.3 tells behind the handshake
 			errSend = err
 		}
-		return nil, false, unsent, errSend
+		return head{}, false, unsent, errSend
 	case isTimeout(errSend):
-		return nil, false, sent, errSend
+		return head{}, false, sent, errSend
 	}
-	h, far, err = l.readHead() // where it has hung up in the middle, it may have said why
+	h, far, err = l.readHead(m.text[len(m.text):]) // where it has hung up in the middle, it may have said why
 	if err != nil && errSend != nil {
 		err = errSend
 	}
@@ -111,14 +112,14 @@ func (l *link) converse(m *message, method string) (h *head, whole bool, far pro
 
 // converseLong sends a long body and waits for the answer meanwhile: a backend may refuse before it has taken all, or while the
 // client rests. A refusal ends the upload; a success waits for its end, or else the client would be told of half a body.
-func (l *link) converseLong(m *message) (h *head, whole bool, far progress, err error) {
+func (l *link) converseLong(m *message) (h head, whole bool, far progress, err error) {
 	l.send()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		l.sent(l.sendAll(m))
 	}()
-	h, far, err = l.readHead()
+	h, far, err = l.readHead(m.text[len(m.text):])
 	refused := err != nil || h.status >= 300
 	if refused && l.stopSending() {
 		m.rest.Close() // wakes a Read of the client's body
@@ -126,7 +127,7 @@ func (l *link) converseLong(m *message) (h *head, whole bool, far progress, err 
 	<-ended
 	whole, errSend := l.outcome()
 	if errSend != nil && (err != nil || !refused) {
-		h, err = nil, errSend
+		h, err = head{}, errSend
 	}
 	return h, whole, max(far, sent), err
 }
@@ -139,7 +140,7 @@ const chunkHead = 10 // the length in hexadecimal, with its line end
 var pieces = sync.Pool{New: func() any { return new(piece) }}
 
 func (l *link) sendAll(m *message) error {
-	if _, err := l.write(*m.text); err != nil {
+	if _, err := l.write(m.text); err != nil {
 		return err
 	}
 	buf := pieces.Get().(*piece)
