@@ -140,6 +140,7 @@ func (l *link) send() {
 	defer l.mu.Unlock()
 	l.sending, l.stopped, l.failed = true, false, nil
 	if !l.isCut {
+		l.readSet = time.Time{} // so that Read moves it on
 		l.nc.SetReadDeadline(time.Time{})
 	}
 }

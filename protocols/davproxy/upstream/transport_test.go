@@ -393,3 +393,31 @@ func TestABackendThatStalls(t *testing.T) {
 		}
 	})
 }
+
+// TestARefusalThatStalls while a body was being sent: the wait for its rest is bounded like any other.
+func TestARefusalThatStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		go func() {
+			if _, err := http.ReadRequest(bufio.NewReader(theirs)); err == nil {
+				io.WriteString(theirs, "HTTP/1.1 413 x\r\nContent-Length: 5\r\n\r\nhe")
+			}
+		}()
+		u := New(time.Minute, func(context.Context) (net.Conn, error) { return ours, nil })
+		client, _ := io.Pipe() // it says nothing
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://backend/", client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := u.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		began := time.Now()
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, ErrStalled) || time.Since(began) != time.Minute {
+			t.Errorf("got %v after %v", err, time.Since(began))
+		}
+	})
+}
