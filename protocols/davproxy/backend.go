@@ -113,8 +113,8 @@ func (ss *session) do(r *protocols.Route, req *http.Request) (*http.Response, er
 	if err != nil {
 		return nil, err
 	}
-	if client := ss.facts.Client.Addr(); client.IsValid() {
-		req.Header.Set("X-Forwarded-For", client.String())
+	if ss.login.forwarded != nil {
+		req.Header["X-Forwarded-For"] = ss.login.forwarded
 	}
 	if err := ss.confirm(); err != nil {
 		return nil, &endedError{err}

@@ -281,6 +281,6 @@ func kindOfMount(name string) kind {
 }
 
 // owned tells whether a target is the grant's own, or nobody's.
-func (t target) owned(g authstore.Grant) bool {
+func (t target) owned(g *authstore.Grant) bool {
 	return t.id == "" && t.place == lobby || t.id != "" && t.id == g.PublicID
 }

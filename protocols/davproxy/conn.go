@@ -50,6 +50,8 @@ type loginState struct {
 	down   atomic.Int64
 	used   atomic.Int64          // when Used was told last, Unix time
 	reason atomic.Pointer[error] // why a request was cut
+
+	forwarded []string // the client, for a header; nil: it is not known
 }
 
 const (
@@ -121,6 +123,9 @@ func (c *conn) loginOf(ss *session) (login *loginState, first bool, err error) {
 		c.endAll("many logins on one connection")
 	}
 	login = &loginState{facts: ss.facts, grant: ss.grant, began: time.Now()}
+	if key.client.IsValid() {
+		login.forwarded = []string{key.client.String()}
+	}
 	c.logins[key] = login
 	return login, true, nil
 }

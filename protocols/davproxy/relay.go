@@ -153,7 +153,8 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 		return x.unusable()
 	}
 	x.w.Header()["Content-Type"] = xmlTypes
-	err := x.filter().copy(&statusWriter{x.w, status}, resp.Body)
+	x.out = statusWriter{w: x.w, status: status}
+	err := x.filter().copy(&x.out, resp.Body)
 	switch {
 	case err != nil && x.w.begun:
 		x.abort(err)
@@ -168,11 +169,13 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 type statusWriter struct {
 	w      *writer
 	status int
+	length [1]string // the value of a header
 }
 
 // whole tells the client how long an answer is that comes with one Write.
 func (s *statusWriter) whole(length int) {
-	s.w.Header()["Content-Length"] = []string{strconv.Itoa(length)}
+	s.length[0] = strconv.Itoa(length)
+	s.w.Header()["Content-Length"] = s.length[:]
 }
 
 func (s *statusWriter) Write(b []byte) (int, error) {

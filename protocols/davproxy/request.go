@@ -11,38 +11,45 @@ import (
 	"strings"
 )
 
-// passedIn are the client's headers that a backend gets, besides those that are made here. All others stay out: Authorization,
+// passedIn tells which of the client's headers a backend gets, besides those that are made here. All others stay out: Authorization,
 // everything with a name of its own (WSGI reads X_Remote_User as X-Remote-User), what Connection names, Range (a part of an
 // item can't be judged), Accept-Encoding (nor what is compressed).
-var passedIn = []string{
-	"Accept", "Accept-Language", "If-Match", "If-Modified-Since", "If-None-Match", "If-Schedule-Tag-Match",
-	"If-Unmodified-Since", "Overwrite", "Prefer", "Brief", "Schedule-Reply", "Caldav-Timezones", "User-Agent",
+func passedIn(name string) bool {
+	switch name {
+	case "Accept", "Accept-Language", "If-Match", "If-Modified-Since", "If-None-Match", "If-Schedule-Tag-Match",
+		"If-Unmodified-Since", "Overwrite", "Prefer", "Brief", "Schedule-Reply", "Caldav-Timezones", "User-Agent":
+		return true
+	}
+	return false
 }
 
-// single are headers that mean nothing when they stand twice.
-var single = []string{"Content-Type", "Depth", "Destination", "If", "Overwrite"}
+// single tells which headers mean nothing when they stand twice.
+func single(name string) bool {
+	switch name {
+	case "Content-Type", "Depth", "Destination", "If", "Overwrite":
+		return true
+	}
+	return false
+}
 
 // makeHeader makes the backend's header from the client's.
 func (x *exchange) makeHeader() answer {
 	from := x.r.Header
-	for _, name := range single {
-		if len(from[name]) > 1 {
-			return badRequest
-		}
-	}
-	if e := from.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return wrongEncoding
-	}
 	x.header = make(http.Header, 8)
 	x.header["Accept-Encoding"] = identity
-	for _, name := range passedIn {
-		switch values := from[name]; len(values) {
-		case 0:
-		case 1:
+	for name, values := range from {
+		switch {
+		case len(values) > 1 && single(name):
+			return badRequest
+		case !passedIn(name), len(values) == 0:
+		case len(values) == 1:
 			x.header[name] = values
 		default:
 			x.header.Set(name, strings.Join(values, ", "))
 		}
+	}
+	if e := from.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return wrongEncoding
 	}
 	if wishes := x.header["Prefer"]; wishes != nil {
 		delete(x.header, "Prefer")

@@ -249,7 +249,7 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 
 // answer does what the rules say.
 func (ss *session) answer(w *writer, r *http.Request, t target) answer {
-	if !t.owned(ss.grant) {
+	if !t.owned(&ss.grant) {
 		return notThere
 	}
 	switch judge(r.Method, t, &ss.grant) {
