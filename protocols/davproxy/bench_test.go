@@ -71,6 +71,29 @@ const depth0 = `<?xml version="1.0" encoding="utf-8"?>
 </multistatus>
 `
 
+// small is what the backend of `postern bench` says of one collection (gateway/bench/davbackend.go).
+const small = `<?xml version="1.0" encoding="utf-8"?><D:multistatus xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:caldav" xmlns:CR="urn:ietf:params:xml:ns:carddav" xmlns:CS="http://calendarserver.org/ns/">` +
+	`<D:response><D:href>/alice@x/work/</D:href><D:propstat><D:prop><D:resourcetype><D:collection/><C:calendar/></D:resourcetype><D:displayname>work</D:displayname>` +
+	`<D:current-user-principal><D:href>/alice@x/</D:href></D:current-user-principal><C:calendar-home-set><D:href>/alice@x/</D:href></C:calendar-home-set>` +
+	`<CR:addressbook-home-set><D:href>/alice@x/</D:href></CR:addressbook-home-set><D:sync-token>urn:bench:1</D:sync-token><CS:getctag>1</CS:getctag>` +
+	`</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>`
+
+// askedProps is what `postern bench` asks (gateway/bench/dav.go).
+const askedProps = `<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:" xmlns:CS="http://calendarserver.org/ns/">` +
+	`<prop><resourcetype/><displayname/><sync-token/><CS:getctag/></prop></propfind>`
+
+// BenchmarkParse: a request's body.
+func BenchmarkParse(b *testing.B) {
+	body := []byte(askedProps)
+	inward := func(string) (string, fate) { return "", strayHref }
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parse(body, inward); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkFilter: what passes through the whole filter, in the backend's bytes.
 func BenchmarkFilter(b *testing.B) {
 	for _, bb := range []struct {
@@ -80,6 +103,7 @@ func BenchmarkFilter(b *testing.B) {
 		{"calendar-data", answerOf(8_000, withData)},
 		{"etags", answerOf(40_000, etag)},
 		{"depth0", []byte(depth0)},
+		{"small", []byte(small)},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bb.in)))
