@@ -25,6 +25,37 @@ type binding struct {
 	depth         int
 }
 
+// opening is a root's start tag that declares namespaces and does nothing else.
+type opening struct {
+	raw   []byte
+	bound []binding
+}
+
+// maxOpening bounds the openings that are remembered, in bytes.
+const maxOpening = 512
+
+// openings are those that were judged: a backend begins each document alike, and so does an app.
+type openings struct {
+	known [16]opening
+	turn  uint // whose place the next one gets
+}
+
+// at returns the opening at the beginning; nil: it is not known.
+func (o *openings) at(b []byte) *opening {
+	for i := range o.known {
+		if k := &o.known[i]; len(k.raw) > 0 && bytes.HasPrefix(b, k.raw) {
+			return k
+		}
+	}
+	return nil
+}
+
+func (o *openings) add(raw []byte, bound []binding) {
+	k := &o.known[o.turn%uint(len(o.known))]
+	k.raw, k.bound = append(k.raw[:0], raw...), append(k.bound[:0], bound...)
+	o.turn++
+}
+
 // start reads a start tag. Most have no attributes.
 func (t *tokenizer) start() error {
 	if t.rest {
@@ -34,18 +65,34 @@ func (t *tokenizer) start() error {
 		return errTooDeep
 	}
 	b := t.buf[t.first:t.last]
-	if n := 1 + nameLen(b[1:]); n < len(b) && b[n] == '>' {
+	n := 1 + nameLen(b[1:])
+	switch {
+	case n < len(b) && b[n] == '>':
 		raw := t.take(n + 1)
 		return t.push(raw, raw[1:n], false)
+	case n+1 < len(b) && b[n] == '/' && b[n+1] == '>':
+		raw := t.take(n + 2)
+		return t.push(raw, raw[1:n], true)
+	}
+	isRoot := len(t.open) == 0 && !t.ascii
+	if isRoot {
+		if known := t.openings.at(b); known != nil {
+			t.bound = append(t.bound, known.bound...)
+			raw := t.take(len(known.raw))
+			return t.push(raw, raw[1:n], raw[len(raw)-2] == '/')
+		}
 	}
 	raw, err := t.tag()
 	if err != nil {
 		return err
 	}
 	b, empty := bytes.CutSuffix(raw[1:len(raw)-1], []byte("/"))
-	n := nameLen(b)
+	n = nameLen(b)
 	if err := t.attributes(b[n:]); err != nil {
 		return err
+	}
+	if isRoot && len(raw) <= maxOpening && len(t.bound) == len(t.attrs) {
+		t.openings.add(raw, t.bound)
 	}
 	return t.push(raw, b[:n], empty)
 }

@@ -55,10 +55,11 @@ type token struct {
 // tag.go the tags, names.go the names.
 type tokenizer struct {
 	window
-	tok   token // that is being read
-	names interner
-	known *qnames
-	long  qname // that is too long for known
+	tok      token // that is being read
+	names    interner
+	known    *qnames
+	long     qname // that is too long for known
+	openings *openings
 
 	open    []element
 	path    []byte // the names of the open elements, one behind the other, as they stood
@@ -79,7 +80,7 @@ type element struct {
 }
 
 var tokenizers = sync.Pool{New: func() any {
-	return &tokenizer{window: window{buf: make([]byte, windowSize)}, names: make(interner), known: new(qnames)}
+	return &tokenizer{window: window{buf: make([]byte, windowSize)}, names: make(interner), known: new(qnames), openings: new(openings)}
 }}
 
 // newTokenizer returns a tokenizer, which free takes back.
@@ -92,7 +93,7 @@ func newTokenizer(r io.Reader) *tokenizer {
 // free gives the tokenizer's memory to others. Neither it nor its tokens may be used any more.
 func (t *tokenizer) free() {
 	*t = tokenizer{
-		window: window{buf: t.buf}, names: t.names, known: t.known,
+		window: window{buf: t.buf}, names: t.names, known: t.known, openings: t.openings,
 		open: t.open[:0], path: t.path[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
 	}
 	tokenizers.Put(t)
