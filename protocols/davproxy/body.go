@@ -94,7 +94,7 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 			continue
 		}
 		d.note(tokens, tok)
-		if tok.name != (name{nsDAV, "href"}) {
+		if tok.word != davHref {
 			out.Write(tok.raw)
 			continue
 		}
@@ -112,10 +112,10 @@ func (d *document) note(tokens *tokenizer, tok *token) {
 	if tokens.depth() == 1 {
 		d.root = tok.name
 	}
-	if tok.name == (name{nsDAV, "resourcetype"}) {
+	if tok.word == davResourcetype {
 		d.typed = true
 	}
-	if tokens.parent(1) == (name{nsDAV, "resourcetype"}) {
+	if tokens.within(1) == davResourcetype {
 		if k := kindOfType(tok.name); k != unknown {
 			d.makes = append(d.makes, k)
 		}

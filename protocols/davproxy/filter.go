@@ -116,19 +116,24 @@ func (f *filter) copy(w io.Writer, r io.Reader) error {
 }
 
 func (f *filter) pass(tok *token) error {
-	if err := f.see(tok); err != nil {
-		return err
-	}
 	switch tok.kind {
 	case startToken:
 		return f.start(tok)
 	case endToken:
 		return f.end(tok)
 	}
-	if f.opaque == f.tokens.depth() && !f.begun {
+	return f.characters(tok)
+}
+
+func (f *filter) characters(tok *token) error {
+	depth := f.tokens.depth()
+	if f.response != nil {
+		f.seeText(tok, depth)
+	}
+	if f.opaque == depth && !f.begun {
 		f.begin(tok)
 	}
-	if f.opaque > 0 && f.foreign || f.tokens.parent(0) == (name{nsDAV, "error"}) && !tok.blank() {
+	if f.opaque > 0 && f.foreign || f.tokens.within(0) == davError && !tok.blank() {
 		return nil
 	}
 	return f.put(tok.raw)
@@ -165,6 +170,11 @@ func (f *filter) write(b []byte) error {
 
 func (f *filter) start(tok *token) error {
 	depth := f.tokens.depth()
+	if f.response != nil {
+		if err := f.see(tok, depth); err != nil {
+			return err
+		}
+	}
 	if f.telling && len(f.told) < maxTold && tells(f.tokens.parent(1)) {
 		f.told = append(f.told, tok.name)
 	}
@@ -177,16 +187,16 @@ func (f *filter) start(tok *token) error {
 	switch {
 	case depth == 1:
 		return f.root(tok)
-	case depth == 2 && tok.name == (name{nsDAV, "response"}):
+	case depth == 2 && tok.word == davResponse:
 		f.one = response{}
 		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
-	case tok.name == (name{nsDAV, "href"}):
+	case tok.word == davHref:
 		return f.href(tok)
 	case f.isProperty():
 		return f.property(tok, depth)
 	case f.isRemark(tok.name):
 		f.skipping = depth
-	case f.tokens.parent(1) == (name{nsDAV, "resourcetype"}):
+	case f.tokens.within(1) == davResourcetype:
 		f.resourceType(tok, depth)
 	}
 	return f.put(tok.raw)
@@ -197,7 +207,7 @@ func (f *filter) root(tok *token) error {
 	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
-	if tok.empty && len(f.lost) > 0 && tok.name == (name{nsDAV, "multistatus"}) { // so answers DAViCal when nothing that is asked for is there
+	if tok.empty && len(f.lost) > 0 && tok.word == davMultistatus { // so answers DAViCal when nothing that is asked for is there
 		f.closing = slices.Concat([]byte("</"), tok.raw[1:1+nameLen(tok.raw[1:])], []byte(">"))
 		return f.put(slices.Concat(bytes.TrimSuffix(tok.raw, []byte("/>")), []byte(">")))
 	}
@@ -207,16 +217,16 @@ func (f *filter) root(tok *token) error {
 // isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths, its
 // version, and where in its program an error arose (sabre/dav, Cyrus). Of errors only what the standards name is passed on.
 func (f *filter) isRemark(n name) bool {
-	return n == name{nsDAV, "responsedescription"} || f.tokens.parent(1) == name{nsDAV, "error"} && !standards[n.space]
+	return n == name{nsDAV, "responsedescription"} || f.tokens.within(1) == davError && !standards[n.space]
 }
 
 // isProperty tells whether the element that just began is a property.
 func (f *filter) isProperty() bool {
-	return f.tokens.parent(1) == (name{nsDAV, "prop"}) && f.tokens.parent(2) == (name{nsDAV, "propstat"})
+	return f.tokens.within(1) == davProp && f.tokens.within(2) == davPropstat
 }
 
 func (f *filter) property(tok *token, depth int) error {
-	switch how := treatments[tok.name]; how {
+	switch how := tok.treatment; how {
 	case hides:
 		f.skipping = depth
 	case schedules:
@@ -271,14 +281,14 @@ func (f *filter) end(tok *token) error {
 		return nil
 	case f.opaque == depth:
 		f.opaque = 0
-	case depth == 3 && f.response != nil && tok.name == (name{nsDAV, "propstat"}):
+	case depth == 3 && f.response != nil && tok.word == davPropstat:
 		if err := f.put(tok.raw); err != nil {
 			return err
 		}
 		return f.endPropstat()
 	case depth == 2 && f.response != nil:
 		return f.endResponse(tok)
-	case depth == 1 && tok.name == (name{nsDAV, "multistatus"}): // not an error, which is about the whole question
+	case depth == 1 && tok.word == davMultistatus: // not an error, which is about the whole question
 		for _, href := range f.lost {
 			if err := f.put(notThereResponse(href)); err != nil {
 				return err

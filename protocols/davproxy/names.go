@@ -34,20 +34,75 @@ func nameLen(b []byte) int {
 	return len(b)
 }
 
-// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
-type qname struct{ whole, prefix, local string }
+// word is a name that is asked for at each token; zero: any other. All are in the namespace DAV.
+type word uint8
 
-// split takes a name apart. What it returns is good until the next call.
-func (t *tokenizer) split(b []byte) (*qname, error) {
-	known := t.known.at(b)
-	if known.whole == string(b) && !t.ascii && len(b) > 0 {
-		return known, nil
-	}
-	return t.splitNew(b, known)
+const (
+	davMultistatus word = iota + 1
+	davResponse
+	davHref
+	davPropstat
+	davProp
+	davStatus
+	davError
+	davResourcetype
+)
+
+var words = map[string]word{
+	"multistatus": davMultistatus, "response": davResponse, "href": davHref, "propstat": davPropstat, "prop": davProp,
+	"status": davStatus, "error": davError, "resourcetype": davResourcetype,
 }
 
-// splitNew takes a name apart that is not among the known ones, and puts it there.
-func (t *tokenizer) splitNew(b []byte, known *qname) (*qname, error) {
+// meaning is what there is to know of a name.
+type meaning struct {
+	word      word
+	treatment treatment // as a property
+}
+
+func meaningOf(n name) meaning {
+	m := meaning{treatment: treatments[n]}
+	if n.space == nsDAV {
+		m.word = words[n.local]
+	}
+	return m
+}
+
+// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
+type qname struct {
+	whole, prefix, local string
+
+	space   string // where an element of that name was last; at first in none, where nothing has a meaning
+	meaning        // there
+}
+
+// split takes a name apart.
+func (t *tokenizer) split(b []byte) (*qname, error) {
+	place := t.known.place(b)
+	if q := *place; q != nil && q.whole == string(b) && !t.ascii {
+		return q, nil
+	}
+	if t.ascii && !t.valid(b, stopsInNote) {
+		return nil, errName
+	}
+	q := t.known.all[string(b)]
+	if q == nil {
+		var err error
+		if q, err = splitNew(b); err != nil {
+			return nil, err
+		}
+		if len(b) > longInterned {
+			return q, nil
+		}
+		t.known.keep(q)
+	}
+	*place = q
+	return q, nil
+}
+
+var errName = malformed("a name")
+
+// splitNew takes a name apart that is not among the known ones.
+func splitNew(b []byte) (*qname, error) {
 	if len(b) > maxXMLName {
 		return nil, errTooLarge
 	}
@@ -55,26 +110,35 @@ func (t *tokenizer) splitNew(b []byte, known *qname) (*qname, error) {
 	if !ok {
 		prefix, local = nil, b
 	}
-	if t.ascii && !t.valid(b, stopsInNote) || ok && !isNCName(prefix) || !isNCName(local) {
-		return nil, malformed("a name")
+	if ok && !isNCName(prefix) || !isNCName(local) {
+		return nil, errName
 	}
-	if len(b) > longInterned {
-		known = &t.long
-	}
-	*known = qname{t.names.of(b), t.names.of(prefix), t.names.of(local)}
-	return known, nil
+	whole := string(b)
+	return &qname{whole: whole, prefix: whole[:len(prefix)], local: whole[len(whole)-len(local):]}, nil
 }
 
-// qnames remembers names that were taken apart. Each has one place, which it may lose to another.
-type qnames [256]qname
+// qnames remembers names that were taken apart. Each has one place where it is found at once, which it may lose to another.
+type qnames struct {
+	places [256]*qname
+	all    map[string]*qname
+}
 
-func (k *qnames) at(b []byte) *qname {
+func newQnames() *qnames { return &qnames{all: make(map[string]*qname)} }
+
+func (k *qnames) place(b []byte) **qname {
 	n := len(b)
 	if n == 0 {
-		return &k[0]
+		return &k.places[0]
 	}
 	told := uint32(b[n-1])<<24 | uint32(b[n*3/4])<<16 | uint32(b[n/2])<<8 | uint32(b[n/4])
-	return &k[(told+uint32(n))*2654435769>>24] // spread by the golden ratio
+	return &k.places[(told+uint32(n))*2654435769>>24] // spread by the golden ratio
+}
+
+func (k *qnames) keep(q *qname) {
+	if len(k.all) == maxInterned {
+		clear(k.all)
+	}
+	k.all[q.whole] = q
 }
 
 // isNCName tells whether something is a name without a colon.
@@ -115,7 +179,7 @@ var nameStarts = &unicode.RangeTable{
 	R32: []unicode.Range32{{0x10000, 0xeffff, 1}},
 }
 
-// interner keeps names as strings, for documents consist of few.
+// interner keeps namespaces as strings, for documents have few.
 type interner map[string]string
 
 // Bounds of what is kept.

@@ -21,25 +21,31 @@ func (o *order) reset() {
 	*o = order{later: o.later, status: o.status[:0]}
 }
 
-// see looks at a token before it is passed.
-func (f *filter) see(tok *token) error {
-	o, depth := &f.order, f.tokens.depth()
-	if f.response == nil {
-		return nil
-	}
+// see looks at what begins inside a response, before it is passed.
+func (f *filter) see(tok *token, depth int) error {
+	o := &f.order
 	switch {
-	case tok.kind == startToken && depth == 3 && tok.name == (name{nsDAV, "propstat"}):
+	case depth == 3 && tok.word == davPropstat:
 		o.holding, o.status, f.out.propstat = true, o.status[:0], len(f.out.b)
-	case tok.kind == startToken && depth == 3:
+	case depth == 3:
 		return f.release(&o.later)
-	case tok.kind == startToken && depth == 4:
-		o.inStatus = tok.name == (name{nsDAV, "status"})
-	case tok.kind == textToken && depth == 4 && o.inStatus && len(o.status) < 64:
-		o.status = tok.appendText(o.status)
-	case f.skipping == 0 && (tok.kind == startToken && depth > 5 || tok.kind == textToken && depth > 4 && !tok.blank()):
+	case depth == 4:
+		o.inStatus = tok.word == davStatus
+	case depth > 5 && f.skipping == 0:
 		f.letGo()
 	}
 	return nil
+}
+
+// seeText looks at a text inside a response, before it is passed.
+func (f *filter) seeText(tok *token, depth int) {
+	o := &f.order
+	switch {
+	case depth == 4 && o.inStatus && len(o.status) < 64:
+		o.status = tok.appendText(o.status)
+	case depth > 4 && f.skipping == 0 && !tok.blank():
+		f.letGo()
+	}
 }
 
 // letGo passes what is held of a propstat, and the rest of it as it comes: it tells of properties that are there.

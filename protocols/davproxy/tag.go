@@ -204,7 +204,7 @@ func (t *tokenizer) declare(q *qname, value []byte) error {
 	if len(t.value) > maxXMLName || len(t.bound) == maxXMLPrefix {
 		return errTooLarge
 	}
-	space := t.names.of(t.value)
+	space := t.spaces.of(t.value)
 	switch {
 	case slices.ContainsFunc(t.value, isSpace), space == nsXMLNS, prefix == "xmlns", (prefix == "xml") != (space == nsXML), prefix != "" && space == "":
 		return errNamespace

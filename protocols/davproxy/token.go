@@ -37,14 +37,15 @@ const (
 
 // token is one piece of a document. It is good until the next call of next.
 type token struct {
-	kind  tokenKind
-	name  name   // of an element's start and end
-	raw   []byte // as it stood; empty for the end of <x/>
-	empty bool   // the start of <x/>: its end follows, without bytes
-	more  bool   // the text goes on in the next token: it was too long for one
-	cdata bool   // the text stands in a CDATA section
-	lead  uint8  // how many bytes of raw begin a CDATA section
-	tail  uint8  // how many end it
+	kind    tokenKind
+	name    name   // of an element's start and end
+	meaning        // of the name
+	raw     []byte // as it stood; empty for the end of <x/>
+	empty   bool   // the start of <x/>: its end follows, without bytes
+	more    bool   // the text goes on in the next token: it was too long for one
+	cdata   bool   // the text stands in a CDATA section
+	lead    uint8  // how many bytes of raw begin a CDATA section
+	tail    uint8  // how many end it
 }
 
 // tokenizer reads one XML document strictly: UTF-8, one root, matching ends, declared prefixes, no attribute twice, no DOCTYPE.
@@ -56,9 +57,8 @@ type token struct {
 type tokenizer struct {
 	window
 	tok      token // that is being read
-	names    interner
 	known    *qnames
-	long     qname // that is too long for known
+	spaces   interner
 	openings *openings
 
 	open    []element
@@ -76,11 +76,12 @@ type tokenizer struct {
 
 type element struct {
 	name name
+	meaning
 	from int // in path
 }
 
 var tokenizers = sync.Pool{New: func() any {
-	return &tokenizer{window: window{buf: make([]byte, windowSize)}, names: make(interner), known: new(qnames), openings: new(openings)}
+	return &tokenizer{window: window{buf: make([]byte, windowSize)}, known: newQnames(), spaces: make(interner), openings: new(openings)}
 }}
 
 // newTokenizer returns a tokenizer, which free takes back.
@@ -93,7 +94,7 @@ func newTokenizer(r io.Reader) *tokenizer {
 // free gives the tokenizer's memory to others. Neither it nor its tokens may be used any more.
 func (t *tokenizer) free() {
 	*t = tokenizer{
-		window: window{buf: t.buf}, names: t.names, known: t.known, openings: t.openings,
+		window: window{buf: t.buf}, known: t.known, spaces: t.spaces, openings: t.openings,
 		open: t.open[:0], path: t.path[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
 	}
 	tokenizers.Put(t)
@@ -161,10 +162,13 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 		return errPrefix
 	}
 	n := name{space, q.local}
-	t.open = append(t.open, element{n, len(t.path)})
+	if q.space != space {
+		q.space, q.meaning = space, meaningOf(n)
+	}
+	t.open = append(t.open, element{n, q.meaning, len(t.path)})
 	t.path = append(t.path, qname...)
 	t.ending = empty
-	t.tok.kind, t.tok.name, t.tok.raw, t.tok.empty = startToken, n, raw, empty
+	t.tok.kind, t.tok.name, t.tok.meaning, t.tok.raw, t.tok.empty = startToken, n, q.meaning, raw, empty
 	return nil
 }
 
@@ -177,7 +181,7 @@ func (t *tokenizer) pop(raw []byte) {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
 	t.rest = depth == 1
-	t.tok.kind, t.tok.name, t.tok.raw = endToken, last.name, raw
+	t.tok.kind, t.tok.name, t.tok.meaning, t.tok.raw = endToken, last.name, last.meaning, raw
 }
 
 // depth tells how many elements are open: 1 inside the root.
@@ -189,6 +193,14 @@ func (t *tokenizer) parent(up int) name {
 		return t.open[i].name
 	}
 	return name{}
+}
+
+// within tells the word of an open element, as parent its name.
+func (t *tokenizer) within(up int) word {
+	if i := len(t.open) - 1 - up; i >= 0 {
+		return t.open[i].word
+	}
+	return 0
 }
 
 // escape writes text for an XML document. Bytes that XML has no place for become the replacement character.
