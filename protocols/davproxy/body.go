@@ -75,34 +75,29 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 	if len(bytes.TrimSpace(body)) == 0 {
 		return d, nil
 	}
-	var out bytes.Buffer
-	out.Grow(len(xmlHeader) + len(body))
-	out.WriteString(xmlHeader)
-	tokens := newTokenizer(bytes.NewReader(body))
+	d.bytes = append(make([]byte, 0, len(xmlHeader)+len(body)), xmlHeader...)
+	tokens := tokenizerOf(body)
 	defer tokens.free()
+	var h href
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {
-			d.bytes = out.Bytes()
 			return d, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if tok.kind != startToken {
-			out.Write(tok.raw)
+		if tok.kind == startToken {
+			d.note(tokens, tok)
+		}
+		if tok.kind != startToken || tok.word != davHref {
+			d.bytes = append(d.bytes, tok.raw...)
 			continue
 		}
-		d.note(tokens, tok)
-		if tok.word != davHref {
-			out.Write(tok.raw)
-			continue
-		}
-		var h href
 		if err := h.read(tokens, tok); err != nil {
 			return nil, err
 		}
-		if err := d.pass(&out, &h, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
+		if err := d.pass(&h, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +120,7 @@ func (d *document) note(tokens *tokenizer, tok *token) {
 var errStray = errors.New("an href that leads elsewhere")
 
 // pass writes an href element for the backend. One without a text is the name of a property.
-func (d *document) pass(out *bytes.Buffer, h *href, inward func(string) (string, fate), asked bool) error {
+func (d *document) pass(h *href, inward func(string) (string, fate), asked bool) error {
 	text := string(h.text)
 	mapped, fate := inward(text)
 	switch {
@@ -133,11 +128,11 @@ func (d *document) pass(out *bytes.Buffer, h *href, inward func(string) (string,
 		if asked {
 			d.hrefs = append(d.hrefs, mapped)
 		}
-		out.Write(h.appendTo(nil, []byte(mapped)))
+		d.bytes = h.appendTo(d.bytes, []byte(mapped))
 	case asked:
 		d.lost = append(d.lost, text)
 	case len(h.end) == 0, fate == foreignHref && d.setsProperties():
-		out.Write(h.appendTo(nil, h.text))
+		d.bytes = h.appendTo(d.bytes, h.text)
 	default:
 		return errStray
 	}

@@ -84,7 +84,7 @@ func locate(raw, host string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	segments, slash, err := split(path)
+	segments, slash, err := split(make([]string, 0, usualDepth), path)
 	if err != nil {
 		return target{}, err
 	}
@@ -117,20 +117,24 @@ func bare(host, scheme string) string {
 	return strings.TrimSuffix(host, ":80")
 }
 
-// split takes an escaped path apart, and tells whether it ended with a slash.
-func split(path string) (segments []string, slash bool, err error) {
+// usualDepth is how many segments paths have here at most, and most at backends.
+const usualDepth = 5
+
+// split appends the segments of an escaped path, and tells whether it ended with a slash.
+func split(segments []string, path string) (_ []string, slash bool, err error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, false, errPath
 	}
 	if path == "/" {
-		return nil, true, nil
+		return segments, true, nil
 	}
 	path = path[1:]
 	if strings.HasSuffix(path, "/") {
 		path, slash = path[:len(path)-1], true
 	}
-	segments = make([]string, 0, 5) // no path of ours has more
-	for raw := range strings.SplitSeq(path, "/") {
+	for more := true; more; {
+		var raw string
+		raw, path, more = strings.Cut(path, "/")
 		segment := raw
 		if !isSimple(raw) {
 			if strings.ContainsAny(raw, "?#\\") {

@@ -153,7 +153,7 @@ func (m *mount) place(hrefs []string) ([]string, bool) {
 	if len(hrefs) == 0 {
 		return nil, false
 	}
-	segments, _, ok := m.read(hrefs[0])
+	segments, _, ok := m.read(nil, hrefs[0])
 	return segments, ok
 }
 

@@ -50,17 +50,18 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// take gives the filter its memory for as long as it writes to w.
-func (f *filter) take(w io.Writer) (giveBack func()) {
+// take gives the filter its memory for as long as it writes to w, until giveBack.
+func (f *filter) take(w io.Writer) {
 	f.work = works.Get().(*work)
 	f.out.reset(w)
 	f.order.reset()
 	f.folder.reset()
-	return func() {
-		f.out.w = nil
-		works.Put(f.work)
-		f.work = nil
-	}
+}
+
+func (f *filter) giveBack() {
+	f.out.w = nil
+	works.Put(f.work)
+	f.work = nil
 }
 
 // response is one DAV:response that is being read.
@@ -97,7 +98,8 @@ var answerRoots = map[name]bool{
 func (f *filter) copy(w io.Writer, r io.Reader) error {
 	f.tokens = newTokenizer(r)
 	defer f.tokens.free()
-	defer f.take(w)()
+	f.take(w)
+	defer f.giveBack()
 	if err := f.put([]byte(xmlHeader)); err != nil {
 		return err
 	}

@@ -74,7 +74,11 @@ func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool)
 		d.path = append(d.path[:d.length], last...)
 		return d.target, d.path, true
 	}
-	if t, ok = m.outward(string(href)); !ok {
+	text := m.path // that the backend was asked for
+	if text != string(href) {
+		text = string(href)
+	}
+	if t, ok = m.outward(text); !ok {
 		return target{}, nil, false
 	}
 	d.path = t.appendPath(d.path[:0])

@@ -28,7 +28,7 @@ func segmentsOf(t *testing.T, path string) []string {
 	if path == "" {
 		return nil
 	}
-	segments, _, err := split(path)
+	segments, _, err := split(nil, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (m *mount) inwardOf(t target) string {
 
 // outward says what a backend's href is in this mount.
 func (m *mount) outward(href string) (target, bool) {
-	segments, slash, ok := m.read(href)
+	segments, slash, ok := m.read(make([]string, 0, usualDepth), href)
 	if !ok {
 		return target{}, false
 	}
@@ -102,17 +102,17 @@ func (m *mount) leads(href string) bool {
 
 // isPrincipal tells whether a backend's href is the account's own principal.
 func (m *mount) isPrincipal(href string) bool {
-	segments, _, ok := m.read(href)
+	segments, _, ok := m.read(make([]string, 0, usualDepth), href)
 	return ok && slices.Equal(segments, m.principal)
 }
 
-// read takes a backend's href apart: a path, or a URL of this backend.
-func (m *mount) read(href string) (segments []string, slash, ok bool) {
+// read appends the segments of a backend's href: a path, or a URL of this backend.
+func (m *mount) read(segments []string, href string) (_ []string, slash, ok bool) {
 	path, err := pathOf(href, hostOf(m.route))
 	if err != nil {
 		return nil, false, false
 	}
-	segments, slash, err = split(path)
+	segments, slash, err = split(segments, path)
 	return segments, slash, err == nil
 }
 

@@ -1,6 +1,7 @@
 package davproxy
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -64,8 +65,9 @@ type tokenizer struct {
 	open    []element
 	path    []byte // the names of the open elements, one behind the other, as they stood
 	bound   []binding
-	attrs   []attribute // of the tag that is being read
-	value   []byte      // of the namespace that is being read
+	attrs   []attribute  // of the tag that is being read
+	text    bytes.Reader // src, if all is here
+	value   []byte       // of the namespace that is being read
 	begun   bool
 	ascii   bool // the declaration says so
 	inCDATA bool
@@ -91,6 +93,14 @@ func newTokenizer(r io.Reader) *tokenizer {
 	return t
 }
 
+// tokenizerOf is newTokenizer for a document that is here.
+func tokenizerOf(text []byte) *tokenizer {
+	t := tokenizers.Get().(*tokenizer)
+	t.text.Reset(text)
+	t.src = &t.text
+	return t
+}
+
 // free gives the tokenizer's memory to others. Neither it nor its tokens may be used any more.
 func (t *tokenizer) free() {
 	*t = tokenizer{
@@ -103,15 +113,18 @@ func (t *tokenizer) free() {
 // next returns the next start, end or text; io.EOF behind the root. Text outside the root is none. After an error there is
 // nothing but that error.
 func (t *tokenizer) next() (*token, error) {
-	t.tok.kind, t.tok.empty = 0, false
-	for t.err == nil && t.tok.kind == 0 {
-		t.err = t.read()
-	}
-	if t.err == io.EOF && !t.rest {
-		t.err = io.ErrUnexpectedEOF
-	}
 	if t.err != nil {
 		return nil, t.err
+	}
+	t.tok.kind, t.tok.empty = 0, false
+	for t.tok.kind == 0 {
+		if err := t.read(); err != nil {
+			if err == io.EOF && !t.rest {
+				err = io.ErrUnexpectedEOF
+			}
+			t.err = err
+			return nil, err
+		}
 	}
 	return &t.tok, nil
 }
