@@ -53,14 +53,18 @@ var words = map[string]word{
 	"status": davStatus, "error": davError, "resourcetype": davResourcetype,
 }
 
-// meaning is what there is to know of a name.
+// meaning is a name with what there is to know of it. Who has one shares it.
 type meaning struct {
+	name      name
 	word      word
 	treatment treatment // as a property
 }
 
-func meaningOf(n name) meaning {
-	m := meaning{treatment: treatments[n]}
+// meaningless is of what has no name.
+var meaningless meaning
+
+func meaningOf(n name) *meaning {
+	m := &meaning{name: n, treatment: treatments[n]}
 	if n.space == nsDAV {
 		m.word = words[n.local]
 	}
@@ -70,9 +74,7 @@ func meaningOf(n name) meaning {
 // qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
 type qname struct {
 	whole, prefix, local string
-
-	space   string // where an element of that name was last; at first in none, where nothing has a meaning
-	meaning        // there
+	meaning              *meaning // of the last element of that name; nil: there was none
 }
 
 // split takes a name apart.

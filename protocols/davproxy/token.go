@@ -38,15 +38,14 @@ const (
 
 // token is one piece of a document. It is good until the next call of next.
 type token struct {
-	kind    tokenKind
-	name    name   // of an element's start and end
-	meaning        // of the name
-	raw     []byte // as it stood; empty for the end of <x/>
-	empty   bool   // the start of <x/>: its end follows, without bytes
-	more    bool   // the text goes on in the next token: it was too long for one
-	cdata   bool   // the text stands in a CDATA section
-	lead    uint8  // how many bytes of raw begin a CDATA section
-	tail    uint8  // how many end it
+	kind     tokenKind
+	*meaning        // of an element's start and end: its name
+	raw      []byte // as it stood; empty for the end of <x/>
+	empty    bool   // the start of <x/>: its end follows, without bytes
+	more     bool   // the text goes on in the next token: it was too long for one
+	cdata    bool   // the text stands in a CDATA section
+	lead     uint8  // how many bytes of raw begin a CDATA section
+	tail     uint8  // how many end it
 }
 
 // tokenizer reads one XML document strictly: UTF-8, one root, matching ends, declared prefixes, no attribute twice, no DOCTYPE.
@@ -77,8 +76,7 @@ type tokenizer struct {
 }
 
 type element struct {
-	name name
-	meaning
+	*meaning
 	from int // in path
 }
 
@@ -174,14 +172,15 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 	if !ok {
 		return errPrefix
 	}
-	n := name{space, q.local}
-	if q.space != space {
-		q.space, q.meaning = space, meaningOf(n)
+	m := q.meaning
+	if m == nil || m.name.space != space {
+		m = meaningOf(name{space, q.local})
+		q.meaning = m
 	}
-	t.open = append(t.open, element{n, q.meaning, len(t.path)})
+	t.open = append(t.open, element{m, len(t.path)})
 	t.path = append(t.path, qname...)
 	t.ending = empty
-	t.tok.kind, t.tok.name, t.tok.meaning, t.tok.raw, t.tok.empty = startToken, n, q.meaning, raw, empty
+	t.tok.kind, t.tok.meaning, t.tok.raw, t.tok.empty = startToken, m, raw, empty
 	return nil
 }
 
@@ -194,7 +193,7 @@ func (t *tokenizer) pop(raw []byte) {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
 	t.rest = depth == 1
-	t.tok.kind, t.tok.name, t.tok.meaning, t.tok.raw = endToken, last.name, last.meaning, raw
+	t.tok.kind, t.tok.meaning, t.tok.raw = endToken, last.meaning, raw
 }
 
 // depth tells how many elements are open: 1 inside the root.
