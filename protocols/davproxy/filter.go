@@ -186,7 +186,7 @@ func (f *filter) start(tok *token) error {
 	if f.skipping > 0 || f.opaque > 0 {
 		return f.put(tok.raw)
 	}
-	switch {
+	switch in := f.tokens.within(1); {
 	case depth == 1:
 		return f.root(tok)
 	case depth == 2 && tok.word == davResponse:
@@ -194,11 +194,11 @@ func (f *filter) start(tok *token) error {
 		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
 	case tok.word == davHref:
 		return f.href(tok)
-	case f.isProperty():
+	case in == davProp && f.tokens.within(2) == davPropstat:
 		return f.property(tok, depth)
-	case f.isRemark(tok.name):
+	case isRemark(tok, in):
 		f.skipping = depth
-	case f.tokens.within(1) == davResourcetype:
+	case in == davResourcetype:
 		f.resourceType(tok, depth)
 	}
 	return f.put(tok.raw)
@@ -218,13 +218,8 @@ func (f *filter) root(tok *token) error {
 
 // isRemark tells whether the element that just began is what a backend says for people or of itself. It may hold its paths, its
 // version, and where in its program an error arose (sabre/dav, Cyrus). Of errors only what the standards name is passed on.
-func (f *filter) isRemark(n name) bool {
-	return n == name{nsDAV, "responsedescription"} || f.tokens.within(1) == davError && !standards[n.space]
-}
-
-// isProperty tells whether the element that just began is a property.
-func (f *filter) isProperty() bool {
-	return f.tokens.within(1) == davProp && f.tokens.within(2) == davPropstat
+func isRemark(tok *token, in word) bool {
+	return tok.word == davResponsedescription || in == davError && !standards[tok.name.space]
 }
 
 func (f *filter) property(tok *token, depth int) error {

@@ -46,11 +46,13 @@ const (
 	davStatus
 	davError
 	davResourcetype
+	davResponsedescription
 )
 
 var words = map[string]word{
 	"multistatus": davMultistatus, "response": davResponse, "href": davHref, "propstat": davPropstat, "prop": davProp,
 	"status": davStatus, "error": davError, "resourcetype": davResourcetype,
+	"responsedescription": davResponsedescription,
 }
 
 // meaning is a name with what there is to know of it. Who has one shares it.

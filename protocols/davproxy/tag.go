@@ -103,9 +103,9 @@ func (t *tokenizer) end() error {
 	if depth == 0 {
 		return errTag
 	}
-	qname := t.path[t.open[depth-1].from:]
+	qname := t.open[depth-1].whole
 	b := t.buf[t.first:t.last]
-	if n := 2 + len(qname); n < len(b) && b[n] == '>' && bytes.Equal(b[2:n], qname) {
+	if n := 2 + len(qname); n < len(b) && b[n] == '>' && string(b[2:n]) == qname {
 		t.pop(t.take(n + 1))
 		return nil
 	}
@@ -113,7 +113,7 @@ func (t *tokenizer) end() error {
 	if err != nil {
 		return err
 	}
-	if space, ok := bytes.CutPrefix(raw[2:len(raw)-1], qname); !ok || len(trimSpace(space)) > 0 {
+	if space, ok := bytes.CutPrefix(raw[2:len(raw)-1], []byte(qname)); !ok || len(trimSpace(space)) > 0 {
 		return malformed("an end without its start")
 	}
 	t.pop(raw)

@@ -62,7 +62,6 @@ type tokenizer struct {
 	openings *openings
 
 	open    []element
-	path    []byte // the names of the open elements, one behind the other, as they stood
 	bound   []binding
 	attrs   []attribute  // of the tag that is being read
 	text    bytes.Reader // src, if all is here
@@ -77,7 +76,7 @@ type tokenizer struct {
 
 type element struct {
 	*meaning
-	from int // in path
+	whole string // its name as it stood
 }
 
 var tokenizers = sync.Pool{New: func() any {
@@ -103,7 +102,7 @@ func tokenizerOf(text []byte) *tokenizer {
 func (t *tokenizer) free() {
 	*t = tokenizer{
 		window: window{buf: t.buf}, known: t.known, spaces: t.spaces, openings: t.openings,
-		open: t.open[:0], path: t.path[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
+		open: t.open[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
 	}
 	tokenizers.Put(t)
 }
@@ -177,8 +176,7 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 		m = meaningOf(name{space, q.local})
 		q.meaning = m
 	}
-	t.open = append(t.open, element{m, len(t.path)})
-	t.path = append(t.path, qname...)
+	t.open = append(t.open, element{m, q.whole})
 	t.ending = empty
 	t.tok.kind, t.tok.meaning, t.tok.raw, t.tok.empty = startToken, m, raw, empty
 	return nil
@@ -188,7 +186,7 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 func (t *tokenizer) pop(raw []byte) {
 	depth := len(t.open)
 	last := &t.open[depth-1]
-	t.open, t.path = t.open[:depth-1], t.path[:last.from]
+	t.open = t.open[:depth-1]
 	for len(t.bound) > 0 && t.bound[len(t.bound)-1].depth == depth {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
