@@ -75,13 +75,14 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 	if len(bytes.TrimSpace(body)) == 0 {
 		return d, nil
 	}
-	d.bytes = append(make([]byte, 0, len(xmlHeader)+len(body)), xmlHeader...)
+	out := append(make([]byte, 0, len(xmlHeader)+len(body)), xmlHeader...)
 	tokens := tokenizerOf(body)
 	defer tokens.free()
 	var h href
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {
+			d.bytes = out
 			return d, nil
 		}
 		if err != nil {
@@ -91,13 +92,13 @@ func parse(body []byte, inward func(href string) (string, fate)) (*document, err
 			d.note(tokens, tok)
 		}
 		if tok.kind != startToken || tok.word != davHref {
-			d.bytes = append(d.bytes, tok.raw...)
+			out = append(out, tok.raw...)
 			continue
 		}
 		if err := h.read(tokens, tok); err != nil {
 			return nil, err
 		}
-		if err := d.pass(&h, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
+		if out, err = d.appendHref(out, &h, inward, tokens.depth() == 1 && d.isMultiget()); err != nil {
 			return nil, err
 		}
 	}
@@ -119,8 +120,8 @@ func (d *document) note(tokens *tokenizer, tok *token) {
 
 var errStray = errors.New("an href that leads elsewhere")
 
-// pass writes an href element for the backend. One without a text is the name of a property.
-func (d *document) pass(h *href, inward func(string) (string, fate), asked bool) error {
+// appendHref appends an href element for the backend. One without a text is the name of a property.
+func (d *document) appendHref(dst []byte, h *href, inward func(string) (string, fate), asked bool) ([]byte, error) {
 	text := string(h.text)
 	mapped, fate := inward(text)
 	switch {
@@ -128,15 +129,14 @@ func (d *document) pass(h *href, inward func(string) (string, fate), asked bool)
 		if asked {
 			d.hrefs = append(d.hrefs, mapped)
 		}
-		d.bytes = h.appendTo(d.bytes, []byte(mapped))
+		return h.appendTo(dst, []byte(mapped)), nil
 	case asked:
 		d.lost = append(d.lost, text)
+		return dst, nil
 	case len(h.end) == 0, fate == foreignHref && d.setsProperties():
-		d.bytes = h.appendTo(d.bytes, h.text)
-	default:
-		return errStray
+		return h.appendTo(dst, h.text), nil
 	}
-	return nil
+	return nil, errStray
 }
 
 // setsProperties tells whether a document's hrefs are values to be kept.
