@@ -25,12 +25,19 @@ type document struct {
 	typed bool     // it has a resourcetype
 }
 
-// roots are what a body may be, by method. An empty body has no root.
-var roots = map[string]map[name]bool{
-	"PROPFIND":   {{}: true, {nsDAV, "propfind"}: true},
-	"PROPPATCH":  {{nsDAV, "propertyupdate"}: true},
-	"MKCOL":      {{nsDAV, "mkcol"}: true},
-	"MKCALENDAR": {{}: true, {nsCalDAV, "mkcalendar"}: true},
+// fitsRoot tells whether a body may be what it is, by method. An empty body has no root.
+func fitsRoot(method string, root name) bool {
+	switch method {
+	case "PROPFIND":
+		return root == name{} || root == name{nsDAV, "propfind"}
+	case "PROPPATCH":
+		return root == name{nsDAV, "propertyupdate"}
+	case "MKCOL":
+		return root == name{nsDAV, "mkcol"}
+	case "MKCALENDAR":
+		return root == name{} || root == name{nsCalDAV, "mkcalendar"}
+	}
+	return false
 }
 
 // check judges a document for a method and a collection's kind; an answer with a status refuses it.
@@ -41,7 +48,7 @@ func (d *document) check(method string, k kind) answer {
 		}
 		return answer{}
 	}
-	if !roots[method][d.root] {
+	if !fitsRoot(method, d.root) {
 		return badRequest
 	}
 	switch {
@@ -141,7 +148,7 @@ func (d *document) appendHref(dst []byte, h *href, inward func(string) (string, 
 
 // setsProperties tells whether a document's hrefs are values to be kept.
 func (d *document) setsProperties() bool {
-	return roots["PROPPATCH"][d.root] || roots["MKCOL"][d.root] || roots["MKCALENDAR"][d.root]
+	return fitsRoot("PROPPATCH", d.root) || fitsRoot("MKCOL", d.root) || fitsRoot("MKCALENDAR", d.root)
 }
 
 // hasScheme tells whether an href says by which protocol it is meant.

@@ -206,7 +206,7 @@ func (f *filter) start(tok *token) error {
 
 // root judges the document; an empty root may have to take what is lost.
 func (f *filter) root(tok *token) error {
-	if !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
+	if tok.word != davMultistatus && !answerRoots[tok.name] && !(f.at.kind == outbox && tok.name == name{nsCalDAV, "schedule-response"}) {
 		return fmt.Errorf("%w: %q", errRoot, tok.name.local)
 	}
 	if tok.empty && len(f.lost) > 0 && tok.word == davMultistatus { // so answers DAViCal when nothing that is asked for is there

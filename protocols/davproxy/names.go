@@ -55,28 +55,28 @@ var words = map[string]word{
 	"responsedescription": davResponsedescription,
 }
 
-// meaning is a name with what there is to know of it. Who has one shares it.
-type meaning struct {
-	name      name
-	word      word
-	treatment treatment // as a property
-}
-
-// meaningless is of what has no name.
-var meaningless meaning
-
-func meaningOf(n name) *meaning {
-	m := &meaning{name: n, treatment: treatments[n]}
-	if n.space == nsDAV {
-		m.word = words[n.local]
-	}
-	return m
-}
-
-// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4).
+// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4), with what it means. Who has one shares it.
 type qname struct {
-	whole, prefix, local string
-	meaning              *meaning // of the last element of that name; nil: there was none
+	whole     string
+	colon     int       // the length of its prefix
+	name      name      // in the namespace of the last element of that name; at first in none, where nothing has a meaning
+	word      word      // there
+	treatment treatment // there, as a property
+}
+
+// noName is for what has none.
+var noName qname
+
+func (q *qname) prefix() string { return q.whole[:q.colon] }
+
+// in returns the name in another namespace.
+func (q *qname) in(space string) *qname {
+	n := name{space, q.name.local}
+	moved := &qname{whole: q.whole, colon: q.colon, name: n, treatment: treatments[n]}
+	if space == nsDAV {
+		moved.word = words[n.local]
+	}
+	return moved
 }
 
 // split takes a name apart.
@@ -88,19 +88,15 @@ func (t *tokenizer) split(b []byte) (*qname, error) {
 	if t.ascii && !t.valid(b, stopsInNote) {
 		return nil, errName
 	}
-	q := t.known.all[string(b)]
-	if q == nil {
-		var err error
-		if q, err = splitNew(b); err != nil {
-			return nil, err
-		}
-		if len(b) > longInterned {
-			return q, nil
-		}
-		t.known.keep(q)
+	if q := t.known.all[string(b)]; q != nil {
+		*place = q
+		return q, nil
 	}
-	*place = q
-	return q, nil
+	q, err := splitNew(b)
+	if err == nil {
+		t.known.keep(b, q)
+	}
+	return q, err
 }
 
 var errName = malformed("a name")
@@ -118,7 +114,7 @@ func splitNew(b []byte) (*qname, error) {
 		return nil, errName
 	}
 	whole := string(b)
-	return &qname{whole: whole, prefix: whole[:len(prefix)], local: whole[len(whole)-len(local):]}, nil
+	return &qname{whole: whole, colon: len(prefix), name: name{local: whole[len(whole)-len(local):]}}, nil
 }
 
 // qnames remembers names that were taken apart. Each has one place where it is found at once, which it may lose to another.
@@ -138,11 +134,15 @@ func (k *qnames) place(b []byte) **qname {
 	return &k.places[(told+uint32(n))*2654435769>>24] // spread by the golden ratio
 }
 
-func (k *qnames) keep(q *qname) {
+// keep remembers what a name is.
+func (k *qnames) keep(b []byte, q *qname) {
+	if len(b) > longInterned {
+		return
+	}
 	if len(k.all) == maxInterned {
 		clear(k.all)
 	}
-	k.all[q.whole] = q
+	*k.place(b), k.all[q.whole] = q, q
 }
 
 // isNCName tells whether something is a name without a colon.

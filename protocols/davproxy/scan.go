@@ -162,7 +162,7 @@ func (t *tokenizer) says(raw []byte, lead, tail int, more bool) error {
 		}
 		return nil
 	}
-	t.tok.kind, t.tok.meaning, t.tok.raw, t.tok.more = textToken, &meaningless, raw, more
+	t.tok.kind, t.tok.qname, t.tok.raw, t.tok.more = textToken, &noName, raw, more
 	t.tok.cdata, t.tok.lead, t.tok.tail = t.inCDATA || tail > 0, uint8(lead), uint8(tail)
 	return nil
 }

@@ -14,7 +14,7 @@ var (
 
 // attribute is one of a start tag, as it stands there.
 type attribute struct {
-	qname
+	*qname
 	value []byte
 	space string
 }
@@ -165,7 +165,7 @@ func (t *tokenizer) attributes(b []byte) error {
 		if err := t.declare(q, value); err != nil {
 			return err
 		}
-		t.attrs, b = append(t.attrs, attribute{*q, value, ""}), rest
+		t.attrs, b = append(t.attrs, attribute{q, value, ""}), rest
 	}
 	return t.unlike()
 }
@@ -195,8 +195,8 @@ func nextAttribute(b []byte) (name, value, rest []byte, err error) {
 func (t *tokenizer) declare(q *qname, value []byte) error {
 	prefix := ""
 	switch {
-	case q.prefix == "xmlns":
-		prefix = q.local
+	case q.prefix() == "xmlns":
+		prefix = q.name.local
 	case q.whole != "xmlns":
 		return nil
 	}
@@ -217,14 +217,14 @@ func (t *tokenizer) declare(q *qname, value []byte) error {
 func (t *tokenizer) unlike() error {
 	for i := range t.attrs {
 		a, ok := &t.attrs[i], false
-		if a.space, ok = t.space(a.prefix, false); !ok {
+		if a.space, ok = t.space(a.prefix(), false); !ok {
 			return errPrefix
 		}
-		if a.space == nsXML && a.local == "base" {
+		if a.space == nsXML && a.name.local == "base" {
 			return malformed("a base for hrefs")
 		}
 		for _, other := range t.attrs[:i] {
-			if other.local == a.local && other.space == a.space {
+			if other.name.local == a.name.local && other.space == a.space {
 				return malformed("an attribute stands twice")
 			}
 		}

@@ -38,14 +38,14 @@ const (
 
 // token is one piece of a document. It is good until the next call of next.
 type token struct {
-	kind     tokenKind
-	*meaning        // of an element's start and end: its name
-	raw      []byte // as it stood; empty for the end of <x/>
-	empty    bool   // the start of <x/>: its end follows, without bytes
-	more     bool   // the text goes on in the next token: it was too long for one
-	cdata    bool   // the text stands in a CDATA section
-	lead     uint8  // how many bytes of raw begin a CDATA section
-	tail     uint8  // how many end it
+	kind   tokenKind
+	*qname        // of an element's start and end
+	raw    []byte // as it stood; empty for the end of <x/>
+	empty  bool   // the start of <x/>: its end follows, without bytes
+	more   bool   // the text goes on in the next token: it was too long for one
+	cdata  bool   // the text stands in a CDATA section
+	lead   uint8  // how many bytes of raw begin a CDATA section
+	tail   uint8  // how many end it
 }
 
 // tokenizer reads one XML document strictly: UTF-8, one root, matching ends, declared prefixes, no attribute twice, no DOCTYPE.
@@ -61,7 +61,7 @@ type tokenizer struct {
 	spaces   interner
 	openings *openings
 
-	open    []element
+	open    []*qname // elements
 	bound   []binding
 	attrs   []attribute  // of the tag that is being read
 	text    bytes.Reader // src, if all is here
@@ -72,11 +72,6 @@ type tokenizer struct {
 	ending  bool // the last token was the start of <x/>
 	rest    bool // the root has ended
 	err     error
-}
-
-type element struct {
-	*meaning
-	whole string // its name as it stood
 }
 
 var tokenizers = sync.Pool{New: func() any {
@@ -167,31 +162,30 @@ func (t *tokenizer) push(raw, qname []byte, empty bool) error {
 	if err != nil {
 		return err
 	}
-	space, ok := t.space(q.prefix, true)
+	space, ok := t.space(q.prefix(), true)
 	if !ok {
 		return errPrefix
 	}
-	m := q.meaning
-	if m == nil || m.name.space != space {
-		m = meaningOf(name{space, q.local})
-		q.meaning = m
+	if q.name.space != space {
+		q = q.in(space)
+		t.known.keep(qname, q)
 	}
-	t.open = append(t.open, element{m, q.whole})
+	t.open = append(t.open, q)
 	t.ending = empty
-	t.tok.kind, t.tok.meaning, t.tok.raw, t.tok.empty = startToken, m, raw, empty
+	t.tok.kind, t.tok.qname, t.tok.raw, t.tok.empty = startToken, q, raw, empty
 	return nil
 }
 
 // pop closes the innermost element.
 func (t *tokenizer) pop(raw []byte) {
 	depth := len(t.open)
-	last := &t.open[depth-1]
+	last := t.open[depth-1]
 	t.open = t.open[:depth-1]
 	for len(t.bound) > 0 && t.bound[len(t.bound)-1].depth == depth {
 		t.bound = t.bound[:len(t.bound)-1]
 	}
 	t.rest = depth == 1
-	t.tok.kind, t.tok.meaning, t.tok.raw = endToken, last.meaning, raw
+	t.tok.kind, t.tok.qname, t.tok.raw = endToken, last, raw
 }
 
 // depth tells how many elements are open: 1 inside the root.
