@@ -25,7 +25,8 @@ type binding struct {
 	depth         int
 }
 
-// opening is a root's start tag that declares namespaces and does nothing else.
+// opening is a root's start tag that was found good, and what it declares. Nothing before it says what it means, but for an encoding that is
+// less than UTF-8.
 type opening struct {
 	raw   []byte
 	bound []binding
@@ -34,7 +35,7 @@ type opening struct {
 // maxOpening bounds the openings that are remembered, in bytes.
 const maxOpening = 512
 
-// openings are those that were judged: a backend begins each document alike, and so does an app.
+// openings are those that need not be judged again: a backend begins each document alike, and so does an app.
 type openings struct {
 	known [16]opening
 	turn  uint // whose place the next one gets
@@ -91,7 +92,7 @@ func (t *tokenizer) start() error {
 	if err := t.attributes(b[n:]); err != nil {
 		return err
 	}
-	if isRoot && len(raw) <= maxOpening && len(t.bound) == len(t.attrs) {
+	if isRoot && len(raw) <= maxOpening {
 		t.openings.add(raw, t.bound)
 	}
 	return t.push(raw, b[:n], empty)

@@ -95,11 +95,16 @@ func tokenizerOf(text []byte) *tokenizer {
 
 // free gives the tokenizer's memory to others. Neither it nor its tokens may be used any more.
 func (t *tokenizer) free() {
+	t.reset()
+	tokenizers.Put(t)
+}
+
+// reset forgets the document.
+func (t *tokenizer) reset() {
 	*t = tokenizer{
 		window: window{buf: t.buf}, known: t.known, spaces: t.spaces, openings: t.openings,
 		open: t.open[:0], bound: t.bound[:0], attrs: t.attrs[:0], value: t.value[:0],
 	}
-	tokenizers.Put(t)
 }
 
 // next returns the next start, end or text; io.EOF behind the root. Text outside the root is none. After an error there is

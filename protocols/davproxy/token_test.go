@@ -17,10 +17,14 @@ import (
 
 // read tells a document's tokens in words, neighbouring texts as one.
 func read(r io.Reader) ([]string, error) {
-	var told []string
-	var text []byte
 	tokens := newTokenizer(r)
 	defer tokens.free()
+	return tellAll(tokens)
+}
+
+func tellAll(tokens *tokenizer) ([]string, error) {
+	var told []string
+	var text []byte
 	for {
 		tok, err := tokens.next()
 		if err == io.EOF {
@@ -388,7 +392,38 @@ func libxml2(t *testing.T, doc string) string {
 	return fmt.Sprintf("%v: %s", err, out)
 }
 
-// FuzzTokenizer: what we take encoding/xml takes too, and reads alike; and it is the same in whatever portions it comes.
+// What a tokenizer remembers of other documents changes nothing: neither the tags of roots, nor names in other namespaces, nor more names
+// than have places.
+func TestTokenizerRemembersNothingButForm(t *testing.T) {
+	docs := []string{
+		`<a:x xmlns:a="DAV:"><a:href>1</a:href></a:x>`, `<a:x xmlns:a="urn:x"><a:href>1</a:href></a:x>`, `<a:x xmlns:a="DAV:"/>`, `<a:x xmlns:a="DAV:" />`,
+		`<a:x xmlns:a="DAV:" b="1"><a:href/></a:x>`, `<a:x xmlns:a="DAV:"><a:href xmlns:a="urn:y"/><a:href/></a:x>`, `<x xmlns="DAV:"><href/></x>`,
+		`<x xmlns="DAV:"><href xmlns=""/></x>`, `<x><href/></x>`, `<x><y xmlns="urn:y"><z/></y><z/></x>`, `<x><v><y xmlns="urn:y"><z/></y><z/></v></x>`,
+		`<x xmlns="DAV:"><x xmlns="DAV:"></x><x/></x>`, `<x xmlns="DAV:"><b:x/></x>`, `<b:x/>`,
+		`<x xmlns="DAV:"></x><x xmlns="DAV:"></x>`, `<x xmlns="urn:ä"><href/></x>`, `<?xml version="1.0" encoding="us-ascii"?><x xmlns="urn:ä"><href/></x>`,
+		`<x xmlns="DAV:"><ä/></x>`, `<?xml version="1.0" encoding="us-ascii"?><x xmlns="DAV:"><ä/></x>`, `<x xmlns="DAV:" xml:base="/"><href/></x>`,
+		`<x xmlns:b="DAV:" xmlns:c="DAV:"><href b:i="" c:i=""/></x>`, `<x xmlns:b="DAV:" b:i="" xmlns:c="DAV:" c:i=""/>`,
+	}
+	for i := range 2 * maxInterned {
+		docs = append(docs, fmt.Sprintf(`<x xmlns="urn:%d" xmlns:p="DAV:"><p:n%d/><p:prop><n%d/></p:prop></x>`, i%40, i, i))
+	}
+	docs = append(docs, docs...)
+	used := tokenizers.New().(*tokenizer)
+	for _, doc := range docs {
+		used.src = strings.NewReader(doc)
+		got, gotErr := tellAll(used)
+		fresh := tokenizers.New().(*tokenizer)
+		fresh.src = strings.NewReader(doc)
+		want, wantErr := tellAll(fresh)
+		if !slices.Equal(got, want) || fmt.Sprint(gotErr) != fmt.Sprint(wantErr) {
+			t.Fatalf("%s\nused  %q, %v\nfresh %q, %v", doc, got, gotErr, want, wantErr)
+		}
+		used.reset()
+	}
+}
+
+// FuzzTokenizer: what we take encoding/xml takes too, and reads alike; and it is the same in whatever portions it comes, and when it comes
+// again.
 // encoding/xml has the names of XML's fourth edition, which are fewer: a client that has them too gets an error.
 func FuzzTokenizer(f *testing.F) {
 	for _, tt := range documents {
@@ -402,6 +437,9 @@ func FuzzTokenizer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		ours, err := read(bytes.NewReader(doc))
 		byByte, errByByte := read(iotest.OneByteReader(bytes.NewReader(doc)))
+		if again, errAgain := read(bytes.NewReader(doc)); !slices.Equal(ours, again) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
+			t.Fatalf("%q\nat first %q, %v\nagain    %q, %v", doc, ours, err, again, errAgain)
+		}
 		if !slices.Equal(ours, byByte) || fmt.Sprint(err) != fmt.Sprint(errByByte) {
 			t.Fatalf("%q\nin one piece %q, %v\nbyte by byte %q, %v", doc, ours, err, byByte, errByByte)
 		}
