@@ -25,8 +25,8 @@ type document struct {
 	typed bool     // it has a resourcetype
 }
 
-// fitsRoot tells whether a body may be what it is, by method. An empty body has no root.
-func fitsRoot(method string, root name) bool {
+// takes tells whether a method takes a document with a root. An empty body has none.
+func takes(method string, root name) bool {
 	switch method {
 	case "PROPFIND":
 		return root == name{} || root == name{nsDAV, "propfind"}
@@ -48,7 +48,7 @@ func (d *document) check(method string, k kind) answer {
 		}
 		return answer{}
 	}
-	if !fitsRoot(method, d.root) {
+	if !takes(method, d.root) {
 		return badRequest
 	}
 	switch {
@@ -148,7 +148,7 @@ func (d *document) appendHref(dst []byte, h *href, inward func(string) (string, 
 
 // setsProperties tells whether a document's hrefs are values to be kept.
 func (d *document) setsProperties() bool {
-	return fitsRoot("PROPPATCH", d.root) || fitsRoot("MKCOL", d.root) || fitsRoot("MKCALENDAR", d.root)
+	return takes("PROPPATCH", d.root) || takes("MKCOL", d.root) || takes("MKCALENDAR", d.root)
 }
 
 // hasScheme tells whether an href says by which protocol it is meant.

@@ -127,6 +127,7 @@ func (f *filter) pass(tok *token) error {
 	return f.characters(tok)
 }
 
+// characters passes a text.
 func (f *filter) characters(tok *token) error {
 	depth := f.tokens.depth()
 	if f.response != nil {

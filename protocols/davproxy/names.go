@@ -51,8 +51,7 @@ const (
 
 var words = map[string]word{
 	"multistatus": davMultistatus, "response": davResponse, "href": davHref, "propstat": davPropstat, "prop": davProp,
-	"status": davStatus, "error": davError, "resourcetype": davResourcetype,
-	"responsedescription": davResponsedescription,
+	"status": davStatus, "error": davError, "resourcetype": davResourcetype, "responsedescription": davResponsedescription,
 }
 
 // qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4), with what it means. Who has one shares it.

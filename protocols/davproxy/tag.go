@@ -25,8 +25,7 @@ type binding struct {
 	depth         int
 }
 
-// opening is a root's start tag that was found good, and what it declares. Nothing before it says what it means, but for an encoding that is
-// less than UTF-8.
+// opening is a root's start tag that was found good, and what it declares. That hangs on nothing before it but the encoding.
 type opening struct {
 	raw   []byte
 	bound []binding
@@ -75,8 +74,8 @@ func (t *tokenizer) start() error {
 		raw := t.take(n + 2)
 		return t.push(raw, raw[1:n], true)
 	}
-	isRoot := len(t.open) == 0 && !t.ascii
-	if isRoot {
+	knowable := len(t.open) == 0 && !t.ascii
+	if knowable {
 		if known := t.openings.at(b); known != nil {
 			t.bound = append(t.bound, known.bound...)
 			raw := t.take(len(known.raw))
@@ -92,7 +91,7 @@ func (t *tokenizer) start() error {
 	if err := t.attributes(b[n:]); err != nil {
 		return err
 	}
-	if isRoot && len(raw) <= maxOpening {
+	if knowable && len(raw) <= maxOpening {
 		t.openings.add(raw, t.bound)
 	}
 	return t.push(raw, b[:n], empty)

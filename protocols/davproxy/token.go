@@ -39,7 +39,7 @@ const (
 // token is one piece of a document. It is good until the next call of next.
 type token struct {
 	kind   tokenKind
-	*qname        // of an element's start and end
+	*qname        // the name of an element's start and end
 	raw    []byte // as it stood; empty for the end of <x/>
 	empty  bool   // the start of <x/>: its end follows, without bytes
 	more   bool   // the text goes on in the next token: it was too long for one
