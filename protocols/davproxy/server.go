@@ -226,11 +226,11 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		return unavailable
 	}
 	defer s.shares.leave(ss.grant.Account)
-	ctx, end := context.WithCancelCause(context.Background()) // not the request's, which also ends when we end reading
+	ctx := new(ending) // not the request's, which also ends when we end reading
 	ss.ctx = ctx
-	defer end(nil)
+	defer ctx.end(context.Canceled)
 	cut := func(cause error) {
-		end(cause)
+		ctx.end(cause)
 		go w.deadlines.cut()
 	}
 	w.deadlines.watch(r.Context(), cut)
@@ -243,7 +243,7 @@ func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPor
 		return unavailable
 	}
 	w.down = &ss.login.down
-	defer func() { ss.login.note(context.Cause(ctx)) }()
+	defer func() { ss.login.note(ctx.Err()) }()
 	return ss.answer(w, r, t)
 }
 

@@ -169,7 +169,7 @@ func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Resp
 		body answerBody
 	}{}
 	a := &made.body
-	*a = answerBody{transport: t, link: l, ctx: ctx, release: context.AfterFunc(ctx, l.cuts)}
+	*a = answerBody{transport: t, link: l, ctx: ctx, release: after(ctx, l.cuts)}
 	l.begin()
 	h, whole, far, err := l.converse(m, req.Method)
 	if err != nil {
@@ -189,6 +189,16 @@ func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Resp
 		resp.Body = http.NoBody
 	}
 	return resp, answered, nil
+}
+
+// after is context.AfterFunc, but for its allocations where a context does it itself.
+func after(ctx context.Context, f func()) (stop func() bool) {
+	if c, ok := ctx.(interface {
+		AfterFunc(func()) func() bool
+	}); ok {
+		return c.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
 }
 
 // ErrStalled says that a backend did nothing for a time.
