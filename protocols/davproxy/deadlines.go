@@ -189,10 +189,11 @@ func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw}
 	d := &w.deadlines
 	d.ctl, d.began = *http.NewResponseController(rw), time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.due, d.timer = d.began.Add(atOnce), time.AfterFunc(atOnce, d.expire)
-	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.WriteTimeout == stallTime {
-		d.stands = true
-	}
+	srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	d.stands = ok && srv.WriteTimeout == stallTime
 	if r.ProtoMajor == 1 {
 		w.reads, w.expects = r.ContentLength != 0, r.Header.Get("Expect") != ""
 		if !d.stands {

@@ -115,6 +115,9 @@ func FuzzAppendHead(f *testing.F) {
 			}
 			r := bufio.NewReader(bytes.NewReader(b))
 			got, err := http.ReadRequest(r)
+			if _, escapes := url.PathUnescape(path); escapes != nil && err != nil {
+				continue // it is one request for everybody, if a bad one
+			}
 			if err != nil {
 				t.Fatalf("%q: %v", b, err)
 			}
