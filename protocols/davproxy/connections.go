@@ -108,7 +108,8 @@ func (ls *lines) Accept() (net.Conn, error) {
 	}
 	l := &line{Conn: nc, conns: ls.conns, parks: parking.Can(nc)}
 	if ls.tls != nil {
-		l.Conn = tls.Server(nc, ls.tls)
+		l.corked = newCorked(nc)
+		l.Conn = tls.Server(l.corked, ls.tls)
 	}
 	ls.conns.Add(1)
 	l.conn = ls.server.newConn(l, ls.conns.Done)

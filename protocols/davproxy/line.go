@@ -17,7 +17,8 @@ import (
 // long: it ends its goroutine and closes the line, which does not close but is parked. When the client says something, net/http gets the
 // line again, as if from a listener. What TLS has read of a record stays with it.
 type line struct {
-	net.Conn // *tls.Conn or, in plain text, the client's own
+	net.Conn         // *tls.Conn or, in plain text, the client's own
+	corked   *corked // beneath TLS; nil: plain text
 	conns    *connections
 	conn     *conn
 	parks    bool        // it has a socket to wait for

@@ -100,6 +100,7 @@ const maxApp = 100
 // session is one request of a verified client. Its context ends when the grant does.
 type session struct {
 	server *Server
+	line   *line // of the client
 	ctx    context.Context
 	grant  authstore.Grant
 	facts  protocols.Facts

@@ -154,6 +154,9 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	}
 	x.w.Header()["Content-Type"] = xmlTypes
 	x.out = statusWriter{w: x.w, status: status}
+	if x.r.ProtoMajor == 2 {
+		x.out.corked = x.line.corked
+	}
 	err := x.filter().copy(&x.out, resp.Body)
 	switch {
 	case err != nil && x.w.begun:
@@ -169,6 +172,7 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 type statusWriter struct {
 	w      *writer
 	status int
+	corked *corked   // nil: the header is written with the body
 	length [1]string // the value of a header
 }
 
@@ -176,6 +180,9 @@ type statusWriter struct {
 func (s *statusWriter) whole(length int) {
 	s.length[0] = strconv.Itoa(length)
 	s.w.Header()["Content-Length"] = s.length[:]
+	if s.corked != nil {
+		s.corked.bodyFollows(length)
+	}
 }
 
 func (s *statusWriter) Write(b []byte) (int, error) {

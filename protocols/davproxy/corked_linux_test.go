@@ -1,0 +1,122 @@
+package davproxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair is a connection's both ends.
+func pair(t *testing.T) (ours, theirs *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close(); peer.Close() })
+	return nc.(*net.TCPConn), peer.(*net.TCPConn)
+}
+
+// arrived tells how many bytes are there to be read. On loopback what is sent is there when sending has ended.
+func arrived(t *testing.T, nc *net.TCPConn) int {
+	t.Helper()
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if errCtl := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); errCtl != nil || err != nil {
+		t.Fatal(errCtl, err)
+	}
+	return n
+}
+
+// What is kept back comes with the next write, or by itself, and nothing is that may be the last for a while.
+func TestCorked(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		body  int
+		write string
+		kept  bool
+	}{
+		"no body is known":        {0, "header", false},
+		"a body follows":          {100, "header", true},
+		"the body may be in here": {5, "header", false},
+		"the body is as long":     {6, "header", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ours, theirs := pair(t)
+			c := newCorked(ours)
+			if tt.body > 0 {
+				c.bodyFollows(tt.body)
+			}
+			if n, err := c.Write([]byte(tt.write)); n != len(tt.write) || err != nil {
+				t.Fatalf("Write = %d, %v", n, err)
+			}
+			if n := arrived(t, theirs); n != len(tt.write) && !tt.kept || n != 0 && tt.kept {
+				t.Errorf("%d bytes have arrived", n)
+			}
+			if _, err := c.Write([]byte("body")); err != nil {
+				t.Fatal(err)
+			}
+			if n := arrived(t, theirs); n != len(tt.write)+4 {
+				t.Errorf("%d bytes have arrived in the end", n)
+			}
+			c.bodyFollows(tt.body)
+			c.Write([]byte(tt.write)) // nothing follows it
+			theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if got, err := io.ReadAll(io.LimitReader(theirs, int64(2*len(tt.write)+4))); string(got) != tt.write+"body"+tt.write {
+				t.Errorf("read %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// What does not fit waits for the peer, or for its deadline, and says how much of it went.
+func TestCorkedStalls(t *testing.T) {
+	t.Parallel()
+	ours, theirs := pair(t)
+	c := newCorked(ours)
+	const size, taken = 64 << 20, 1 << 20 // more than the system holds
+	sent := make(chan error, 1)
+	go func() {
+		theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := io.CopyN(io.Discard, theirs, taken)
+		sent <- err
+	}()
+	ours.SetWriteDeadline(time.Now().Add(time.Second))
+	c.bodyFollows(2 * size)
+	if n, err := c.Write([]byte(strings.Repeat("x", size))); !errors.Is(err, os.ErrDeadlineExceeded) || n < taken || n >= size {
+		t.Errorf("Write = %d, %v", n, err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("read: %v", err)
+	}
+	ours.SetWriteDeadline(time.Now().Add(-time.Second))
+	c.bodyFollows(100)
+	if n, err := c.Write([]byte("x")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("behind the deadline: Write = %d, %v", n, err)
+	}
+	ours.SetWriteDeadline(time.Time{})
+	ours.Close()
+	c.bodyFollows(100)
+	if n, err := c.Write([]byte("x")); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: Write = %d, %v", n, err)
+	}
+}
