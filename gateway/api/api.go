@@ -143,10 +143,10 @@ func New(o Options) *Server {
 	s.names(a)
 	s.signIn(a)
 	s.passwords(a)
-	s.connections(a)
+	s.sessions(a)
 	s.history(a)
 	s.imports(a)
-	s.upstream(a)
+	s.connections(a)
 	s.directory(a)
 	s.status(a)
 	var err error
@@ -178,7 +178,7 @@ func config() huma.Config {
 				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer",
 					Description: "A token of \"postern token create\". Scopes:\n\n" + scopeText()}},
 			},
-			Tags: []*huma.Tag{{Name: "accounts"}, {Name: "app passwords"}, {Name: "portal"}, {Name: "connections"}, {Name: "history"}, {Name: "gateway"}},
+			Tags: []*huma.Tag{{Name: "accounts"}, {Name: "app passwords"}, {Name: "portal"}, {Name: "sessions"}, {Name: "history"}, {Name: "gateway"}},
 		},
 		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}, // "json" is what huma makes of problem+json
 		DefaultFormat:                "application/json",
