@@ -2,7 +2,6 @@ package imapsignin
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -62,23 +61,24 @@ func (b *bounded) SetDeadline(time.Time) error      { return nil }
 func (b *bounded) SetReadDeadline(time.Time) error  { return nil }
 func (b *bounded) SetWriteDeadline(time.Time) error { return nil }
 
-// greeted gives a connection once the server has sent its greeting, which is there to be read again, or the error of one that sends us
-// away (RFC 9051 section 7.1.5). imapclient does not wait for a greeting before STARTTLS, and elsewhere chooses at random between a BYE and
-// the end that follows it.
+// greeted returns a connection whose server has sent its greeting, which is still to be read; the error of one that sends us away says so
+// (RFC 9051 section 7.1.5). imapclient does not wait for a greeting before STARTTLS, and elsewhere chooses at random between a BYE and the
+// end that follows it.
 func greeted(nc net.Conn) (net.Conn, error) {
 	r := bufio.NewReader(nc)
-	line, err := r.ReadSlice('\n')
+	b, err := r.ReadSlice('\n')
 	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 		return nil, err
 	}
-	answer, untagged := strings.CutPrefix(string(line), "* ")
+	line := string(b)
+	answer, untagged := strings.CutPrefix(line, "* ")
 	if kind, text, _ := strings.Cut(strings.TrimSpace(answer), " "); untagged && strings.EqualFold(kind, "BYE") {
 		return nil, &imap.Error{Type: imap.StatusResponseTypeBye, Text: text}
 	}
-	return &again{nc, io.MultiReader(bytes.NewReader(bytes.Clone(line)), r)}, nil
+	return &again{nc, io.MultiReader(strings.NewReader(line), r)}, nil
 }
 
-// again is a connection of which something was read that is read again.
+// again is a connection with what was read of it to be read once more.
 type again struct {
 	net.Conn
 	r io.Reader

@@ -241,27 +241,26 @@ func (v *visited) open(ctx context.Context, r *protocols.Route) error {
 }
 
 func (v *visited) greet(ctx context.Context, r *protocols.Route) error {
-	if r.Security == protocols.ImplicitTLS {
+	switch r.Security {
+	case protocols.ImplicitTLS:
 		tc, err := protocols.Secure(ctx, v.conn, r)
 		if err != nil {
 			return err
 		}
 		return v.start(tc, nil)
+	case protocols.StartTLS:
+		return v.start(v.conn, named(r))
 	}
-	var start *tls.Config
-	if r.Security == protocols.StartTLS {
-		start = named(r)
-	}
-	return v.start(v.conn, start)
+	return v.start(v.conn, nil)
 }
 
-// start makes the client once the server has greeted it, and goes on to TLS if there is a configuration for it.
-func (v *visited) start(nc net.Conn, c *tls.Config) error {
+// start makes the client once the server has greeted it. startTLS is the configuration to go on to TLS with; nil: it does not.
+func (v *visited) start(nc net.Conn, startTLS *tls.Config) error {
 	nc, err := greeted(nc)
 	switch {
 	case err != nil:
-	case c != nil:
-		v.client, err = imapclient.NewStartTLS(nc, &imapclient.Options{TLSConfig: c})
+	case startTLS != nil:
+		v.client, err = imapclient.NewStartTLS(nc, &imapclient.Options{TLSConfig: startTLS})
 	default:
 		v.client = imapclient.New(nc, nil)
 		err = v.client.WaitGreeting()
