@@ -140,7 +140,7 @@ func (l *link) send() {
 	defer l.mu.Unlock()
 	l.sending, l.stopped, l.failed = true, false, nil
 	if !l.isCut {
-		l.readSet = time.Time{} // so that Read moves it on
+		l.readSet = time.Time{} // so that the next Read moves it on
 		l.nc.SetReadDeadline(time.Time{})
 	}
 }
@@ -183,11 +183,11 @@ func (l *link) outcome() (whole bool, err error) {
 	return !l.stopped && !l.isCut && l.failed == nil, l.failed
 }
 
-// readHead reads the head of the final answer, into the room behind a slice where it fits. Those that only say that it will come (RFC 9110
-// section 15.2) are skipped; together they are bounded as one is.
+// readHead reads the head of the final answer, without memory of its own where it fits into room. Those that only say that it will come
+// (RFC 9110 section 15.2) are skipped; together they are bounded as one is.
 func (l *link) readHead(room []byte) (head, progress, error) {
 	for left := maxHeader; ; {
-		b, err := l.readLines(room, left)
+		b, err := l.readLines(room[:0], left)
 		far := sent
 		if len(b) > 0 {
 			far = answered

@@ -16,7 +16,7 @@ const (
 // message is a request as it is sent: head and short body in one piece, or the head, and a long body behind it.
 type message struct {
 	req    *http.Request
-	text   []byte        // an answer's head is read into what is left behind it
+	text   []byte
 	rest   io.ReadCloser // nil: text is all
 	length int64         // of rest; -1: unknown
 	used   bool          // some of rest was read
@@ -61,6 +61,9 @@ func (m *message) free() {
 	}
 }
 
+// room is what is left behind the text.
+func (m *message) room() []byte { return m.text[len(m.text):cap(m.text)] }
+
 // again tells whether a request that failed may be sent once more, and makes it ready for that.
 func (m *message) again(far progress) bool {
 	switch m.req.Method {
@@ -86,7 +89,7 @@ func (m *message) again(far progress) bool {
 }
 
 // converse sends a request and reads the head of its answer. whole: all of the request was sent.
-func (l *link) converse(m *message, method string) (h head, whole bool, far progress, err error) {
+func (l *link) converse(m *message) (h head, whole bool, far progress, err error) {
 	if m.rest != nil {
 		return l.converseLong(m)
 	}
@@ -96,14 +99,14 @@ func (l *link) converse(m *message, method string) (h head, whole bool, far prog
 	case n == 0 && isTimeout(errSend):
 		return head{}, false, unsent, errSend
 	case n == 0:
-		if _, _, err := l.readHead(m.text[len(m.text):]); isAlert(err) { // it does not take our certificate, which TLS 1.3 tells behind the handshake
+		if _, _, err := l.readHead(m.room()); isAlert(err) { // it does not take our certificate, which TLS 1.3 tells behind the handshake
 			errSend = err
 		}
 		return head{}, false, unsent, errSend
 	case isTimeout(errSend):
 		return head{}, false, sent, errSend
 	}
-	h, far, err = l.readHead(m.text[len(m.text):]) // where it has hung up in the middle, it may have said why
+	h, far, err = l.readHead(m.room()) // where it has hung up in the middle, it may have said why
 	if err != nil && errSend != nil {
 		err = errSend
 	}
@@ -119,7 +122,7 @@ func (l *link) converseLong(m *message) (h head, whole bool, far progress, err e
 		defer close(ended)
 		l.sent(l.sendAll(m))
 	}()
-	h, far, err = l.readHead(m.text[len(m.text):])
+	h, far, err = l.readHead(m.room())
 	refused := err != nil || h.status >= 300
 	if refused && l.stopSending() {
 		m.rest.Close() // wakes a Read of the client's body

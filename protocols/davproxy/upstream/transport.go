@@ -171,7 +171,7 @@ func (t *Transport) exchange(l *link, req *http.Request, m *message) (*http.Resp
 	a := &made.body
 	*a = answerBody{transport: t, link: l, ctx: ctx, release: after(ctx, l.cuts)}
 	l.begin()
-	h, whole, far, err := l.converse(m, req.Method)
+	h, whole, far, err := l.converse(m)
 	if err != nil {
 		err = a.explain(err)
 		a.release()
