@@ -118,7 +118,7 @@ func (d *document) note(tokens *tokenizer, tok *token) {
 	if tok.word == davResourcetype {
 		d.typed = true
 	}
-	if tokens.within(1) == davResourcetype {
+	if tokens.parent(1).word == davResourcetype {
 		if k := kindOfType(tok.name); k != unknown {
 			d.makes = append(d.makes, k)
 		}

@@ -216,18 +216,18 @@ func readHrefs(r io.Reader) (map[name][]string, error) {
 		}
 		depth := tokens.depth()
 		switch {
-		case tok.kind == startToken && depth == 1 && tok.name != (name{nsDAV, "multistatus"}):
+		case tok.kind == startToken && depth == 1 && tok.word != davMultistatus:
 			return nil, errRoot
-		case tok.kind == startToken && depth == 3 && tok.name == (name{nsDAV, "propstat"}):
+		case tok.kind == startToken && depth == 3 && tok.word == davPropstat:
 			read, status = make(map[name][]string), ""
-		case tok.kind == textToken && depth == 4 && tokens.parent(0) == (name{nsDAV, "status"}):
+		case tok.kind == textToken && depth == 4 && tokens.parent(0).word == davStatus:
 			status += string(tok.appendText(nil))
-		case tok.kind == endToken && depth == 2 && tok.name == (name{nsDAV, "propstat"}):
+		case tok.kind == endToken && depth == 2 && tok.word == davPropstat:
 			if _, code, _ := strings.Cut(status, " "); strings.HasPrefix(code, "2") {
 				maps.Copy(found, read)
 			}
-		case tok.kind == startToken && depth == 6 && tok.name == (name{nsDAV, "href"}) && tokens.parent(2) == (name{nsDAV, "prop"}):
-			property := tokens.parent(1)
+		case tok.kind == startToken && depth == 6 && tok.word == davHref && tokens.parent(2).word == davProp:
+			property := tokens.parent(1).name
 			var h href
 			if err := h.read(tokens, tok); err != nil {
 				return nil, err

@@ -88,9 +88,9 @@ var (
 	errUndecided = errors.New("a response is too long to be judged")
 )
 
-// answerRoots are what a backend's XML may be.
+// answerRoots are what a backend's XML may be besides a multistatus.
 var answerRoots = map[name]bool{
-	{nsDAV, "multistatus"}: true, {nsDAV, "error"}: true, {nsDAV, "mkcol-response"}: true, {nsCalDAV, "mkcalendar-response"}: true,
+	{nsDAV, "error"}: true, {nsDAV, "mkcol-response"}: true, {nsCalDAV, "mkcalendar-response"}: true,
 	{nsDAV, "mkcalendar-response"}: true, // Xandikos
 }
 
@@ -136,7 +136,7 @@ func (f *filter) characters(tok *token) error {
 	if f.opaque == depth && !f.begun {
 		f.begin(tok)
 	}
-	if f.opaque > 0 && f.foreign || f.tokens.within(0) == davError && !tok.blank() {
+	if f.opaque > 0 && f.foreign || f.tokens.parent(0).word == davError && !tok.blank() {
 		return nil
 	}
 	return f.put(tok.raw)
@@ -178,7 +178,7 @@ func (f *filter) start(tok *token) error {
 			return err
 		}
 	}
-	if f.telling && len(f.told) < maxTold && tells(f.tokens.parent(1)) {
+	if f.telling && len(f.told) < maxTold && tells(f.tokens.parent(1).name) {
 		f.told = append(f.told, tok.name)
 	}
 	if f.opaque > 0 && !f.begun { // contents are text; what is in an element is not looked into
@@ -187,7 +187,7 @@ func (f *filter) start(tok *token) error {
 	if f.skipping > 0 || f.opaque > 0 {
 		return f.put(tok.raw)
 	}
-	switch in := f.tokens.within(1); {
+	switch in := f.tokens.parent(1).word; {
 	case depth == 1:
 		return f.root(tok)
 	case depth == 2 && tok.word == davResponse:
@@ -195,7 +195,7 @@ func (f *filter) start(tok *token) error {
 		f.response, f.order.found, f.out.response = &f.one, false, len(f.out.b)
 	case tok.word == davHref:
 		return f.href(tok)
-	case in == davProp && f.tokens.within(2) == davPropstat:
+	case in == davProp && f.tokens.parent(2).word == davPropstat:
 		return f.property(tok, depth)
 	case isRemark(tok, in):
 		f.skipping = depth

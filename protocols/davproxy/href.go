@@ -74,7 +74,7 @@ func (d *folder) outward(m *mount, href []byte) (t target, path []byte, ok bool)
 		d.path = append(d.path[:d.length], last...)
 		return d.target, d.path, true
 	}
-	text := m.path // that the backend was asked for
+	text := m.path // what the backend was asked for it mostly answers, and this is a string already
 	if text != string(href) {
 		text = string(href)
 	}

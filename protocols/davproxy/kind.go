@@ -142,7 +142,7 @@ func readKind(r io.Reader) (kind, error) {
 		if err != nil {
 			return unknown, fmt.Errorf("read a collection's type: %w", err)
 		}
-		if tok.kind != startToken || tokens.parent(1) != (name{nsDAV, "resourcetype"}) {
+		if tok.kind != startToken || tokens.parent(1).word != davResourcetype {
 			continue
 		}
 		if k := kindOfType(tok.name); k != unknown {

@@ -1,15 +1,15 @@
 package davproxy
 
 func (f *filter) href(start *token) error {
-	inProperty := f.tokens.parent(1)
+	parent := f.tokens.parent(1)
 	h := &f.link
 	if err := h.read(f.tokens, start); err != nil {
 		return err
 	}
 	r := f.response
-	if inProperty != (name{nsDAV, "response"}) || f.tokens.depth() != 2 || r == nil {
+	if parent.word != davResponse || f.tokens.depth() != 2 || r == nil {
 		var ok bool
-		if f.text, ok = f.appendMapped(f.text[:0], inProperty, h.text); ok {
+		if f.text, ok = f.appendMapped(f.text[:0], parent.name, h.text); ok {
 			return f.putHref(f.text)
 		}
 		return nil

@@ -121,11 +121,11 @@ func readListing(r io.Reader, m *mount) ([]Listed, error) {
 			return list, nil
 		case err != nil:
 			return nil, err
-		case tok.kind == startToken && tokens.depth() == 1 && tok.name != (name{nsDAV, "multistatus"}):
+		case tok.kind == startToken && tokens.depth() == 1 && tok.word != davMultistatus:
 			return nil, errRoot
 		case tok.kind == startToken && tokens.depth() == 2:
 			one = listing{}
-		case tok.kind == endToken && tokens.depth() == 1 && tok.name == (name{nsDAV, "response"}):
+		case tok.kind == endToken && tokens.depth() == 1 && tok.word == davResponse:
 			if l, ok := one.listed(m.kind); ok {
 				list = append(list, l)
 			}
@@ -144,7 +144,7 @@ func readListing(r io.Reader, m *mount) ([]Listed, error) {
 // read takes in what stands inside a response.
 func (l *listing) read(tokens *tokenizer, tok *token, m *mount) error {
 	switch {
-	case tok.kind == startToken && tok.name == (name{nsDAV, "href"}) && tokens.parent(1) == (name{nsDAV, "response"}) && tokens.depth() == 3:
+	case tok.kind == startToken && tok.word == davHref && tokens.parent(1).word == davResponse && tokens.depth() == 3:
 		var h href
 		err := h.read(tokens, tok)
 		if err == nil && !l.place {
@@ -152,12 +152,12 @@ func (l *listing) read(tokens *tokenizer, tok *token, m *mount) error {
 			l.place = true
 		}
 		return err
-	case tok.kind == startToken && tokens.parent(1) == (name{nsDAV, "resourcetype"}):
+	case tok.kind == startToken && tokens.parent(1).word == davResourcetype:
 		if k := kindOfType(tok.name); k != unknown {
 			l.mixed = l.mixed || l.kind != unknown && l.kind != k
 			l.kind = k
 		}
-	case tok.kind == textToken && tokens.parent(0) == (name{nsDAV, "displayname"}) && len(l.title) < 8*maxTitle:
+	case tok.kind == textToken && tokens.parent(0).name == (name{nsDAV, "displayname"}) && len(l.title) < 8*maxTitle:
 		l.title = append(l.title, tok.appendText(nil)...)
 	}
 	return nil

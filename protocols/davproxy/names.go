@@ -34,7 +34,7 @@ func nameLen(b []byte) int {
 	return len(b)
 }
 
-// word is a name that is asked for at each token; zero: any other. All are in the namespace DAV.
+// word is a name in the namespace DAV that is asked for at each token or element; zero: any other.
 type word uint8
 
 const (
@@ -54,16 +54,16 @@ var words = map[string]word{
 	"status": davStatus, "error": davError, "resourcetype": davResourcetype, "responsedescription": davResponsedescription,
 }
 
-// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4), with what it means. Who has one shares it.
+// qname is a name as it stands, taken apart (Namespaces in XML 1.0 section 4), with what it means. It is shared, and never changed.
 type qname struct {
 	whole     string
-	colon     int       // the length of its prefix
+	colon     int       // where its prefix ends; 0: it has none
 	name      name      // in the namespace of the last element of that name; at first in none, where nothing has a meaning
 	word      word      // there
 	treatment treatment // there, as a property
 }
 
-// noName is for what has none.
+// noName is that of a text, and of what is around the root.
 var noName qname
 
 func (q *qname) prefix() string { return q.whole[:q.colon] }

@@ -130,7 +130,7 @@ func readQuestion(text []byte, root name) (question, error) {
 		if root.local == "propertyupdate" {
 			depth = 4
 		}
-		if tokens.depth() != depth || tokens.parent(1) != (name{nsDAV, "prop"}) {
+		if tokens.depth() != depth || tokens.parent(1).word != davProp {
 			continue
 		}
 		if len(q.names) == maxProps || len(tok.name.space)+len(tok.name.local) > maxName {

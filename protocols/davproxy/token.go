@@ -61,7 +61,7 @@ type tokenizer struct {
 	spaces   interner
 	openings *openings
 
-	open    []*qname // elements
+	open    []*qname // the names of elements
 	bound   []binding
 	attrs   []attribute  // of the tag that is being read
 	text    bytes.Reader // src, if all is here
@@ -87,7 +87,7 @@ func newTokenizer(r io.Reader) *tokenizer {
 
 // tokenizerOf is newTokenizer for a document that is here.
 func tokenizerOf(text []byte) *tokenizer {
-	t := tokenizers.Get().(*tokenizer)
+	t := newTokenizer(nil)
 	t.text.Reset(text)
 	t.src = &t.text
 	return t
@@ -197,19 +197,11 @@ func (t *tokenizer) pop(raw []byte) {
 func (t *tokenizer) depth() int { return len(t.open) }
 
 // parent returns the name of an open element: 0 is the innermost one.
-func (t *tokenizer) parent(up int) name {
+func (t *tokenizer) parent(up int) *qname {
 	if i := len(t.open) - 1 - up; i >= 0 {
-		return t.open[i].name
+		return t.open[i]
 	}
-	return name{}
-}
-
-// within tells the word of an open element, as parent its name.
-func (t *tokenizer) within(up int) word {
-	if i := len(t.open) - 1 - up; i >= 0 {
-		return t.open[i].word
-	}
-	return 0
+	return &noName
 }
 
 // escape writes text for an XML document. Bytes that XML has no place for become the replacement character.
