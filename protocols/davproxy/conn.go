@@ -51,7 +51,7 @@ type loginState struct {
 	used   atomic.Int64          // when Used was told last, Unix time
 	reason atomic.Pointer[error] // why a request was cut
 
-	forwarded []string // the client, for a header; nil: it is not known
+	forwarded []string // the value of X-Forwarded-For; nil: the client is not known
 }
 
 const (
@@ -59,25 +59,21 @@ const (
 	usedEvery = 5 * time.Minute // "last used" of a connection that goes on
 )
 
-// newConn takes a place for a connection. ended is called when it has closed and its requests have
-// ended.
+// newConn takes a place for a connection. ended is called when it has closed and its requests have ended.
 func (s *Server) newConn(l *line, ended func()) *conn {
 	c := &conn{id: strings.ToLower(rand.Text()[:13]), server: s, line: l, logins: make(map[loginKey]*loginState), ended: ended}
-	c.slot = s.o.Limits.Enter(c.hangUp)
+	c.slot = s.o.Limits.Enter(l.hangUp)
 	if len(s.o.Proxies) > 0 {
 		return c // who the client is comes later
 	}
 	if from, err := netip.ParseAddrPort(l.RemoteAddr().String()); err == nil && !s.o.TrustedProxies.Trusts(protocols.Unmapped(from).Addr()) {
 		if err := c.locate(protocols.Unmapped(from)); err != nil {
 			s.refusals.Add(l.RemoteAddr(), err)
-			c.hangUp()
+			l.hangUp()
 		}
 	}
 	return c
 }
-
-// hangUp cuts the connection.
-func (c *conn) hangUp() { c.line.hangUp() }
 
 // locate counts the connection for its client's network.
 func (c *conn) locate(client netip.AddrPort) error {

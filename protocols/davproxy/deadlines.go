@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// atOnce is how long a request may take for which http.Server's deadline is left standing.
+// atOnce is how long a request may take before it counts as one that lasts: see outlive.
 const atOnce = time.Second
 
 // longAgo as a deadline wakes whoever reads or writes.
@@ -28,17 +28,17 @@ type deadlines struct {
 	stands  bool       // http.Server's own deadline
 	over    bool       // the request has ended, or was cut: nobody may move them any more
 	stopped bool       // stopReading was called
-	conn    *conn      // the connection, if it is only this request's; nil: it isn't
+	line    *line      // the connection, if it is only this request's; nil: it isn't
 	reading time.Time  // until when somebody may wait for words of the client's; zero: nobody does
 	writing time.Time  // until when somebody may wait for the client to take ours
 	timer   *time.Timer
-	due     time.Time // when the timer runs out; zero: it does not run
-	client  context.Context
-	gone    func(cause error) // is called when client ends; nil: nobody wants to know, or does already
-	unwatch func() bool
+	due     time.Time         // when the timer runs out; zero: it does not run
+	client  context.Context   // ends when the client leaves
+	gone    func(cause error) // to be called then; nil: nobody wants to know, or client is watched already
+	unwatch func() bool       // nil: client is not watched
 }
 
-// watch has gone called once the client has left, of a request that lasts: of others nobody would be glad.
+// watch has gone called when the client leaves, if the request lasts: one that does not is over before that helps anybody.
 func (d *deadlines) watch(client context.Context, gone func(cause error)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -62,7 +62,8 @@ func (d *deadlines) expect(until *time.Time, most time.Duration) {
 	d.wind()
 }
 
-// outlive takes http.Server's deadline away when the request lasts, and begins to watch the client. It is called with mu held.
+// outlive does what is only for a request that lasts: it takes http.Server's deadline away, and begins to watch the client. It is called
+// with mu held.
 func (d *deadlines) outlive(now time.Time) {
 	if d.over || now.Sub(d.began) < atOnce {
 		return
@@ -142,8 +143,8 @@ func (d *deadlines) cut() {
 		d.leave()
 		d.ctl.SetWriteDeadline(longAgo) // first: who is woken from reading shall not answer
 		d.ctl.SetReadDeadline(longAgo)
-		if d.conn != nil {
-			d.conn.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
+		if d.line != nil {
+			d.line.hangUp() // TLS would take five seconds to say goodbye to who takes nothing
 		}
 	}
 }
@@ -189,7 +190,7 @@ func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw}
 	d := &w.deadlines
 	d.ctl, d.began = *http.NewResponseController(rw), time.Now()
-	d.mu.Lock()
+	d.mu.Lock() // expire is called by another goroutine
 	defer d.mu.Unlock()
 	d.due, d.timer = d.began.Add(atOnce), time.AfterFunc(atOnce, d.expire)
 	srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server)

@@ -97,7 +97,7 @@ func appOf(r *http.Request) string {
 
 const maxApp = 100
 
-// session is one request of a verified client. Its context ends when the grant does.
+// session is one request of a verified client. Its context ends when the grant does, or the client leaves.
 type session struct {
 	server *Server
 	line   *line // of the client

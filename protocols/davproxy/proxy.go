@@ -23,7 +23,7 @@ type exchange struct {
 	body   io.ReadCloser // nil: none
 	length int64         // -1: unknown
 	named  int           // calendars that the body names
-	out    statusWriter
+	out    statusWriter  // of relayXML
 }
 
 // forward leads a request to the backend, if what it is about is of the mount's kind.

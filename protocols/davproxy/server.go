@@ -187,7 +187,7 @@ func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ProtoMajor == 1 {
-		w.deadlines.conn = c
+		w.deadlines.line = c.line
 	}
 	if a := s.admit(w, r, c, client, t); a.status > 0 {
 		a.write(w)
