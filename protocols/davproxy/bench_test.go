@@ -82,7 +82,7 @@ const small = `<?xml version="1.0" encoding="utf-8"?><D:multistatus xmlns:D="DAV
 const askedProps = `<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:" xmlns:CS="http://calendarserver.org/ns/">` +
 	`<prop><resourcetype/><displayname/><sync-token/><CS:getctag/></prop></propfind>`
 
-// BenchmarkParse: a request's body.
+// BenchmarkParse: what is judged of a request's body.
 func BenchmarkParse(b *testing.B) {
 	body := []byte(askedProps)
 	inward := func(string) (string, fate) { return "", strayHref }
@@ -109,7 +109,7 @@ func BenchmarkFilter(b *testing.B) {
 			b.SetBytes(int64(len(bb.in)))
 			b.ReportAllocs()
 			m, in := mountAt(calendar), bytes.NewReader(nil)
-			m.inward(atWork)
+			m.inward(atWork) // as a request does
 			for b.Loop() {
 				in.Reset(bb.in)
 				if err := (&filter{m: m, grant: owner, at: atWork}).copy(io.Discard, in); err != nil {

@@ -2,6 +2,7 @@ package davproxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -35,37 +36,34 @@ func (f *fixed) Route(_ context.Context, _ string, g authstore.Grant) (*protocol
 	return &r, nil
 }
 
-// BenchmarkRequest is all that a PROPFIND costs between net/http's server and a backend that answers at once, with the system's part of
-// reading and writing there.
+// BenchmarkRequest is all that a PROPFIND costs from net/http's server to a backend and back, with what the system takes to carry it there.
+// The backend answers at once, and allocates nothing.
 func BenchmarkRequest(b *testing.B) {
+	const question = `<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><displayname/><sync-token/></prop></propfind>`
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	body := strings.Replace(depth0, "\n", "", -1)
+	body := strings.ReplaceAll(depth0, "\n", "")
+	answer := fmt.Sprintf("HTTP/1.1 207 Multi-Status\r\nContent-Type: application/xml; charset=utf-8\r\nDate: Thu, 26 Nov 2026 11:00:00 GMT\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	go func() {
-		for {
-			nc, err := ln.Accept()
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		for r := bufio.NewReader(nc); ; {
+			part, err := r.ReadSlice('>')
 			if err != nil {
 				return
 			}
-			go func() {
-				defer nc.Close()
-				answer := fmt.Sprintf("HTTP/1.1 207 Multi-Status\r\nContent-Type: application/xml; charset=utf-8\r\nDate: Thu, 26 Nov 2026 11:00:00 GMT\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-				for r := bufio.NewReader(nc); ; {
-					req, err := http.ReadRequest(r)
-					if err != nil {
-						return
-					}
-					io.Copy(io.Discard, req.Body)
-					io.WriteString(nc, answer)
-				}
-			}()
+			if bytes.HasSuffix(part, []byte("</propfind>")) {
+				io.WriteString(nc, answer)
+			}
 		}
 	}()
 	s := New(Options{Verifier: willing{}, Sessions: &live.Registry{}, Observer: silent{}, Router: &fixed{protocols.Route{Backend: "bench", Network: "tcp", Address: ln.Addr().String(), Header: "X-Remote-User"}}})
-	const question = `<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><displayname/><sync-token/></prop></propfind>`
 	c := &conn{id: "bench", server: s, slot: s.o.Limits.Enter(func() {}), logins: make(map[loginKey]*loginState)}
 	ctx := context.WithValue(context.Background(), http.ServerContextKey, &http.Server{WriteTimeout: stallTime})
 	r, err := http.NewRequest("PROPFIND", "https://dav.example.test/dav/cal/alicepubid/work/", nil)
