@@ -255,6 +255,9 @@ func TestWhatAClientIsTold(t *testing.T) {
 	for _, major := range []int{1, 2} {
 		d.client = d.newClient(major == 2)
 		a := d.want(200, "cal", "GET", cal+"work/1.ics", "")
+		if date, err := http.ParseTime(a.Header.Get("Date")); err != nil || time.Since(date).Abs() > 10*time.Second {
+			t.Errorf("HTTP/%d: the date is %q", major, a.Header["Date"])
+		}
 		for _, name := range []string{"Date", "Content-Length"} {
 			a.Header.Del(name)
 		}
