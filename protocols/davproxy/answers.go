@@ -119,8 +119,7 @@ var (
 )
 
 // guard sets the headers of every answer: what is served belongs to others, so no browser may run it or show it as a page.
-func (s *Server) guard(h http.Header) {
-	h["Date"] = s.clock.date()
+func guard(h http.Header) {
 	h["Content-Security-Policy"] = sandbox
 	h["X-Content-Type-Options"] = nosniff
 	h["Cache-Control"] = private

@@ -170,7 +170,8 @@ func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 	w := newWriter(rw, r)
 	defer w.finish()
 	defer s.recover()
-	s.guard(w.Header())
+	guard(w.Header())
+	w.Header()["Date"] = s.clock.date()
 	client := s.o.TrustedProxies.Client(r)
 	t, err := locate(r.RequestURI, r.Host)
 	switch {
