@@ -184,6 +184,7 @@ type writer struct {
 	expects   bool          // reading it may wait for the client to take our "100 Continue"
 	begun     bool          // the header was sent
 	down      *atomic.Int64 // counts bytes; nil: nobody does
+	corked    *corked       // nil: net/http writes an answer's header with its body, or there is no TLS
 }
 
 func newWriter(rw http.ResponseWriter, r *http.Request) *writer {

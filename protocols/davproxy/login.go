@@ -100,7 +100,6 @@ const maxApp = 100
 // session is one request of a verified client. Its context ends when the grant does, or the client leaves.
 type session struct {
 	server *Server
-	line   *line // of the client
 	ctx    context.Context
 	grant  authstore.Grant
 	facts  protocols.Facts

@@ -154,9 +154,6 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 	}
 	x.w.Header()["Content-Type"] = xmlTypes
 	x.out = statusWriter{w: x.w, status: status}
-	if x.r.ProtoMajor == 2 {
-		x.out.corked = x.line.corked
-	}
 	err := x.filter().copy(&x.out, resp.Body)
 	switch {
 	case err != nil && x.w.begun:
@@ -172,7 +169,6 @@ func (x *exchange) relayXML(status int, resp *http.Response) answer {
 type statusWriter struct {
 	w      *writer
 	status int
-	corked *corked   // nil: the header is written with the body
 	length [1]string // the value of a header
 }
 
@@ -180,8 +176,8 @@ type statusWriter struct {
 func (s *statusWriter) whole(length int) {
 	s.length[0] = strconv.Itoa(length)
 	s.w.Header()["Content-Length"] = s.length[:]
-	if s.corked != nil {
-		s.corked.bodyFollows(length)
+	if s.w.corked != nil {
+		s.w.corked.bodyFollows(length)
 	}
 }
 

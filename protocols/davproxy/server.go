@@ -187,8 +187,11 @@ func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusMovedPermanently)
 		return
 	}
-	if r.ProtoMajor == 1 {
+	switch r.ProtoMajor {
+	case 1:
 		w.deadlines.line = c.line
+	case 2:
+		w.corked = c.line.corked
 	}
 	if a := s.admit(w, r, c, client, t); a.status > 0 {
 		a.write(w)
@@ -219,7 +222,7 @@ func (s *Server) recover() {
 // admit verifies a request and has it answered under its session. An answer with a status is still to be written.
 func (s *Server) admit(w *writer, r *http.Request, c *conn, client netip.AddrPort, t target) answer {
 	began := time.Now()
-	ss := &session{server: s, line: c.line, facts: protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil, App: appOf(r)}}
+	ss := &session{server: s, facts: protocols.Facts{Conn: c.id, Protocol: Protocol, Client: client, TLS: r.TLS != nil, App: appOf(r)}}
 	if refusal := ss.authenticate(r); refusal.status != 0 {
 		return refusal
 	}
