@@ -423,8 +423,7 @@ func TestTokenizerRemembersNothingButForm(t *testing.T) {
 }
 
 // FuzzTokenizer: what we take encoding/xml takes too, and reads alike; and it is the same in whatever portions it comes, and when it comes
-// again.
-// encoding/xml has the names of XML's fourth edition, which are fewer: a client that has them too gets an error.
+// again. encoding/xml has the names of XML's fourth edition, which are fewer: a client that has them too gets an error.
 func FuzzTokenizer(f *testing.F) {
 	for _, tt := range documents {
 		f.Add([]byte(tt.doc))
