@@ -43,6 +43,7 @@ func (d *deadlines) watch(client context.Context, gone func(cause error)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.client, d.gone = client, gone
+	d.outlive(time.Now()) // to verify it may have taken a while
 }
 
 // read says that reading may take so long from now on; 0: it is over.
@@ -183,6 +184,7 @@ type writer struct {
 	reads     bool          // something of the request's body is left
 	expects   bool          // reading it may wait for the client to take our "100 Continue"
 	begun     bool          // the header was sent
+	clock     *clock        // tells the header Date; nil: net/http does
 	down      *atomic.Int64 // counts bytes; nil: nobody does
 	corked    *corked       // nil: net/http writes an answer's header with its body, or there is no TLS
 }
@@ -207,6 +209,9 @@ func newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 
 func (w *writer) WriteHeader(status int) {
 	w.begun = true
+	if w.clock != nil {
+		w.Header()["Date"] = w.clock.date()
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

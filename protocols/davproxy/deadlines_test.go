@@ -174,3 +174,27 @@ func TestAStreamMayLast(t *testing.T) {
 		srv.Close()
 	})
 }
+
+// TestTheClientLeaves while the backend is waited for, however long it took to verify the request.
+func TestTheClientLeaves(t *testing.T) {
+	for _, verifying := range []time.Duration{0, 2 * atOnce} {
+		synctest.Test(t, func(t *testing.T) {
+			client, leave := context.WithCancel(t.Context())
+			r, err := http.NewRequestWithContext(client, "GET", "/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWriter(&sink{h: make(http.Header)}, r)
+			defer w.finish()
+			time.Sleep(verifying)
+			var gone error
+			w.deadlines.watch(client, func(cause error) { gone = cause })
+			time.Sleep(2 * atOnce)
+			leave()
+			synctest.Wait()
+			if gone != context.Canceled {
+				t.Errorf("verified in %v: told %v", verifying, gone)
+			}
+		})
+	}
+}

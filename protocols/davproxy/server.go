@@ -171,7 +171,7 @@ func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 	defer w.finish()
 	defer s.recover()
 	guard(w.Header())
-	w.Header()["Date"] = s.clock.date()
+	w.clock = &s.clock
 	client := s.o.TrustedProxies.Client(r)
 	t, err := locate(r.RequestURI, r.Host)
 	switch {
