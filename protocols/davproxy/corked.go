@@ -33,8 +33,8 @@ func (c *corked) NetConn() net.Conn { return c.Conn }
 // bodyFollows says that a body of so many bytes will be written at once.
 func (c *corked) bodyFollows(length int) { c.length.Store(int64(length)) }
 
-// Write keeps bytes back, if a body follows that can't be among them all. Should it not follow at once, for the client has stopped taking
-// it or has just taken back its request, the system waits for 200 ms and sends what it has.
+// Write keeps bytes back, if a body follows that can't be among them all. Should it not follow at once, for the client has no window open for
+// it or takes back its request in this very moment, the system waits for 200 ms at most and sends what it has.
 func (c *corked) Write(p []byte) (int, error) {
 	if c.length.Load() == 0 || c.length.Swap(0) < int64(len(p)) || c.raw == nil {
 		return c.Conn.Write(p)

@@ -1,9 +1,11 @@
 package davproxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -118,5 +120,31 @@ func TestCorkedStalls(t *testing.T) {
 	c.bodyFollows(100)
 	if n, err := c.Write([]byte("x")); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed: Write = %d, %v", n, err)
+	}
+}
+
+// Of a request that the client has taken back no answer is written: the next one must not wait for it.
+func TestCorkedOnlyForWhoWaits(t *testing.T) {
+	t.Parallel()
+	for name, waits := range map[string]bool{"waits": true, "has taken it back": false} {
+		client, leave := context.WithCancel(t.Context())
+		defer leave()
+		r, err := http.NewRequestWithContext(client, "PROPFIND", "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := pair(t)
+		w := newWriter(&sink{h: make(http.Header)}, r)
+		defer w.finish()
+		w.corked = newCorked(ours)
+		w.deadlines.watch(client, func(error) {})
+		if !waits {
+			leave()
+		}
+		(&statusWriter{w: w, status: http.StatusMultiStatus}).whole(100)
+		w.corked.Write([]byte("header"))
+		if n := arrived(t, theirs); (n == 0) != waits {
+			t.Errorf("who %s: %d bytes have arrived", name, n)
+		}
 	}
 }

@@ -135,7 +135,7 @@ func (k *qnames) place(b []byte) **qname {
 
 // keep remembers what a name is.
 func (k *qnames) keep(b []byte, q *qname) {
-	if len(b) > longInterned {
+	if len(b) > longInterned || len(q.name.space) > longInterned {
 		return
 	}
 	if len(k.all) == maxInterned {

@@ -176,7 +176,7 @@ type statusWriter struct {
 func (s *statusWriter) whole(length int) {
 	s.length[0] = strconv.Itoa(length)
 	s.w.Header()["Content-Length"] = s.length[:]
-	if s.w.corked != nil {
+	if s.w.corked != nil && s.w.deadlines.client.Err() == nil { // else nothing of it is written, and the next answer would wait
 		s.w.corked.bodyFollows(length)
 	}
 }

@@ -404,7 +404,7 @@ func TestTokenizerRemembersNothingButForm(t *testing.T) {
 		`<x xmlns="DAV:"><ä/></x>`, `<?xml version="1.0" encoding="us-ascii"?><x xmlns="DAV:"><ä/></x>`, `<x xmlns="DAV:" xml:base="/"><href/></x>`,
 		`<x xmlns:b="DAV:" xmlns:c="DAV:"><href b:i="" c:i=""/></x>`, `<x xmlns:b="DAV:" b:i="" xmlns:c="DAV:" c:i=""/>`,
 	}
-	for i := range 2 * maxInterned {
+	for i := range maxInterned - 10 {
 		docs = append(docs, fmt.Sprintf(`<x xmlns="urn:%d" xmlns:p="DAV:"><p:n%d/><p:prop><n%d/></p:prop></x>`, i%40, i, i))
 	}
 	docs = append(docs, docs...)
@@ -453,4 +453,32 @@ func FuzzTokenizer(f *testing.F) {
 			t.Fatalf("%q\nwe read  %q\nthey read %q, %v", doc, ours, theirs, err)
 		}
 	})
+}
+
+// TestTokenizerKeepsLittle of documents that are made to fill it.
+func TestTokenizerKeepsLittle(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("<a>")
+	for i := range maxInterned - 10 {
+		fmt.Fprintf(&b, `<n%d xmlns="%d%s"/>`, i, i, strings.Repeat("x", 900))
+	}
+	b.WriteString("</a>")
+	tokens := newTokenizer(strings.NewReader(b.String()))
+	defer tokens.free()
+	for {
+		_, err := tokens.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := 0
+	for whole, q := range tokens.known.all {
+		kept += len(whole) + len(q.name.space) + len(q.name.local)
+	}
+	if most := 3 * maxInterned * longInterned; kept > most {
+		t.Errorf("it keeps %d bytes of names, %d at most", kept, most)
+	}
 }
