@@ -45,7 +45,9 @@ func compose(req *http.Request) (*message, error) {
 			err = &BodyError{errBody}
 		}
 	}
-	m.text = b
+	if b != nil { // else it can't be written
+		m.text = b
+	}
 	if err != nil {
 		m.free()
 		return nil, err
