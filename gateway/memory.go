@@ -17,7 +17,7 @@ const (
 	releaseEvery = time.Minute
 	// headroom is how much may be allocated, at least, between two runs of the garbage collector, in bytes. A run costs the same however
 	// little there is to be freed, and with little in use Go would make one for every few thousand requests.
-	headroom = 32 << 20
+	headroom = 16 << 20
 )
 
 // keepMemory lets the garbage collector come less often than Go would, and gives what a burst of logins took, or a quiet hour gathered,
