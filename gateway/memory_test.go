@@ -38,7 +38,7 @@ func TestMemoryIsReleasedWhenABurstIsOver(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	for live, want := range map[uint64]int{0: 800, 1 << 20: 800, 4 << 20: 800, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, headroom / 4: 400, headroom / 2: 200, headroom: 100, 2 * headroom: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", live, got, want)
 		}
@@ -58,7 +58,7 @@ func TestPaceEnds(t *testing.T) {
 	for _, step := range []struct {
 		live uint64
 		want int
-	}{{8 << 20, 400}, {7 << 20, 400}, {4 << 20, 800}, {16 << 20, 200}} { // a small gain is not worth a change
+	}{{headroom / 2, 200}, {headroom * 7 / 16, 200}, {headroom / 4, 400}, {headroom, 100}} { // a small gain is not worth a change
 		p.set(step.live)
 		if got := set(); got != step.want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", step.live, got, step.want)
