@@ -104,6 +104,8 @@ func (v *visited) explain(err error) error {
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
 	cause := v.conn.cause()
 	switch {
+	case refused && answer.Type == imap.StatusResponseTypeBye:
+		return fmt.Errorf("%w: %.200q", errSentAway, answer.Text)
 	case refused:
 		return fmt.Errorf("it answers %s %q", answer.Type, answer.Text)
 	case certificate:

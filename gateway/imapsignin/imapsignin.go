@@ -180,6 +180,8 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 		remedy = `look at host and port (143, or 993 with tls = "implicit")`
 	case errors.Is(err, io.EOF) && r.Security != protocols.ImplicitTLS:
 		remedy = `it hangs up; if it speaks TLS from the start, set tls = "implicit"`
+	case errors.Is(err, errSentAway):
+		remedy = `look at its log: it may be full or shutting down (Dovecot: client_limit, process_limit), or not want this machine`
 	case errors.Is(err, errNoLogin):
 		remedy = `allow AUTH=PLAIN there (Dovecot: auth_mechanisms), or, if it hides it without TLS, set tls = "starttls" or "implicit"`
 	}
@@ -187,9 +189,10 @@ func Probe(ctx context.Context, r *protocols.Route) error {
 }
 
 var (
-	errNoSense = errors.New("it does not speak IMAP")
-	errNoLogin = errors.New("it offers neither AUTH=PLAIN nor LOGIN")
-	errLong    = errors.New("it sends too much")
+	errNoSense  = errors.New("it does not speak IMAP")
+	errSentAway = errors.New("it sends us away")
+	errNoLogin  = errors.New("it offers neither AUTH=PLAIN nor LOGIN")
+	errLong     = errors.New("it sends too much")
 )
 
 // visited is a connection up to the login.

@@ -114,8 +114,8 @@ func TestProbe(t *testing.T) {
 		"the same with STARTTLS ":             {&stranger2, "name the authority's certificate as ca_file"},
 		"no TLS where it is expected":         {&noTLS, `set tls = "starttls"`},
 		"no login without TLS":                {disabled, `set tls = "starttls" or "implicit"`},
-		"sent away":                           {full, `it answers BYE "full"`},
-		"sent away before STARTTLS":           {&fullTLS, `it answers BYE "full"`},
+		"sent away":                           {full, `look at its log: it may be full or shutting down (Dovecot: client_limit, process_limit), or not want this machine: it sends us away: "full"`},
+		"sent away before STARTTLS":           {&fullTLS, `look at its log: it may be full or shutting down (Dovecot: client_limit, process_limit), or not want this machine: it sends us away: "full"`},
 		"TLS where a greeting is expected":    {&notIMAP, `set tls = "implicit"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestAnswers(t *testing.T) {
 		"another's answer":     {answer: "T99 OK in\r\n", want: "speak IMAP"},
 		"known already":        {greeting: "* PREAUTH hello\r\n", answer: "%[1]s OK in\r\n", want: "speak IMAP"},
 		"sent away":            {greeting: "* BYE full\r\n", answer: "%[1]s OK in\r\n", want: "full"},
-		"sent away unsaid":     {greeting: "* BYE\r\n", answer: "%[1]s OK in\r\n", want: "BYE"},
+		"sent away unsaid":     {greeting: "* BYE\r\n", answer: "%[1]s OK in\r\n", want: "sends us away"},
 		"a long greeting":      {greeting: "* OK " + strings.Repeat("x", 5000) + "\r\n", answer: "%[1]s OK in\r\n"},
 		"a web server":         {greeting: "HTTP/1.1 400 Bad Request\r\n\r\n", answer: "", want: "speak IMAP"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,7 @@ var errUnwritable = errors.New("it can't be written as a header")
 // appendHead writes a request's line and header. length is that of its body; -1: unknown, it comes in chunks; 0: there is none.
 func appendHead(b []byte, req *http.Request, length int64) ([]byte, error) {
 	path, host := req.URL.RequestURI(), req.URL.Host
-	if !httpguts.ValidHeaderFieldName(req.Method) || !strings.HasPrefix(path, "/") || !visible(path) || host == "" || !visible(host) {
+	if !httpguts.ValidHeaderFieldName(req.Method) || !strings.HasPrefix(path, "/") || !visible(path) || !escaped(path) || host == "" || !visible(host) {
 		return nil, fmt.Errorf("%w: %q %q at %q", errUnwritable, req.Method, path, host)
 	}
 	b = append(b, req.Method...)
@@ -77,6 +78,15 @@ func visible(text string) bool {
 		}
 	}
 	return true
+}
+
+// escaped tells whether what looks like an escape in a path is one.
+func escaped(path string) bool {
+	if !strings.Contains(path, "%") {
+		return true
+	}
+	_, err := url.PathUnescape(path)
+	return err == nil
 }
 
 // head is how an answer begins.
