@@ -379,6 +379,12 @@ func TestManyParkedClients(t *testing.T) {
 				if n := runtime.NumGoroutine(); n > len(clients)/4 {
 					t.Errorf("%d parked clients have %d goroutines", len(clients), n)
 				}
+				for _, k := range clients { // all at once
+					k.say(asking("wrong"))
+				}
+				for _, k := range clients {
+					k.want(401)
+				}
 				for some := range slices.Chunk(clients, 20) { // an account may have 32 requests under way
 					for _, k := range some {
 						k.say(asking("cal"))
