@@ -37,7 +37,7 @@ type Gateway struct {
 	toldOpen   atomic.Int64                // when open sessions were last told to be in use, in Unix seconds; 0: never
 	atlas      atomic.Pointer[place.Atlas] // of the generation that accepts
 	servers    sync.WaitGroup              // front doors of all generations, with their connections
-	operations sync.WaitGroup              // the operations listeners of all generations, and keepMemory
+	operations sync.WaitGroup              // the operations listeners of all generations, keepMemory and keepCores
 
 	mu      sync.Mutex      // guards the fields below
 	life    context.Context // of the connections; set by Run
@@ -82,6 +82,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	node := make(chan error, 1)
 	go func() { node <- g.store.Run(nodeCtx) }()
 	g.operations.Go(func() { keepMemory(nodeCtx) })
+	g.operations.Go(func() { keepCores(nodeCtx) })
 	g.mu.Lock()
 	g.life = life
 	g.start(g.current)

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"runtime"
 )
 
 import "testing"
@@ -22,9 +21,9 @@ func TestCost(t *testing.T) {
 // HoldStrangers takes all places that strangers have.
 func (p *People) HoldStrangers() (free func()) {
 	p.waiting.Acquire(context.Background(), maxWaiting)
-	p.strangers.Acquire(context.Background(), int64(runtime.GOMAXPROCS(0)))
+	p.strangers.Acquire(context.Background(), cores)
 	return func() {
 		p.waiting.Release(maxWaiting)
-		p.strangers.Release(int64(runtime.GOMAXPROCS(0)))
+		p.strangers.Release(cores)
 	}
 }

@@ -31,6 +31,9 @@ const (
 	maxWaiting = 1024 // attempts to sign in at once: beyond, the answer is ErrUnavailable
 )
 
+// cores is what Go uses by itself, and so many passwords are hashed at once. The gateway has it use fewer while it has little to do.
+var cores = int64(runtime.GOMAXPROCS(0))
+
 // New makes a People. Site must be an origin.
 func New(o Options) (*People, error) {
 	site, err := url.Parse(o.Site)
@@ -46,8 +49,8 @@ func New(o Options) (*People, error) {
 	}
 	p := &People{
 		o:         o,
-		hashing:   semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
-		strangers: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		hashing:   semaphore.NewWeighted(cores),
+		strangers: semaphore.NewWeighted(cores),
 		asking:    semaphore.NewWeighted(maxChecks),
 		waiting:   semaphore.NewWeighted(maxWaiting),
 	}

@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	coresEvery = 250 * time.Millisecond
+	calmTicks  = 12 // of this kind in a row, before there are fewer cores
+	// fullShare is how much of their time cores may be busy before there are more. With fewer each request costs less, so that one is enough
+	// for what keeps two of them busy for roomyShare of one's time.
+	fullShare, roomyShare = 0.9, 0.95
+	// longWait is how long a client may wait until anybody reads what it has sent, before there are more cores.
+	longWait = 20 * time.Millisecond
+)
+
+// allCores is what Go uses by itself: what the machine has, or its container may use. It is read before anybody changes it.
+var allCores = runtime.GOMAXPROCS(0)
+
+// keepCores has Go use as few cores as the work needs. A request is answered by several goroutines, in pieces of a few microseconds. Spread
+// over cores that wait for work, these cost a fifth more CPU: each core has to fetch what another one has just written. GOMAXPROCS in the
+// environment has the last word.
+func keepCores(ctx context.Context) {
+	if os.Getenv("GOMAXPROCS") != "" || allCores == 1 {
+		return
+	}
+	t, err := newTicker(coresEvery)
+	if err != nil {
+		return // all cores it is
+	}
+	defer context.AfterFunc(ctx, func() { t.Close() })()
+	defer runtime.GOMAXPROCS(allCores)
+	var c crew
+	for asked, busy := time.Now(), cpuTime(); ; {
+		late, err := t.next()
+		if err != nil {
+			return
+		}
+		now, busyNow, cores := time.Now(), cpuTime(), runtime.GOMAXPROCS(0)
+		if want := c.want(cores, float64(busyNow-busy)/float64(now.Sub(asked)), late); want != cores {
+			runtime.GOMAXPROCS(want) // stops everything for a moment
+		}
+		asked, busy = now, busyNow
+	}
+}
+
+// crew tells how many cores the work needs.
+type crew struct {
+	full int     // ticks in a row
+	calm int     // ticks in a row
+	most float64 // cores that were busy in one of the calm ones
+}
+
+// want is asked at each tick, with how many cores there are, how many of them were busy since the last one, and how late it is. Late it is
+// also where cores are not busy, for other programs take their time.
+func (c *crew) want(cores int, busy float64, late time.Duration) int {
+	if busy >= fullShare*float64(cores) || late >= longWait {
+		c.calm, c.most = 0, 0
+		if c.full++; c.full == 1 { // once is no sign
+			return cores
+		}
+		c.full = 0
+		return min(2*cores, allCores)
+	}
+	c.full, c.calm, c.most = 0, c.calm+1, max(c.most, busy)
+	if c.calm < calmTicks {
+		return cores
+	}
+	need := int(math.Ceil(c.most / roomyShare))
+	c.calm, c.most = 0, 0
+	return max(1, min(need, cores))
+}
+
+// ticker is a timer that comes the way that clients' bytes do, and waits where they wait. time.Ticker has a shorter one.
+type ticker struct {
+	*os.File
+	every time.Duration
+}
+
+func newTicker(every time.Duration) (*ticker, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("timerfd_create", err)
+	}
+	t := &ticker{os.NewFile(uintptr(fd), "timer"), every}
+	span := unix.NsecToTimespec(int64(every))
+	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: span, Value: span}, nil); err != nil {
+		t.Close()
+		return nil, os.NewSyscallError("timerfd_settime", err)
+	}
+	return t, nil
+}
+
+// next waits for the next tick and tells how late it is noticed.
+func (t *ticker) next() (late time.Duration, err error) {
+	var count [8]byte // ticks since the last time; what is more than one of them is late enough
+	if _, err := t.Read(count[:]); err != nil {
+		return 0, err
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var left unix.ItimerSpec
+	failed := raw.Control(func(fd uintptr) { err = unix.TimerfdGettime(int(fd), &left) })
+	return t.every - time.Duration(left.Value.Nano()), errors.Join(failed, err)
+}
+
+// cpuTime is how long the process has kept cores busy in its life.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0 // it can't fail
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
