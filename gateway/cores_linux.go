@@ -13,7 +13,7 @@ import (
 
 const (
 	coresEvery = 250 * time.Millisecond
-	calmTicks  = 12 // of this kind in a row, before there are fewer cores
+	calmTicks  = 8 // of this kind in a row, before there are fewer cores
 	// fullShare is how much of their time cores may be busy before there are more. With fewer each request costs less, so that one is enough
 	// for what keeps two of them busy for roomyShare of one's time.
 	fullShare, roomyShare = 0.9, 0.95
@@ -37,6 +37,7 @@ func keepCores(ctx context.Context) {
 	}
 	defer context.AfterFunc(ctx, func() { t.Close() })()
 	defer runtime.GOMAXPROCS(allCores)
+	runtime.GOMAXPROCS(1)
 	var c crew
 	for asked, busy := time.Now(), cpuTime(); ; {
 		late, err := t.next()
