@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"math"
 	"os"
 	"runtime"
@@ -83,6 +83,7 @@ func (c *crew) want(cores int, busy float64, late time.Duration) int {
 type ticker struct {
 	*os.File
 	every time.Duration
+	last  time.Time // when the last tick was due
 }
 
 func newTicker(every time.Duration) (*ticker, error) {
@@ -90,7 +91,7 @@ func newTicker(every time.Duration) (*ticker, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("timerfd_create", err)
 	}
-	t := &ticker{os.NewFile(uintptr(fd), "timer"), every}
+	t := &ticker{os.NewFile(uintptr(fd), "timer"), every, time.Now()}
 	span := unix.NsecToTimespec(int64(every))
 	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: span, Value: span}, nil); err != nil {
 		t.Close()
@@ -101,17 +102,12 @@ func newTicker(every time.Duration) (*ticker, error) {
 
 // next waits for the next tick and tells how late it is noticed.
 func (t *ticker) next() (late time.Duration, err error) {
-	var count [8]byte // ticks since the last time; what is more than one of them is late enough
-	if _, err := t.Read(count[:]); err != nil {
+	var ticks [8]byte // since the last time
+	if _, err := t.Read(ticks[:]); err != nil {
 		return 0, err
 	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var left unix.ItimerSpec
-	failed := raw.Control(func(fd uintptr) { err = unix.TimerfdGettime(int(fd), &left) })
-	return t.every - time.Duration(left.Value.Nano()), errors.Join(failed, err)
+	t.last = t.last.Add(t.every * time.Duration(binary.NativeEndian.Uint64(ticks[:])))
+	return time.Since(t.last), nil
 }
 
 // cpuTime is how long the process has kept cores busy in its life.
