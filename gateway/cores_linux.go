@@ -38,7 +38,7 @@ func keepCores(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { t.Close() })()
 	defer runtime.GOMAXPROCS(allCores)
 	runtime.GOMAXPROCS(1)
-	var c crew
+	c := crew{all: allCores}
 	for asked, busy := time.Now(), cpuTime(); ; {
 		late, err := t.next()
 		if err != nil {
@@ -54,6 +54,7 @@ func keepCores(ctx context.Context) {
 
 // crew tells how many cores the work needs.
 type crew struct {
+	all  int     // cores there may be
 	full int     // ticks in a row
 	calm int     // ticks in a row
 	most float64 // cores that were busy in one of the calm ones
@@ -68,7 +69,7 @@ func (c *crew) want(cores int, busy float64, late time.Duration) int {
 			return cores
 		}
 		c.full = 0
-		return min(2*cores, allCores)
+		return min(2*cores, c.all)
 	}
 	c.full, c.calm, c.most = 0, c.calm+1, max(c.most, busy)
 	if c.calm < calmTicks {
@@ -113,8 +114,6 @@ func (t *ticker) next() (late time.Duration, err error) {
 // cpuTime is how long the process has kept cores busy in its life.
 func cpuTime() time.Duration {
 	var u unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
-		return 0 // it can't fail
-	}
+	unix.Getrusage(unix.RUSAGE_SELF, &u) // can't fail with these
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -4,31 +4,30 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
 
 func TestCrew(t *testing.T) {
-	t.Cleanup(func(all int) func() { return func() { allCores = all } }(allCores))
-	allCores = 6
 	type tick struct {
 		busy float64
 		late time.Duration
 		want int // cores after it
 	}
-	times := func(n int, tk tick) []tick { return slices.Repeat([]tick{tk}, n) }
-	one := append(times(calmTicks-1, tick{0, 0, 6}), tick{0, 0, 1}) // from all cores to one
+	times := func(n int, busy float64, want int) []tick { return slices.Repeat([]tick{{busy, 0, want}}, n) }
+	toOne := append(times(calmTicks-1, 0, 6), tick{0, 0, 1})
 	for name, ticks := range map[string][]tick{
-		"idle":                      slices.Concat(one, times(2*calmTicks, tick{0, 0, 1})),
-		"as many as were busy":      slices.Concat(times(3, tick{2.8, 0, 6}), times(calmTicks-4, tick{1, 0, 6}), times(1, tick{1, 0, 3})),
-		"two share one's work":      slices.Concat(times(calmTicks-1, tick{0.94, 0, 6}), times(1, tick{0.94, 0, 1})),
-		"full":                      append(one[:calmTicks:calmTicks], tick{0.95, 0, 1}, tick{0.95, 0, 2}, tick{1.9, 0, 2}, tick{1.9, 0, 4}, tick{4, 0, 4}, tick{4, 0, 6}, tick{6, 0, 6}, tick{6, 0, 6}),
-		"full once":                 append(one[:calmTicks:calmTicks], tick{0.95, 0, 1}, tick{0.5, 0, 1}, tick{0.95, 0, 1}, tick{0.5, 0, 1}),
-		"others take their time":    append(one[:calmTicks:calmTicks], tick{0.2, longWait, 1}, tick{0.2, longWait, 2}, tick{0.2, 0, 2}),
-		"a full one begins it anew": slices.Concat(times(calmTicks-1, tick{0, 0, 6}), times(1, tick{6, 0, 6}), one),
+		"idle":                      slices.Concat(toOne, times(2*calmTicks, 0, 1)),
+		"as many as were busy":      slices.Concat(times(3, 2.8, 6), times(calmTicks-4, 1, 6), times(1, 1, 3)),
+		"two share one's work":      slices.Concat(times(calmTicks-1, 0.94, 6), times(1, 0.94, 1)),
+		"full":                      slices.Concat(toOne, []tick{{0.95, 0, 1}, {0.95, 0, 2}, {1.9, 0, 2}, {1.9, 0, 4}, {4, 0, 4}, {4, 0, 6}, {6, 0, 6}, {6, 0, 6}}),
+		"full once":                 slices.Concat(toOne, []tick{{0.95, 0, 1}, {0.5, 0, 1}, {0.95, 0, 1}, {0.5, 0, 1}}),
+		"others take their time":    slices.Concat(toOne, []tick{{0.2, longWait, 1}, {0.2, longWait, 2}, {0.2, 0, 2}}),
+		"a full one begins it anew": slices.Concat(times(calmTicks-1, 0, 6), times(1, 6, 6), toOne),
 	} {
-		var c crew
-		cores := allCores
+		c := crew{all: 6}
+		cores := c.all
 		for i, tk := range ticks {
 			if cores = c.want(cores, tk.busy, tk.late); cores != tk.want {
 				t.Errorf("%s: tick %d: %d cores, want %d", name, i, cores, tk.want)
@@ -45,11 +44,8 @@ func TestCoresFollowTheWork(t *testing.T) {
 	}
 	t.Setenv("GOMAXPROCS", "")
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		keepCores(ctx)
-	}()
+	var keeper sync.WaitGroup
+	keeper.Go(func() { keepCores(ctx) })
 	reach := func(want int) {
 		t.Helper()
 		for deadline := time.Now().Add(time.Minute); runtime.GOMAXPROCS(0) != want; time.Sleep(10 * time.Millisecond) {
@@ -70,7 +66,7 @@ func TestCoresFollowTheWork(t *testing.T) {
 	rest()
 	reach(1)
 	cancel()
-	<-ended
+	keeper.Wait()
 	if runtime.GOMAXPROCS(0) != allCores {
 		t.Errorf("%d cores were left behind, want %d", runtime.GOMAXPROCS(0), allCores)
 	}
