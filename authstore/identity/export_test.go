@@ -2,9 +2,8 @@ package identity
 
 import (
 	"context"
+	"testing"
 )
-
-import "testing"
 
 // realCost is what Argon2id costs outside of the tests, which check hundreds of passwords, with the race detector at ten times the price.
 var realCost = cost

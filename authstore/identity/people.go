@@ -16,7 +16,7 @@ import (
 // People is who may sign in, and how. Goroutines may share it.
 type People struct {
 	o       Options
-	hashing *semaphore.Weighted // Argon2id and signatures: as many at once as there are processors
+	hashing *semaphore.Weighted // Argon2id and signatures: as many at once as there are cores
 	// strangers is the like of Argon2id for browsers that are not known, so that those who guess from everywhere don't stand before others.
 	strangers *semaphore.Weighted
 	asking    *semaphore.Weighted // the Checker
@@ -31,7 +31,8 @@ const (
 	maxWaiting = 1024 // attempts to sign in at once: beyond, the answer is ErrUnavailable
 )
 
-// cores is what Go uses by itself, and so many passwords are hashed at once. The gateway has it use fewer while it has little to do.
+// cores is how many passwords are hashed at once: as many as Go uses cores by itself. It is read before the gateway, which has Go use fewer
+// while there is little to do, calls New.
 var cores = int64(runtime.GOMAXPROCS(0))
 
 // New makes a People. Site must be an origin.
