@@ -13,20 +13,20 @@ import (
 
 const (
 	coresEvery = 250 * time.Millisecond
-	calmTicks  = 8 // of this kind in a row, before there are fewer cores
-	// fullShare is how much of their time cores may be busy before there are more. With fewer each request costs less, so that one is enough
-	// for what keeps two of them busy for roomyShare of one's time.
+	calmTicks  = 8 // without need of more in a row, before there are fewer cores
+	// fullShare is how much of their time cores may be busy before there are more, roomyShare how much fewer ones are given to do. It may be
+	// the larger one, for the same work costs less on fewer cores.
 	fullShare, roomyShare = 0.9, 0.95
-	// longWait is how long a client may wait until anybody reads what it has sent, before there are more cores.
+	// longWait is how long a client may wait for its bytes to be read before there are more cores.
 	longWait = 20 * time.Millisecond
 )
 
 // allCores is what Go uses by itself: what the machine has, or its container may use. It is read before anybody changes it.
 var allCores = runtime.GOMAXPROCS(0)
 
-// keepCores has Go use as few cores as the work needs. A request is answered by several goroutines, in pieces of a few microseconds. Spread
-// over cores that wait for work, these cost a fifth more CPU: each core has to fetch what another one has just written. GOMAXPROCS in the
-// environment has the last word.
+// keepCores has Go use as few cores as the work needs, until ctx ends. A request is answered by several goroutines, in pieces of a few
+// microseconds. Spread over cores that wait for work, these cost a fifth more CPU: each core has to fetch what another one has just written.
+// GOMAXPROCS in the environment has the last word.
 func keepCores(ctx context.Context) {
 	if os.Getenv("GOMAXPROCS") != "" || allCores == 1 {
 		return
@@ -55,13 +55,13 @@ func keepCores(ctx context.Context) {
 // crew tells how many cores the work needs.
 type crew struct {
 	all  int     // cores there may be
-	full int     // ticks in a row
-	calm int     // ticks in a row
+	full int     // ticks in a row that needed more
+	calm int     // ticks in a row that did not
 	most float64 // cores that were busy in one of the calm ones
 }
 
-// want is asked at each tick, with how many cores there are, how many of them were busy since the last one, and how late it is. Late it is
-// also where cores are not busy, for other programs take their time.
+// want is asked at each tick, with how many cores there are, how many of them were busy since the last tick, and how late this one is. It is
+// late with cores that are not busy as well, where other programs take their time.
 func (c *crew) want(cores int, busy float64, late time.Duration) int {
 	if busy >= fullShare*float64(cores) || late >= longWait {
 		c.calm, c.most = 0, 0
@@ -80,7 +80,7 @@ func (c *crew) want(cores int, busy float64, late time.Duration) int {
 	return max(1, min(need, cores))
 }
 
-// ticker is a timer that comes the way that clients' bytes do, and waits where they wait. time.Ticker has a shorter one.
+// ticker is a timer whose ticks come as clients' bytes do, through the network poller, and wait where these wait. time.Ticker's don't.
 type ticker struct {
 	*os.File
 	every time.Duration
@@ -101,7 +101,7 @@ func newTicker(every time.Duration) (*ticker, error) {
 	return t, nil
 }
 
-// next waits for the next tick and tells how late it is noticed.
+// next waits for a tick and tells how late it is noticed: of several, the last.
 func (t *ticker) next() (late time.Duration, err error) {
 	var ticks [8]byte // since the last time
 	if _, err := t.Read(ticks[:]); err != nil {
