@@ -84,7 +84,7 @@ func (c *crew) want(cores int, busy float64, late time.Duration) int {
 type ticker struct {
 	*os.File
 	every time.Duration
-	last  time.Time // when the last tick was due
+	due   time.Time // the next one
 }
 
 func newTicker(every time.Duration) (*ticker, error) {
@@ -92,7 +92,7 @@ func newTicker(every time.Duration) (*ticker, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("timerfd_create", err)
 	}
-	t := &ticker{os.NewFile(uintptr(fd), "timer"), every, time.Now()}
+	t := &ticker{os.NewFile(uintptr(fd), "timer"), every, time.Now().Add(every)}
 	span := unix.NsecToTimespec(int64(every))
 	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: span, Value: span}, nil); err != nil {
 		t.Close()
@@ -101,14 +101,15 @@ func newTicker(every time.Duration) (*ticker, error) {
 	return t, nil
 }
 
-// next waits for a tick and tells how late it is noticed: of several, the last.
+// next waits for a tick and tells how late it is noticed: of several, the first.
 func (t *ticker) next() (late time.Duration, err error) {
 	var ticks [8]byte // since the last time
 	if _, err := t.Read(ticks[:]); err != nil {
 		return 0, err
 	}
-	t.last = t.last.Add(t.every * time.Duration(binary.NativeEndian.Uint64(ticks[:])))
-	return time.Since(t.last), nil
+	late = time.Since(t.due)
+	t.due = t.due.Add(t.every * time.Duration(binary.NativeEndian.Uint64(ticks[:])))
+	return late, nil
 }
 
 // cpuTime is how long the process has kept cores busy in its life.

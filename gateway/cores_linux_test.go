@@ -76,3 +76,27 @@ func TestCoresAreTheEnvironments(t *testing.T) {
 	t.Setenv("GOMAXPROCS", "2")
 	keepCores(context.Background()) // returns at once
 }
+
+// A tick is as late as the first one that was missed, and the next one is not.
+func TestTickerTellsHowLate(t *testing.T) {
+	t.Parallel()
+	const every = 50 * time.Millisecond
+	began := time.Now()
+	tick, err := newTicker(every)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tick.Close()
+	time.Sleep(3 * every)
+	late, err := tick.next()
+	if took := time.Since(began); err != nil || late < 2*every || late > took-every {
+		t.Errorf("after %v a tick that was due after %v came %v late: %v", took, every, late, err)
+	}
+	if due := tick.due.Sub(began); due < 4*every {
+		t.Errorf("the next one is due after %v", due)
+	}
+	tick.Close()
+	if _, err := tick.next(); err == nil {
+		t.Error("a closed ticker ticks")
+	}
+}
