@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +36,11 @@ func keepCores(ctx context.Context) {
 	if err != nil {
 		return // all cores it is
 	}
+	defer t.Close()
 	defer context.AfterFunc(ctx, func() { t.Close() })()
-	defer runtime.GOMAXPROCS(allCores)
+	coresKept.Store(true)
+	defer runtime.SetDefaultGOMAXPROCS()
+	defer coresKept.Store(false)
 	runtime.GOMAXPROCS(1)
 	c := crew{all: allCores}
 	for asked, busy := time.Now(), cpuTime(); ; {
@@ -45,11 +49,30 @@ func keepCores(ctx context.Context) {
 			return
 		}
 		now, busyNow, cores := time.Now(), cpuTime(), runtime.GOMAXPROCS(0)
-		if want := c.want(cores, float64(busyNow-busy)/float64(now.Sub(asked)), late); want != cores {
-			runtime.GOMAXPROCS(want) // stops everything for a moment
+		// Each change waits for the garbage collector, and stops everything for a moment.
+		switch want := c.want(cores, float64(busyNow-busy)/float64(now.Sub(asked)), late, hashes.Load() > 0); {
+		case want == cores:
+		case want < c.all:
+			runtime.GOMAXPROCS(want)
+		default:
+			runtime.SetDefaultGOMAXPROCS() // a container's bound may have been moved meanwhile
+			c.all = runtime.GOMAXPROCS(0)
 		}
 		asked, busy = now, busyNow
 	}
+}
+
+var (
+	coresKept atomic.Bool  // keepCores is at work
+	hashes    atomic.Int32 // under way
+)
+
+// spareCore is called when a password is hashed: that keeps a core busy for tens of milliseconds, and everybody else gets another one.
+func spareCore() (done func()) {
+	if hashes.Add(1) == 1 && coresKept.Load() && runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2)
+	}
+	return func() { hashes.Add(-1) }
 }
 
 // crew tells how many cores the work needs.
@@ -60,9 +83,10 @@ type crew struct {
 	most float64 // cores that were busy in one of the calm ones
 }
 
-// want is asked at each tick, with how many cores there are, how many of them were busy since the last tick, and how late this one is. It is
-// late with cores that are not busy as well, where other programs take their time.
-func (c *crew) want(cores int, busy float64, late time.Duration) int {
+// want is asked at each tick, with how many cores there are, how many of them were busy since the last tick, how late this one is, and
+// whether one is kept busy by a hash. It is late with cores that are not busy as well, where other programs take their time.
+func (c *crew) want(cores int, busy float64, late time.Duration, hash bool) int {
+	c.all = max(c.all, cores)
 	if busy >= fullShare*float64(cores) || late >= longWait {
 		c.calm, c.most = 0, 0
 		if c.full++; c.full == 1 { // once is no sign
@@ -77,6 +101,9 @@ func (c *crew) want(cores int, busy float64, late time.Duration) int {
 	}
 	need := int(math.Ceil(c.most / roomyShare))
 	c.calm, c.most = 0, 0
+	if hash {
+		need = max(2, need)
+	}
 	return max(1, min(need, cores))
 }
 

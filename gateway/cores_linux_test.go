@@ -15,25 +15,42 @@ func TestCrew(t *testing.T) {
 		late time.Duration
 		want int // cores after it
 	}
+	const late = 20 * time.Millisecond
 	times := func(n int, busy float64, want int) []tick { return slices.Repeat([]tick{{busy, 0, want}}, n) }
-	toOne := append(times(calmTicks-1, 0, 6), tick{0, 0, 1})
+	toOne := append(times(7, 0, 6), tick{0, 0, 1})
 	for name, ticks := range map[string][]tick{
-		"idle":                      slices.Concat(toOne, times(2*calmTicks, 0, 1)),
-		"as many as were busy":      slices.Concat(times(3, 2.8, 6), times(calmTicks-4, 1, 6), times(1, 1, 3)),
-		"two share one's work":      slices.Concat(times(calmTicks-1, 0.94, 6), times(1, 0.94, 1)),
-		"full":                      slices.Concat(toOne, []tick{{0.95, 0, 1}, {0.95, 0, 2}, {1.9, 0, 2}, {1.9, 0, 4}, {4, 0, 4}, {4, 0, 6}, {6, 0, 6}, {6, 0, 6}}),
+		"idle":                      slices.Concat(toOne, times(16, 0, 1)),
+		"as many as were busy":      slices.Concat(times(3, 2.8, 6), times(4, 1, 6), times(1, 1, 3)),
+		"rather one more":           slices.Concat(times(7, 2.1, 6), times(1, 2.1, 3)),
+		"two share one's work":      slices.Concat(times(7, 0.94, 6), times(1, 0.94, 1)),
+		"two share more":            slices.Concat(times(7, 0.96, 6), times(1, 0.96, 2)),
+		"full":                      slices.Concat(toOne, []tick{{0.9, 0, 1}, {0.9, 0, 2}, {1.9, 0, 2}, {1.9, 0, 4}, {4, 0, 4}, {4, 0, 6}, {6, 0, 6}, {6, 0, 6}}),
+		"nearly full":               slices.Concat(toOne, times(16, 0.89, 1)),
 		"full once":                 slices.Concat(toOne, []tick{{0.95, 0, 1}, {0.5, 0, 1}, {0.95, 0, 1}, {0.5, 0, 1}}),
-		"others take their time":    slices.Concat(toOne, []tick{{0.2, longWait, 1}, {0.2, longWait, 2}, {0.2, 0, 2}}),
-		"a full one begins it anew": slices.Concat(times(calmTicks-1, 0, 6), times(1, 6, 6), toOne),
+		"others take their time":    slices.Concat(toOne, []tick{{0.2, late, 1}, {0.2, late, 2}, {0.2, 0, 2}}),
+		"they take a little":        slices.Concat(toOne, []tick{{0.2, late - 1, 1}, {0.2, late - 1, 1}, {0.2, late - 1, 1}}),
+		"a full one begins it anew": slices.Concat(times(7, 0, 6), times(1, 6, 6), toOne),
 	} {
 		c := crew{all: 6}
 		cores := c.all
 		for i, tk := range ticks {
-			if cores = c.want(cores, tk.busy, tk.late); cores != tk.want {
+			if cores = c.want(cores, tk.busy, tk.late, false); cores != tk.want {
 				t.Errorf("%s: tick %d: %d cores, want %d", name, i, cores, tk.want)
 				break
 			}
 		}
+	}
+	c := crew{all: 2}
+	for range 7 {
+		c.want(2, 0.2, 0, false)
+	}
+	if n := c.want(2, 0.2, 0, true); n != 2 {
+		t.Errorf("%d cores while a hash keeps one busy, want 2", n)
+	}
+	c = crew{all: 2} // Go has found more
+	c.want(8, 7.9, 0, false)
+	if n := c.want(8, 7.9, 0, false); n != 8 {
+		t.Errorf("%d of 8 cores are left, and all of them full", n)
 	}
 }
 
@@ -65,10 +82,17 @@ func TestCoresFollowTheWork(t *testing.T) {
 	reach(allCores)
 	rest()
 	reach(1)
+	done := spareCore()
+	if n := runtime.GOMAXPROCS(0); n != 2 {
+		t.Errorf("%d cores while a password is hashed, want 2", n)
+	}
+	done()
+	reach(1)
 	cancel()
 	keeper.Wait()
-	if runtime.GOMAXPROCS(0) != allCores {
-		t.Errorf("%d cores were left behind, want %d", runtime.GOMAXPROCS(0), allCores)
+	spareCore()()
+	if n := runtime.GOMAXPROCS(0); n != allCores || hashes.Load() != 0 {
+		t.Errorf("%d cores were left behind, want %d; %d hashes", n, allCores, hashes.Load())
 	}
 }
 

@@ -87,6 +87,7 @@ func (d *Desk) peopleOf(cfg *config.Config, dir *directory.Directory) (*identity
 		Vouched:     p.SignIn == "oidc",
 		Provision:   identity.Provisioning{Domains: cfg.Provisioning.Domains, Groups: cfg.Provisioning.Groups},
 		AdminGroups: cfg.Administration.Groups,
+		Hashing:     spareCore,
 	}
 	switch p.SignIn {
 	case "ldap":

@@ -221,4 +221,6 @@ type Options struct {
 	// below 0: at once.
 	RefusalDelay time.Duration
 	Now          func() time.Time // nil: time.Now
+	// Hashing is called before each Argon2id, which keeps a core busy for tens of milliseconds, and done after it; nil: nobody is told.
+	Hashing func() (done func())
 }

@@ -48,6 +48,9 @@ func New(o Options) (*People, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Hashing == nil {
+		o.Hashing = func() (done func()) { return func() {} }
+	}
 	p := &People{
 		o:         o,
 		hashing:   semaphore.NewWeighted(cores),

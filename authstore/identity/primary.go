@@ -49,6 +49,7 @@ func (p *People) hash(ctx context.Context, password []byte) (string, error) {
 		return "", err
 	}
 	defer p.hashing.Release(1)
+	defer p.o.Hashing()()
 	return newHash(password)
 }
 
@@ -58,6 +59,7 @@ func (p *People) matches(ctx context.Context, password []byte, hash string, queu
 		return false, false, err
 	}
 	defer queue.Release(1)
+	defer p.o.Hashing()()
 	form, free := composed(password)
 	defer free()
 	ok, made, err := argon2id.CheckHash(string(form), hash)

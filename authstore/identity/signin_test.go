@@ -275,6 +275,33 @@ func TestStrangersWhoGuessHoldUpNobodyElse(t *testing.T) {
 	want(t, "a passkey", err, nil)
 }
 
+func TestEachHashIsTold(t *testing.T) {
+	t.Parallel()
+	var begun, done atomic.Int32
+	p := newPlace(t, func(o *identity.Options) {
+		o.Hashing = func() func() {
+			begun.Add(1)
+			return func() { done.Add(1) }
+		}
+	})
+	p.signedUp(alice)
+	last := begun.Load()
+	if last == 0 {
+		t.Error("the first primary password was hashed unseen")
+	}
+	for _, password := range []string{good, better} { // right and wrong
+		p.SignIn(ctx, visitor, alice, []byte(password))
+		if n := begun.Load(); n == last {
+			t.Errorf("%q was hashed unseen", password)
+		} else {
+			last = n
+		}
+	}
+	if begun.Load() != done.Load() {
+		t.Errorf("%d hashes have begun and %d ended", begun.Load(), done.Load())
+	}
+}
+
 func TestOneNetworksBudget(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, nil)
