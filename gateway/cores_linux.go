@@ -15,9 +15,9 @@ import (
 const (
 	coresEvery = 250 * time.Millisecond
 	calmTicks  = 8 // without need of more in a row, before there are fewer cores
-	// fullShare is how much of their time cores may be busy before there are more, roomyShare how much fewer ones are given to do. It may be
-	// the larger one, for the same work costs less on fewer cores.
-	fullShare, roomyShare = 0.9, 0.95
+	// fullShare is how much of their time cores may be busy. The same work costs less on fewer of them: who gives one up for being below it
+	// does not come to be above it.
+	fullShare = 0.95
 	// longWait is how long a client may wait for its bytes to be read before there are more cores.
 	longWait = 20 * time.Millisecond
 )
@@ -99,7 +99,7 @@ func (c *crew) want(cores int, busy float64, late time.Duration, hash bool) int 
 	if c.calm < calmTicks {
 		return cores
 	}
-	need := int(math.Ceil(c.most / roomyShare))
+	need := int(math.Ceil(c.most / fullShare))
 	c.calm, c.most = 0, 0
 	if hash {
 		need = max(2, need)
