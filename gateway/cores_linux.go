@@ -26,7 +26,7 @@ const (
 var allCores = runtime.GOMAXPROCS(0)
 
 // keepCores has Go use as few cores as the work needs, until ctx ends. A request is answered by several goroutines, in pieces of a few
-// microseconds. Spread over cores that wait for work, these cost a fifth more CPU: each core has to fetch what another one has just written.
+// microseconds. Spread over cores that wait for work, these cost up to a quarter more CPU: each core has to fetch what another has just written.
 // GOMAXPROCS in the environment has the last word.
 func keepCores(ctx context.Context) {
 	if os.Getenv("GOMAXPROCS") != "" || allCores == 1 {
