@@ -38,7 +38,7 @@ func TestMemoryIsReleasedWhenABurstIsOver(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, headroom / 4: 400, headroom / 2: 200, headroom: 100, 2 * headroom: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 800, 1 << 20: 800, leastLive: 800, headroom / 4: 400, headroom / 2: 200, headroom: 100, 2 * headroom: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("with %d bytes in use: %d %%, want %d %%", live, got, want)
 		}
