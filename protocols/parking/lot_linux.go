@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -142,5 +143,6 @@ func (l *lot) watch() {
 				w.Unpark()
 			}
 		}
+		runtime.Gosched() // who was woken may end before others are: thousands at once would each take a new goroutine, which Go never frees
 	}
 }

@@ -30,7 +30,7 @@ type Relay struct {
 	Idle   time.Duration // without a byte either way; 0: 35 minutes, for RFC 9051 section 5.4 asks for 30 at least
 	Stall  time.Duration // how long a peer may take no bytes while some wait; 0: 5 minutes
 	Linger time.Duration // how long one direction goes on when the other has ended; 0: 10 seconds
-	Park   time.Duration // how long a direction without a byte keeps its goroutine; 0: 3 seconds. One that was quiet before: a sixteenth
+	Park   time.Duration // how long a direction without a byte keeps its goroutine; 0: half a second. One that was quiet before: a sixteenth
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[*Session]struct{}
@@ -134,7 +134,9 @@ func (r *Relay) all() []*Session {
 func (r *Relay) idle() time.Duration   { return cmp.Or(r.Idle, 35*time.Minute) }
 func (r *Relay) stall() time.Duration  { return cmp.Or(r.Stall, 5*time.Minute) }
 func (r *Relay) linger() time.Duration { return cmp.Or(r.Linger, 10*time.Second) }
-func (r *Relay) park() time.Duration   { return cmp.Or(r.Park, 3*time.Second) }
+
+// park is short: of a burst of logins as many goroutines are there at once as come in this time, and Go never frees what describes one.
+func (r *Relay) park() time.Duration { return cmp.Or(r.Park, time.Second/2) }
 
 // sweepEvery is how exactly idleness is noticed. One look at all sessions then costs less than a timer for each.
 func (r *Relay) sweepEvery() time.Duration { return min(r.idle()/10, 15*time.Second) }
