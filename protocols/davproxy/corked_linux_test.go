@@ -3,6 +3,7 @@ package davproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -47,6 +48,8 @@ func arrived(t *testing.T, nc *net.TCPConn) int {
 	}
 	return n
 }
+
+var past = time.Now().Add(-time.Second)
 
 // What is kept back comes with the next write, or by itself, and nothing is that may be the last for a while.
 func TestCorked(t *testing.T) {
@@ -96,30 +99,87 @@ func TestCorkedStalls(t *testing.T) {
 	ours, theirs := pair(t)
 	c := newCorked(ours)
 	const size, taken = 64 << 20, 1 << 20 // more than the system holds
-	sent := make(chan error, 1)
+	read := make(chan error, 1)
 	go func() {
 		theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
 		_, err := io.CopyN(io.Discard, theirs, taken)
-		sent <- err
+		read <- err
 	}()
 	ours.SetWriteDeadline(time.Now().Add(time.Second))
-	c.bodyFollows(2 * size)
-	if n, err := c.Write([]byte(strings.Repeat("x", size))); !errors.Is(err, os.ErrDeadlineExceeded) || n < taken || n >= size {
-		t.Errorf("Write = %d, %v", n, err)
+	c.bodyFollows(size)
+	if n, err := c.Write([]byte("header")); n != 6 || err != nil {
+		t.Errorf("the header: Write = %d, %v", n, err)
 	}
-	if err := <-sent; err != nil {
+	if n, err := c.Write([]byte(strings.Repeat("x", size))); !errors.Is(err, os.ErrDeadlineExceeded) || n < taken-6 || n >= size {
+		t.Errorf("the body: Write = %d, %v", n, err)
+	}
+	if err := <-read; err != nil {
 		t.Errorf("read: %v", err)
 	}
-	ours.SetWriteDeadline(time.Now().Add(-time.Second))
-	c.bodyFollows(100)
-	if n, err := c.Write([]byte("x")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("behind the deadline: Write = %d, %v", n, err)
+}
+
+// What was kept back and can't be sent fails the next write, and all after it: they would follow a gap.
+func TestCorkedFails(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		spoil func(*net.TCPConn)
+		mend  func(*net.TCPConn)
+		want  error
+	}{
+		"a deadline":         {func(nc *net.TCPConn) { nc.SetWriteDeadline(past) }, func(nc *net.TCPConn) { nc.SetWriteDeadline(time.Time{}) }, os.ErrDeadlineExceeded},
+		"it has been closed": {func(nc *net.TCPConn) { nc.Close() }, func(*net.TCPConn) {}, net.ErrClosed},
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", late ", late), func(t *testing.T) {
+				t.Parallel()
+				ours, _ := pair(t)
+				c := newCorked(ours)
+				c.bodyFollows(100)
+				tt.spoil(ours)
+				if n, err := c.Write([]byte("header")); n != 6 || err != nil {
+					t.Errorf("the header: Write = %d, %v", n, err)
+				}
+				if late {
+					for range 1000 {
+						c.mu.Lock()
+						waits := c.held != nil
+						c.mu.Unlock()
+						if !waits {
+							break
+						}
+						time.Sleep(lateTime)
+					}
+				}
+				for i := range 2 {
+					if n, err := c.Write([]byte("body")); n != 0 || !errors.Is(err, tt.want) {
+						t.Errorf("write %d of the body: Write = %d, %v", i, n, err)
+					}
+					tt.mend(ours)
+				}
+			})
+		}
 	}
-	ours.SetWriteDeadline(time.Time{})
-	ours.Close()
-	c.bodyFollows(100)
-	if n, err := c.Write([]byte("x")); n != 0 || !errors.Is(err, net.ErrClosed) {
-		t.Errorf("closed: Write = %d, %v", n, err)
+}
+
+// What is too long to be copied goes behind what was kept back.
+func TestCorkedLong(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{maxJoined - 6, maxJoined - 5, 1 << 20} {
+		ours, theirs := pair(t)
+		c := newCorked(ours)
+		c.bodyFollows(size)
+		body := strings.Repeat("x", size)
+		go func() {
+			c.Write([]byte("header"))
+			if n, err := c.Write([]byte(body)); n != size || err != nil {
+				t.Errorf("%d bytes: Write = %d, %v", size, n, err)
+			}
+			ours.Close()
+		}()
+		theirs.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if got, err := io.ReadAll(theirs); string(got) != "header"+body || err != nil {
+			t.Errorf("%d bytes: %d have arrived, %v", size, len(got), err)
+		}
 	}
 }
 
