@@ -121,6 +121,10 @@ func (l *lot) at(e unix.EpollEvent) Waiter {
 	return nil
 }
 
+// batch is how many are woken at a time. Thousands at once would each take a new goroutine, and Go never frees what describes one; of fewer
+// the last would wait long where others compute, for each batch waits for its turn.
+const batch = 512
+
 // watch wakes who has something to read, until the lot is closed.
 func (l *lot) watch() {
 	defer close(l.ended)
@@ -128,11 +132,11 @@ func (l *lot) watch() {
 	if err != nil {
 		return
 	}
-	var events [64]unix.EpollEvent
+	events := make([]unix.EpollEvent, batch)
 	for {
 		n := 0
 		ready := func(fd uintptr) bool {
-			n, err = unix.EpollWait(int(fd), events[:], 0)
+			n, err = unix.EpollWait(int(fd), events, 0)
 			return n > 0 || err != nil && err != unix.EINTR
 		}
 		if raw.Read(ready) != nil || err != nil {
@@ -143,6 +147,8 @@ func (l *lot) watch() {
 				w.Unpark()
 			}
 		}
-		runtime.Gosched() // who was woken may end before others are: thousands at once would each take a new goroutine, which Go never frees
+		if n == len(events) {
+			runtime.Gosched() // who was woken may end before others are
+		}
 	}
 }
