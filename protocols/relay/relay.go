@@ -1,7 +1,7 @@
 // Package relay carries bytes between a client and its backend after login. It knows neither protocol nor account: who may pass is
 // decided before, and that somebody may not any more comes as a call of Session.End.
 //
-// A direction in which something happens has a goroutine and a buffer. One in which nothing has happened for some seconds has neither:
+// A direction in which something happens has a goroutine and a buffer. One in which nothing has happened for a moment (Relay.Park) has neither:
 // it is parked until its peer says something (park.go). Data that nobody looks at passes inside the kernel where both sides are plain
 // (splice_linux.go).
 package relay
