@@ -108,7 +108,7 @@ func (ls *lines) Accept() (net.Conn, error) {
 	}
 	l := &line{Conn: nc, conns: ls.conns, parks: parking.Can(nc)}
 	if ls.tls != nil {
-		l.corked = newCorked(nc)
+		l.corked = &corked{Conn: nc}
 		l.Conn = tls.Server(l.corked, ls.tls)
 	}
 	ls.conns.Add(1)
