@@ -13,10 +13,10 @@ func TestWorkers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // which fails when a goroutine is left
 		const many = 2 * maxWaiting
-		var answered atomic.Int32
+		var handled atomic.Int32
 		open := make(chan struct{})
-		ws := newWorkers(func(_ *conn, _ http.ResponseWriter, r *http.Request) {
-			answered.Add(1)
+		ws := newWorkers(func(_ *conn, _ http.ResponseWriter, _ *http.Request) {
+			handled.Add(1)
 			<-open
 		})
 		ask := func() (all *sync.WaitGroup) {
@@ -28,7 +28,7 @@ func TestWorkers(t *testing.T) {
 			return all
 		}
 		first := ask()
-		if n := answered.Load(); n != many {
+		if n := handled.Load(); n != many {
 			t.Errorf("%d requests of %d are handled", n, many)
 		}
 		close(open)
@@ -44,7 +44,7 @@ func TestWorkers(t *testing.T) {
 		}
 		close(open)
 		second.Wait()
-		if n := answered.Load(); n != 2*many {
+		if n := handled.Load(); n != 2*many {
 			t.Errorf("%d requests of %d were handled", n, 2*many)
 		}
 		ws.end()
