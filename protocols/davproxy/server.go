@@ -101,10 +101,8 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer s.pools.close()
 	conns := &connections{ctx: ctx, back: newComeback(), early: s.o.times.keep - s.o.times.park}
 	defer conns.close()
-	ws := newWorkers(s.handle)
-	defer ws.end()
 	defer conns.Wait()
-	srv := s.httpServer(life, conns, ws)
+	srv := s.httpServer(life, conns)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	shut := sync.OnceFunc(func() {
 		ln.Close()
@@ -125,7 +123,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	return err
 }
 
-func (s *Server) httpServer(life context.Context, conns *connections, ws *workers) *http.Server {
+func (s *Server) httpServer(life context.Context, conns *connections) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := r.Context().Value(connKey{}).(*conn)
@@ -134,8 +132,7 @@ func (s *Server) httpServer(life context.Context, conns *connections, ws *worker
 			}
 			defer c.done()
 			if r.ProtoMajor == 2 {
-				ws.answer(c, w, r)
-				return
+				growStack(0)
 			}
 			s.handle(c, w, r)
 		}),
