@@ -101,8 +101,10 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	defer s.pools.close()
 	conns := &connections{ctx: ctx, back: newComeback(), early: s.o.times.keep - s.o.times.park}
 	defer conns.close()
+	ws := newWorkers(s.handle)
+	defer ws.end()
 	defer conns.Wait()
-	srv := s.httpServer(life, conns)
+	srv := s.httpServer(life, conns, ws)
 	ln = &protocols.Listener{Listener: ln, Proxies: s.o.Proxies, Refused: s.refusals.Add}
 	shut := sync.OnceFunc(func() {
 		ln.Close()
@@ -123,7 +125,7 @@ func (s *Server) Serve(ctx, life context.Context, ln net.Listener) error {
 	return err
 }
 
-func (s *Server) httpServer(life context.Context, conns *connections) *http.Server {
+func (s *Server) httpServer(life context.Context, conns *connections, ws *workers) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := r.Context().Value(connKey{}).(*conn)
@@ -132,7 +134,8 @@ func (s *Server) httpServer(life context.Context, conns *connections) *http.Serv
 			}
 			defer c.done()
 			if r.ProtoMajor == 2 {
-				growStack(0)
+				ws.answer(c, w, r)
+				return
 			}
 			s.handle(c, w, r)
 		}),
