@@ -19,3 +19,14 @@ func TestDate(t *testing.T) {
 		}
 	})
 }
+
+// Whatever a browser might show is guarded.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	for method, want := range map[string]int{"GET": 3, "HEAD": 3, "POST": 3, "PROPFIND": 0, "REPORT": 0, "PUT": 0, "OPTIONS": 0, "get": 0} {
+		h := make(http.Header)
+		if guard(method, h); len(h) != want {
+			t.Errorf("%s: %v, want %d headers", method, h, want)
+		}
+	}
+}

@@ -173,7 +173,7 @@ func (s *Server) handle(c *conn, rw http.ResponseWriter, r *http.Request) {
 	w := newWriter(rw, r)
 	defer w.finish()
 	defer s.recover()
-	guard(w.Header())
+	guard(r.Method, w.Header())
 	w.clock = &s.clock
 	client := s.o.TrustedProxies.Client(r)
 	t, err := locate(r.RequestURI, r.Host)
