@@ -250,7 +250,7 @@ func TestPerformancePage(t *testing.T) {
 	script := readFile(t, "docs/performance.sh")
 	for _, tab := range tables {
 		for _, l := range tab.lines {
-			if !strings.Contains(script, "\n  measure "+l.row+" ") {
+			if !strings.Contains(script, "  measure "+l.row+" ") {
 				t.Errorf("docs/performance.sh measures no %s for %q", l.row, l.title)
 			}
 		}
