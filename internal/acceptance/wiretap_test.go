@@ -24,7 +24,7 @@ type wiretap struct {
 type plan struct {
 	from    string        // replies are counted from when the gateway says this
 	before  int           // this reply, counted from 1, is not passed on: when it has come, both sides are cut
-	after   int           // both are cut when this one has been passed on
+	after   int           // both are cut when this one has been passed on, and nothing behind it gets through
 	words   string        // both are cut when the gateway has said this, and nothing behind it was passed on
 	hold    int           // this reply is kept back
 	release chan struct{} // until this is closed
@@ -121,7 +121,11 @@ func (w *wiretap) carry(gateway net.Conn, address string) {
 		if n == plan.hold && n > 0 {
 			<-plan.release
 		}
-		if _, err := gateway.Write([]byte(reply)); err != nil || n == plan.after && n > 0 {
+		last := n == plan.after && n > 0
+		if last {
+			backend.Close() // first: the gateway's next words may come before we have cut it off
+		}
+		if _, err := gateway.Write([]byte(reply)); err != nil || last {
 			return
 		}
 	}
