@@ -377,7 +377,7 @@ for ((round = 1; round <= rounds; round++)); do
   measure send-16k-20 submissions "$web" send --sources 16 --count "$(n 40000)" --quick-ack --messages 20
   measure send-4m-plain submission "$web" send --sources 16 --count "$(n 1000)" --quick-ack --size 4MiB --concurrency 4
   measure send-4m-tls submissions "$web" send --sources 16 --count "$(n 400)" --quick-ack --size 4MiB --concurrency 4
-  for _ in 1 2 3; do # a second each, and by a fifth dearer or cheaper as nginx's workers happen to share the connections
+  for _ in 1 2 3; do # a second each, and one rival's differ by a fifth from one to the next
     measure propfind davs "$web" dav --path @/work/ --count "$(n 20000)"
     measure propfind-new davs "$web" dav --path @/work/ --count "$(n 5000)" --reconnect --sources 16
     measure propfind-h2 davs "$web" dav --path @/work/ --count "$(n 20000)" --http 2

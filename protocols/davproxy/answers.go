@@ -119,7 +119,7 @@ var (
 )
 
 // guard sets the headers of what a browser might show: it belongs to others, so no browser may run it, show it as a page, or keep it for all.
-// Answers to other methods are neither shown nor cached, and these headers were 1 of a PROPFIND's 48 us on HTTP/2.
+// Answers to other methods are neither shown nor cached, and these headers were 1 of a PROPFIND's 47 us on HTTP/2.
 func guard(method string, h http.Header) {
 	if method != http.MethodGet && method != http.MethodHead && method != http.MethodPost {
 		return
