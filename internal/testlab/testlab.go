@@ -102,7 +102,8 @@ func Dir(t testing.TB) string {
 }
 
 // Ports reserves n loopback ports for a test, for servers that set SO_REUSEADDR, as Go's and all of the lab's do. They lie below the range of
-// outgoing connections. Nobody else gets one, also while its server is down: a socket stays bound to each, but does not listen.
+// outgoing connections, and above the last that browsers refuse (10080). Nobody else gets one, also while its server is down: a socket stays
+// bound to each, but does not listen.
 func Ports(t testing.TB, n int) []int {
 	t.Helper()
 	var ports []int
@@ -110,7 +111,7 @@ func Ports(t testing.TB, n int) []int {
 		if len(ports) == n {
 			return ports
 		}
-		port := 10000 + rand.IntN(22000)
+		port := 10081 + rand.IntN(21900)
 		release, err := reserve(port)
 		if err != nil {
 			continue
